@@ -1,0 +1,49 @@
+"""The errors a caller can act on. Each message says what was expected, what was found, what to type."""
+
+
+class FaceDiffuserError(Exception):
+    """Base of every error this toolkit raises on purpose."""
+
+
+class BundleError(FaceDiffuserError):
+    """A bundle is missing, incomplete, damaged or of another schema."""
+
+
+class BundleNotFoundError(BundleError):
+    """There is no bundle at the path."""
+
+
+class BundleCorruptError(BundleError):
+    """A file of the bundle is missing, truncated or altered, or the build was interrupted."""
+
+
+class BundleSchemaError(BundleError):
+    """The manifest was written by another, incompatible version of this toolkit."""
+
+
+class ProviderUnavailableError(FaceDiffuserError):
+    """A backend was asked for that this machine cannot run."""
+
+
+class ContractError(FaceDiffuserError):
+    """An engine's tensors are not what the contract says."""
+
+
+class NonFiniteError(FaceDiffuserError):
+    """An engine produced NaN or infinity; names the engine, the step and the timestep."""
+
+
+class RequestError(FaceDiffuserError, ValueError):
+    """A request cannot be drawn as it was asked for."""
+
+
+class PromptError(RequestError):
+    """The prompt's <|image|> markers do not fit the references or the token window."""
+
+
+class ReferenceImageError(RequestError):
+    """A reference image or identity cannot be used."""
+
+
+class CancelledError(FaceDiffuserError):
+    """The caller's on_step returned False."""
