@@ -1,0 +1,77 @@
+"""Opening a bundle: nothing half-made, truncated or of another schema gets past here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from engines.contract import Component
+from engines.errors import BundleCorruptError, BundleNotFoundError
+from engines.files import sha256_of_file
+from engines.manifest import MANIFEST_NAME, REBUILD, ComponentRecord, FileRecord, Manifest
+
+TOKENIZER_PATH = "tokenizer/tokenizer.json"
+BUILD_FOLDER = "build"
+
+# Up to this size a file is hashed whenever a bundle opens; larger ones only by engines.verify.
+CHEAP_NBYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A folder with a checked manifest."""
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, path: str | Path) -> Bundle:
+        """Open a bundle and check schema, sizes of all files and digests of the small ones.
+
+        Raises BundleNotFoundError, BundleSchemaError or BundleCorruptError.
+        """
+        path = Path(path)
+        manifest_path = path / MANIFEST_NAME
+        rebuild = REBUILD.format(bundle=path)
+        if not path.is_dir():
+            raise BundleNotFoundError(f"there is no bundle at {path}; build one: {rebuild}")
+        if not manifest_path.is_file():
+            if (path / BUILD_FOLDER).is_dir():
+                raise BundleCorruptError(
+                    f"{path} holds an unfinished build; finish it with: {rebuild}"
+                )
+            raise BundleNotFoundError(
+                f"{path} has no {MANIFEST_NAME}, so it is not a bundle; build one: {rebuild}"
+            )
+        text = manifest_path.read_bytes().decode("utf-8", errors="replace")
+        bundle = cls(path, Manifest.from_json(text, str(path)))
+        bundle._check(hash_up_to=CHEAP_NBYTES)
+        return bundle
+
+    def verify(self) -> int:
+        """Check the digest of every file; returns how many. Raises BundleCorruptError."""
+        return self._check(hash_up_to=None)
+
+    def component(self, component: Component) -> ComponentRecord:
+        return self.manifest.components[component]
+
+    def _check(self, *, hash_up_to: int | None) -> int:
+        files = self.manifest.all_files()
+        for name, record in files.items():
+            self._check_file(name, record, hash_up_to)
+        return len(files)
+
+    def _check_file(self, name: str, record: FileRecord, hash_up_to: int | None) -> None:
+        path = self.path / name
+        mend = f"build it again: {REBUILD.format(bundle=self.path)}"
+        if not path.is_file():
+            raise BundleCorruptError(f"{path} is missing; {mend}")
+        if (nbytes := path.stat().st_size) != record.nbytes:
+            raise BundleCorruptError(
+                f"{path} has {nbytes} bytes, the manifest says {record.nbytes}; {mend}"
+            )
+        hashed = hash_up_to is None or nbytes <= hash_up_to
+        if hashed and (found := sha256_of_file(path)) != record.sha256:
+            raise BundleCorruptError(
+                f"{path} was altered: SHA-256 {found}, the manifest says {record.sha256}; {mend}"
+            )

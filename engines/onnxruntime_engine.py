@@ -1,0 +1,122 @@
+"""ONNX Runtime as an engine: the CPU provider, on any machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from engines.bundle import Bundle
+from engines.contract import CONTRACTS, Component
+from engines.engine import Array
+from engines.errors import BundleCorruptError, ContractError, ProviderUnavailableError
+
+CPU_PROVIDER = "CPUExecutionProvider"
+
+_DTYPES = {
+    "tensor(float)": np.dtype(np.float32),
+    "tensor(float16)": np.dtype(np.float16),
+    "tensor(int32)": np.dtype(np.int32),
+    "tensor(bool)": np.dtype(np.bool_),
+}
+
+
+class OnnxRuntimeEngine:
+    """A component in an ONNX Runtime session with its buffers bound."""
+
+    def __init__(self, component: Component, onnx_path: Path, threads: int | None = None) -> None:
+        """Load a graph.
+
+        threads: processor cores to use, by default all. Raises ProviderUnavailableError if ONNX
+        Runtime or its CPU provider is not installed, BundleCorruptError if the file does not load,
+        ContractError if its tensors are not the contract's.
+        """
+        ort = _onnxruntime()
+        self.component = component
+        self.provider = "onnxruntime-cpu"
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        try:
+            self._session = ort.InferenceSession(onnx_path, options, providers=[CPU_PROVIDER])
+        except Exception as error:
+            # ONNX Runtime raises a family of unrelated classes, all of which mean: not this file.
+            raise BundleCorruptError(
+                f"{onnx_path} does not load: {error}; check the bundle with: "
+                f"python -m engines.verify {onnx_path.parent.parent}"
+            ) from error
+        tensors = [*self._session.get_inputs(), *self._session.get_outputs()]
+        expected = [tensor.name for tensor in CONTRACTS[component].tensors]
+        if [tensor.name for tensor in tensors] != expected:
+            found = ", ".join(tensor.name for tensor in tensors)
+            raise ContractError(
+                f"{onnx_path} has tensors {found}; the contract of {component} says "
+                f"{', '.join(expected)}; export it again: python -m export.build"
+            )
+        self._dtypes = {tensor.name: _DTYPES[tensor.type] for tensor in tensors}
+        self._binding = self._session.io_binding()
+        self._buffers: Mapping[str, Array] = {}
+
+    @property
+    def dtypes(self) -> Mapping[str, np.dtype[Any]]:
+        return self._dtypes
+
+    def bind(self, buffers: Mapping[str, Array]) -> None:
+        contract = CONTRACTS[self.component]
+        if set(buffers) != set(self._dtypes):
+            raise ContractError(
+                f"{self.component} was given buffers {sorted(buffers)}, it has {sorted(self._dtypes)}"
+            )
+        self._binding.clear_binding_inputs()
+        self._binding.clear_binding_outputs()
+        for tensor in contract.tensors:
+            buffer = buffers[tensor.name]
+            if buffer.dtype != self._dtypes[tensor.name] or not buffer.flags.c_contiguous:
+                raise ContractError(
+                    f"{self.component} takes {tensor.name} as contiguous "
+                    f"{self._dtypes[tensor.name]}, got {buffer.dtype}"
+                )
+            is_input = tensor in contract.inputs
+            bind = self._binding.bind_input if is_input else self._binding.bind_output
+            bind(tensor.name, "cpu", 0, buffer.dtype.type, buffer.shape, buffer.ctypes.data)
+        self._buffers = dict(buffers)
+
+    def enqueue(self) -> None:
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except Exception as error:
+            shapes = {name: buffer.shape for name, buffer in self._buffers.items()}
+            raise ContractError(f"{self.component} cannot run on {shapes}: {error}") from error
+
+    def close(self) -> None:
+        self._buffers = {}
+        del self._binding, self._session
+
+
+def open_on_cpu(
+    bundle: Bundle, component: Component, threads: int | None = None
+) -> OnnxRuntimeEngine:
+    """Open a component of a bundle on the CPU provider, computing in float32."""
+    path = bundle.path / bundle.component(component).cpu_onnx
+    return OnnxRuntimeEngine(component, path, threads)
+
+
+def _onnxruntime() -> ModuleType:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ProviderUnavailableError(
+            'onnxruntime is not installed; type: pip install "face-diffuser[cpu]"'
+        ) from error
+    if CPU_PROVIDER not in onnxruntime.get_available_providers():
+        found = ", ".join(onnxruntime.get_available_providers())
+        raise ProviderUnavailableError(
+            f"this onnxruntime has no {CPU_PROVIDER}, only {found}; "
+            "type: pip install --force-reinstall onnxruntime"
+        )
+    module: ModuleType = onnxruntime
+    return module
