@@ -1,0 +1,138 @@
+"""kernels.json: everything a launcher needs to know about the cubins of a bundle.
+
+    {"schema_version": 1, "element_type": "float16", "digest": "...", "compiler": "triton 3.9.0",
+     "kernels": {"guided_step": {
+        "entry": "guided_step", "threads": 128, "constants": {"BLOCK": 1024},
+        "arguments": [{"name": "prediction", "type": "float16*", "multiple_of": 16}, ...],
+        "cubins": {"90": {"sha256": "...", "shared_nbytes": 4096}, ...}}}}
+
+Arguments are in launch order and complete. A cubin lies beside the JSON, named by `cubin_path`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from engines.errors import BundleCorruptError, BundleNotFoundError, BundleSchemaError
+
+FILE_NAME = "kernels.json"
+SCHEMA_VERSION = 1
+REBUILD = "python -m export.build"
+
+# A pointer no caller fills: the compiler appends two for scratch memory, which no kernel here uses.
+SCRATCH_TYPE = "scratch*"
+_NBYTES = {"int32": 4}
+_POINTER_NBYTES = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Argument:
+    """One kernel parameter; its value is a multiple of `multiple_of` (for pointers, in bytes)."""
+
+    name: str
+    type: str
+    multiple_of: int = 1
+
+    @property
+    def is_pointer(self) -> bool:
+        return self.type.endswith("*")
+
+    @property
+    def nbytes(self) -> int:
+        return _POINTER_NBYTES if self.is_pointer else _NBYTES[self.type]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cubin:
+    """One compiled kernel for one GPU architecture."""
+
+    sha256: str
+    shared_nbytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kernel:
+    """How a kernel is launched, whatever the architecture; `cubins` by architecture, such as 90."""
+
+    entry: str
+    threads: int
+    constants: Mapping[str, int]
+    arguments: tuple[Argument, ...]
+    cubins: Mapping[int, Cubin] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelManifest:
+    """The content of kernels.json; `digest` identifies what the cubins were built from."""
+
+    element_type: str
+    digest: str
+    compiler: str
+    kernels: Mapping[str, Kernel]
+
+    @property
+    def architectures(self) -> tuple[int, ...]:
+        """The GPU architectures for which every kernel has a cubin, ascending."""
+        sets = [set(kernel.cubins) for kernel in self.kernels.values()]
+        return tuple(sorted(set.intersection(*sets))) if sets else ()
+
+    def to_json(self) -> str:
+        """The file's text; equal manifests give equal text."""
+        content = {"schema_version": SCHEMA_VERSION, **asdict(self)}
+        return json.dumps(content, indent=1, sort_keys=True) + "\n"
+
+    @classmethod
+    def read(cls, folder: Path) -> KernelManifest:
+        """Read and check folder/kernels.json.
+
+        Raises BundleNotFoundError, BundleSchemaError (another version) or BundleCorruptError.
+        """
+        path = folder / FILE_NAME
+        if not path.is_file():
+            raise BundleNotFoundError(f"there is no {path}; build the kernels with: {REBUILD}")
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            version = content["schema_version"]
+            if version == SCHEMA_VERSION:
+                return cls.from_json(content)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BundleCorruptError(
+                f"{path} is damaged ({error!r}); build the kernels again with: {REBUILD}"
+            ) from error
+        raise BundleSchemaError(
+            f"{path} has schema version {version}, expected {SCHEMA_VERSION}; "
+            f"build the kernels again with: {REBUILD}"
+        )
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> KernelManifest:
+        """The manifest of a parsed kernels.json; raises ValueError, KeyError or TypeError."""
+        return cls(
+            element_type=str(content["element_type"]),
+            digest=str(content["digest"]),
+            compiler=str(content["compiler"]),
+            kernels={name: _kernel_from_json(k) for name, k in content["kernels"].items()},
+        )
+
+
+def cubin_path(folder: Path, kernel: str, architecture: int) -> Path:
+    """Where a kernel's cubin for one architecture lies."""
+    return folder / f"{kernel}.sm_{architecture}.cubin"
+
+
+def _kernel_from_json(content: dict[str, Any]) -> Kernel:
+    arguments = tuple(Argument(**argument) for argument in content["arguments"])
+    unknown = [a.type for a in arguments if not a.is_pointer and a.type not in _NBYTES]
+    if unknown or any(argument.multiple_of < 1 for argument in arguments):
+        raise ValueError(f"arguments of {content['entry']}: types {unknown}")
+    return Kernel(
+        entry=content["entry"],
+        threads=int(content["threads"]),
+        constants={name: int(value) for name, value in content["constants"].items()},
+        arguments=arguments,
+        cubins={int(arch): Cubin(**cubin) for arch, cubin in content["cubins"].items()},
+    )

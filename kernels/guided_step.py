@@ -1,0 +1,46 @@
+"""Guidance and scheduler update of the scene and subject stages, in one launch."""
+
+import triton
+import triton.language as tl
+
+from kernels.guidance import guided
+from kernels.step import advance, table_row, take_step, update_of
+from kernels.table import GUIDANCE_SCALE
+
+
+@triton.jit
+def guided_step(
+    prediction,  # [passes * images, C, h, w], the engine's type
+    latents,  # [images, C, h, w] float32, updated in place
+    engine_latents,  # [images, C, h, w], the engine's type, written
+    history,  # [3, images, C, h, w] float32
+    table,  # [steps, 8] float32
+    clock,  # [2] int32, advanced
+    start,  # passes by role (runtime.guidance.Guide)
+    base,
+    target,
+    image_elements,  # C * h * w
+    BLOCK: tl.constexpr,
+):
+    """One program steps BLOCK elements of one image; grid (blocks, images)."""
+    image, images = tl.program_id(1), tl.num_programs(1)
+    offsets = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = offsets < image_elements
+    step, row = table_row(table, clock)
+
+    scale = tl.load(row + GUIDANCE_SCALE)
+    noise, _ = guided(
+        prediction, start, base, target, scale, image, images, image_elements, offsets, inside
+    )
+
+    take_step(
+        noise,
+        update_of(row),
+        latents,
+        engine_latents,
+        history,
+        images * image_elements,
+        image * image_elements + offsets,
+        inside,
+    )
+    advance(clock, step, tl.num_programs(0) * images)

@@ -1,0 +1,83 @@
+"""The scheduler update and the clock, shared by every kernel that ends a step."""
+
+import triton
+import triton.language as tl
+
+from kernels.table import (
+    ARRIVALS,
+    COLUMNS,
+    HISTORY_0,
+    HISTORY_SLOTS,
+    KEEP_SLOT,
+    LATENTS,
+    NOISE,
+    STEP,
+)
+
+
+@triton.jit
+def table_row(
+    table,  # [steps, COLUMNS] float32
+    clock,  # [2] int32
+):
+    """Return the current step and a pointer to its row."""
+    step = tl.load(clock + STEP)
+    return step, table + step * COLUMNS
+
+
+@triton.jit
+def update_of(row):
+    """Return the weights of the latents, the noise and the three kept noises, and KEEP_SLOT."""
+    return (
+        tl.load(row + LATENTS),
+        tl.load(row + NOISE),
+        tl.load(row + HISTORY_0),
+        tl.load(row + HISTORY_0 + 1),
+        tl.load(row + HISTORY_0 + 2),
+        tl.load(row + KEEP_SLOT).to(tl.int32),
+    )
+
+
+@triton.jit
+def take_step(
+    noise,  # block of float32
+    update,  # of update_of
+    latents,  # [images, C, h, w] float32, updated in place
+    engine_latents,  # [images, C, h, w], the engines' type, written
+    history,  # [HISTORY_SLOTS, images, C, h, w] float32
+    slot_elements,  # images * C * h * w
+    offsets,  # block of element offsets within [images, C, h, w]
+    inside,
+):
+    """Move one block of latents to the next noise level, and keep its noise if the row says so."""
+    new = update[0] * tl.load(latents + offsets, mask=inside, other=0.0)
+    new = tl.fma(noise, update[1], new)
+    for slot in tl.static_range(HISTORY_SLOTS):
+        weight = update[2 + slot]
+        if weight != 0:
+            kept = tl.load(history + slot * slot_elements + offsets, mask=inside, other=0.0)
+            new = tl.fma(kept, weight, new)
+    keep_slot = update[5]
+    if keep_slot >= 0:
+        # The slot may have been read just above, by other threads of this program.
+        tl.debug_barrier()
+        tl.store(history + keep_slot * slot_elements + offsets, noise, mask=inside)
+    tl.store(latents + offsets, new, mask=inside)
+    tl.store(engine_latents + offsets, new.to(engine_latents.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def advance(
+    clock,  # [2] int32
+    step,  # the step every program of this launch has read
+    programs,  # in this launch
+):
+    """Count this program's arrival; the last one of the launch moves the clock to the next step.
+
+    A program arrives after it has read the step (barrier, then an atomic with acquire and release),
+    so when the last arrives nobody reads the step any more, and no second launch is needed.
+    """
+    tl.debug_barrier()
+    if tl.atomic_add(clock + ARRIVALS, 1) == programs - 1:
+        tl.store(clock + ARRIVALS, 0)
+        tl.store(clock + STEP, step + 1)

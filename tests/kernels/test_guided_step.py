@@ -1,0 +1,63 @@
+"""Guidance and scheduler update over whole trajectories, against the papers' own statements."""
+
+import numpy as np
+import pytest
+import torch
+
+from kernels import table
+from runtime.guidance import SDM_GUIDES, TDM_GUIDE, Guide, GuidanceRule
+from runtime.schedule import HISTORY_SLOTS, Column, Scheduler, coefficient_table, timesteps_of
+from tests.kernels.trial import BY_NAME, SCALE, SCHEDULE, STEPS, launched, roles
+from tests.references import guidance as guidance_reference
+from tests.references.scheduler import Steps
+
+GUIDED = {
+    TDM_GUIDE: guidance_reference.tdm_guided,
+    SDM_GUIDES[GuidanceRule.PAPER]: guidance_reference.sdm_guided_paper,
+    SDM_GUIDES[GuidanceRule.RELEASED]: guidance_reference.sdm_guided_released,
+}
+
+
+@pytest.mark.parametrize("scheduler", Scheduler)
+@pytest.mark.parametrize("guide", GUIDED, ids=["tdm", "sdm paper", "sdm released"])
+def test_a_trajectory_is_the_papers(guide: Guide, scheduler: Scheduler) -> None:
+    images, shape = 2, (2, 4, 8, 24)
+    generator = torch.Generator().manual_seed(0)
+    coefficients = torch.from_numpy(coefficient_table(scheduler, SCHEDULE, STEPS, SCALE))
+    timesteps = timesteps_of(scheduler, SCHEDULE, STEPS)
+    spacing = SCHEDULE.num_train_timesteps // STEPS
+    steps = Steps(SCHEDULE.alphas_cumprod(), timesteps, spacing)
+    step_of = {Scheduler.DDIM: steps.ddim, Scheduler.PNDM: steps.pndm}[scheduler]
+
+    latents = torch.randn(shape, generator=generator)
+    expected = latents.double().numpy()
+    engine_latents = torch.full(shape, float("nan"), dtype=torch.float16)
+    history = torch.full((HISTORY_SLOTS, *shape), float("nan"))
+    clock = torch.zeros(2, dtype=torch.int32)
+    for step in range(len(timesteps)):
+        passes = torch.randn((len(guide.passes), *shape), generator=generator).half()
+        launched(
+            "guided_step",
+            (-(-latents[0].numel() // BY_NAME["guided_step"].constants["BLOCK"]), images),
+            *(passes, latents, engine_latents, history, coefficients, clock),
+            *roles(guide),
+            latents[0].numel(),
+        )
+        noise, _ = GUIDED[guide](*passes.double().numpy(), SCALE)
+        expected = step_of(step, expected, noise)
+        assert clock.tolist() == [step + 1, 0]
+        # Float32 coefficients and sums, some 10 roundings a step of values up to about 100.
+        np.testing.assert_allclose(
+            latents.numpy(), expected, rtol=0, atol=10 * (step + 1) * 100 * 2.0**-24
+        )
+        assert torch.equal(engine_latents, latents.half())
+
+
+def test_the_columns_are_the_schedules() -> None:
+    assert table.LATENTS.value == Column.LATENTS
+    assert table.NOISE.value == Column.NOISE
+    assert table.HISTORY_0.value == Column.HISTORY_0
+    assert table.KEEP_SLOT.value == Column.KEEP_SLOT
+    assert table.GUIDANCE_SCALE.value == Column.GUIDANCE_SCALE
+    assert table.COLUMNS.value == len(Column)
+    assert table.HISTORY_SLOTS.value == HISTORY_SLOTS
