@@ -1,0 +1,193 @@
+"""Named tensors in files: safetensors, PyTorch's .bin, and either of them in shards.
+
+Nothing here runs code from a file: .bin is read with torch's weights-only unpickler.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from engines.errors import FaceDiffuserError
+
+# In the order of preference: safetensors holds no code; whole files before shards.
+_STEMS = ("model", "pytorch_model", "diffusion_pytorch_model")
+WEIGHT_FILE_NAMES = (
+    *(f"{stem}.safetensors{index}" for index in ("", ".index.json") for stem in _STEMS),
+    "diffusion_pytorch_model.fp16.safetensors",
+    *(f"{stem}.bin{index}" for index in ("", ".index.json") for stem in _STEMS),
+)
+_DATA_PARALLEL_PREFIX = "module."
+
+
+class CheckpointError(FaceDiffuserError):
+    """A checkpoint is missing, damaged or not of the architecture its configuration says."""
+
+
+@dataclass(frozen=True)
+class WeightFiles:
+    """One checkpoint: its tensors' names and the file that holds each.
+
+    path: what messages call it (the file, or the index of a sharded one).
+    files: tensor name, without the `module.` that data-parallel training adds -> (file, stored name).
+    """
+
+    path: Path
+    files: dict[str, tuple[Path, str]]
+
+    @staticmethod
+    def open(path: Path) -> WeightFiles:
+        """Reads the names of a .safetensors, .bin or .index.json file, or of the best in a folder.
+
+        Raises CheckpointError if there is none or if it cannot be read.
+        """
+        path = _weight_file_in(path) if path.is_dir() else path
+        if path.name.endswith(".index.json"):
+            stored = _sharded_names(path)
+        elif path.suffix in (".safetensors", ".bin"):
+            stored = dict.fromkeys(_names_in(path), path)
+        else:
+            raise CheckpointError(
+                f"{path}: expected a .safetensors, .bin or .index.json file, or a folder with one"
+            )
+        files = {name.removeprefix(_DATA_PARALLEL_PREFIX): (stored[name], name) for name in stored}
+        if len(files) != len(stored):
+            raise CheckpointError(f"{path} holds tensors both with and without a module. prefix")
+        return WeightFiles(path, files)
+
+    def names(self, prefix: str = "") -> list[str]:
+        """The tensors' names that start with the prefix, in the order of the file."""
+        return [name for name in self.files if name.startswith(prefix)]
+
+    def tensors(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+        """The named tensors as they are stored, file by file, mapped rather than read."""
+        by_file: defaultdict[Path, list[tuple[str, str]]] = defaultdict(list)
+        for name in names:
+            file, stored = self.files[name]
+            by_file[file].append((name, stored))
+        for file, pairs in by_file.items():
+            yield from _read(file, pairs)
+
+    def digests(self, names: Iterable[str]) -> list[str]:
+        """The sha256 of each file that holds one of the tensors, sorted by file name."""
+        files = {self.files[name][0] for name in names}
+        return [sha256_of(file) for file in sorted(files, key=lambda file: file.name)]
+
+    def paths(self) -> set[Path]:
+        """Every file that holds a tensor."""
+        return {file for file, _ in self.files.values()}
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, computed once per process for the same size and modification time."""
+    status = path.stat()
+    return _sha256(path, status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _sha256(path: Path, nbytes: int, modified_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; CheckpointError where there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{path} is missing; the checkpoint cannot be read without"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is not a readable JSON file: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} should hold a JSON object, found {type(content).__name__}")
+    return content
+
+
+def _weight_file_in(folder: Path) -> Path:
+    found = [folder / name for name in WEIGHT_FILE_NAMES if (folder / name).is_file()]
+    if not found:
+        raise CheckpointError(f"{folder} has no weights; expected one of {WEIGHT_FILE_NAMES}")
+    return found[0]
+
+
+def _sharded_names(index: Path) -> dict[str, Path]:
+    """Tensor name -> shard, checked against what the shards really hold."""
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index} has no weight_map: it is not the index of a checkpoint")
+    shards = {name: _shard(index, file) for name, file in weight_map.items()}
+    held = {name: shard for shard in sorted(set(shards.values())) for name in _names_in(shard)}
+    if held != shards:
+        wrong = sorted(name for name in held | shards if held.get(name) != shards.get(name))
+        raise CheckpointError(f"{index} does not agree with its shards about: {', '.join(wrong)}")
+    return shards
+
+
+def _shard(index: Path, file: object) -> Path:
+    if not isinstance(file, str) or Path(file).name != file:
+        raise CheckpointError(f"{index} names the shard {file!r}; expected a file name beside it")
+    if not (index.parent / file).is_file():
+        raise CheckpointError(f"{index.parent / file} is missing; {index} names it as a shard")
+    return index.parent / file
+
+
+def _names_in(path: Path) -> list[str]:
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing")
+    if path.suffix == ".bin":
+        return list(_load_bin(path))
+    try:
+        with safe_open(path, framework="pt") as file:
+            return list(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(_damaged(path, error)) from error
+
+
+def _read(path: Path, pairs: list[tuple[str, str]]) -> Iterator[tuple[str, Tensor]]:
+    if path.suffix == ".bin":
+        tensors = _load_bin(path)
+        yield from ((name, tensors[stored]) for name, stored in pairs)
+        return
+    try:
+        with safe_open(path, framework="pt") as file:
+            for name, stored in pairs:
+                yield name, file.get_tensor(stored)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(_damaged(path, error)) from error
+
+
+def _load_bin(path: Path) -> dict[str, Tensor]:
+    try:
+        # Only the zip format, PyTorch's since 1.6, can be mapped.
+        mapped = _is_zip(path)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except Exception as error:  # a damaged or hostile pickle can fail in any way
+        raise CheckpointError(_damaged(path, error)) from error
+    if not isinstance(content, dict) or not all(isinstance(t, Tensor) for t in content.values()):
+        raise CheckpointError(f"{path} is not a checkpoint: expected a dict of tensors by name")
+    return content
+
+
+def _is_zip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return (
+        f"{path} cannot be read as weights: it is truncated, damaged or holds code "
+        f"({type(error).__name__}: {reason}); copy or download it again"
+    )
