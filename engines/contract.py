@@ -3,7 +3,7 @@
 Export writes ONNX models with these names, engines bind them, runtime fills them, tests check them.
 Symbolic dimensions: `images` pictures per call, `rows` = passes * images (pass-major: all images of
 the first guidance pass, then all of the second, ...), `n` any count, `h`, `w` latent height and
-width (pixels / 8), `tokens` the token window, `text_width`, `latent_channels`, ... fixed numbers that
+width (pixels / 8). `tokens`, `text_width`, `latent_channels` and the like are fixed numbers that
 each model's own configuration decides (see `manifest.Dimensions`).
 """
 
@@ -25,7 +25,7 @@ class Component(StrEnum):
 
 
 class ElementType(StrEnum):
-    """What a tensor's elements are; FLOAT is half or single precision, as the graph was exported."""
+    """What a tensor's elements are; FLOAT is half or single precision, as exported."""
 
     FLOAT = "float"
     FLOAT32 = "float32"

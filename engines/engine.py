@@ -1,4 +1,4 @@
-"""One Protocol for all backends: a component is bound once to its buffers, then enqueued many times."""
+"""One Protocol for all backends: bind a component to its buffers once, enqueue it many times."""
 
 from __future__ import annotations
 

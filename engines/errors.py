@@ -1,4 +1,4 @@
-"""The errors a caller can act on. Each message says what was expected, what was found, what to type."""
+"""The errors a caller can act on: each says what was expected, what was found, what to type."""
 
 
 class FaceDiffuserError(Exception):

@@ -99,7 +99,7 @@ class Fp32Island:
 class ComponentRecord:
     """One exported component.
 
-    input_digest: of everything the export depended on; a build redoes a component only if it differs.
+    input_digest: of everything the export depended on; a build redoes it only if that differs.
     onnx: the graph as exported (what TensorRT builds from). cpu_onnx: the same graph computing in
     float32 from the same weights file. parity: by graph, "onnx" and "cpu_onnx".
     """

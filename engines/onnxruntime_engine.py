@@ -69,7 +69,8 @@ class OnnxRuntimeEngine:
         contract = CONTRACTS[self.component]
         if set(buffers) != set(self._dtypes):
             raise ContractError(
-                f"{self.component} was given buffers {sorted(buffers)}, it has {sorted(self._dtypes)}"
+                f"{self.component} was given buffers {sorted(buffers)}, "
+                f"its tensors are {sorted(self._dtypes)}"
             )
         self._binding.clear_binding_inputs()
         self._binding.clear_binding_outputs()

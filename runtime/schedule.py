@@ -130,7 +130,9 @@ def coefficient_table(
 
 def _ddim_updates(schedule: NoiseSchedule, timesteps: list[int], steps: int) -> list[Update]:
     """DDIM with eta 0 (Song et al. 2021, Eq. 12)."""
-    return [Update(*_move(schedule, t, t - schedule.num_train_timesteps // steps)) for t in timesteps]
+    return [
+        Update(*_move(schedule, t, t - schedule.num_train_timesteps // steps)) for t in timesteps
+    ]
 
 
 def _pndm_updates(schedule: NoiseSchedule, timesteps: list[int], steps: int) -> list[Update]:

@@ -1,0 +1,295 @@
+"""`python -m export.build [--fp16 | --fp32]`: checkpoints to a bundle, checked and ready to run."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import fcntl
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from engines.bundle import BUILD_FOLDER, TOKENIZER_PATH
+from engines.cli import run_command
+from engines.contract import LATENT_PX, Component
+from engines.errors import FaceDiffuserError
+from engines.files import remove_partial_files, write_atomic
+from engines.manifest import (
+    MANIFEST_NAME,
+    SCHEMA_VERSION,
+    Manifest,
+    Precision,
+)
+from export.checkpoints import (
+    RELEASED_MODEL,
+    SHIPPED_MODEL,
+    Checkpoint,
+    ModelSource,
+)
+from export.component import (
+    BuildOptions,
+    build_component,
+    built_component,
+    file_record,
+    input_digest,
+    tool_versions,
+)
+from export.model_facts import dimensions_of, noise_schedule_of, tokenizer_json
+from export.parity import PIPELINE_BOUNDS, ParityError, relative_l2
+from export.pipeline import TorchPipeline, TorchRequest
+from export.random_weights import random_checkpoint
+
+MODELS = {"shipped": SHIPPED_MODEL, "released": RELEASED_MODEL}
+PREVIEW_NAME = "preview.png"
+PREVIEW_PROMPT = "a man <|image|> and a woman <|image|> in a park"
+_REFERENCES = Path(__file__).parents[1] / "examples" / "references"
+PREVIEW_REFERENCES = (_REFERENCES / "him.png", _REFERENCES / "her.png")
+
+Say = Callable[[str], None]
+
+
+class BuildError(FaceDiffuserError):
+    """A build cannot go on."""
+
+
+def parser() -> argparse.ArgumentParser:
+    flags = argparse.ArgumentParser(prog="python -m export.build", description=__doc__)
+    precision = flags.add_mutually_exclusive_group()
+    for each in Precision:
+        precision.add_argument(
+            f"--{each}", dest="precision", action="store_const", const=each,
+            default=BuildOptions.precision,
+        )  # fmt: skip
+    flags.add_argument("--opset", type=int, choices=(21, 23), default=BuildOptions.opset)
+    flags.add_argument("--model", choices=MODELS, default="shipped")
+    for part in ("base", "tdm", "sdm", "image-encoder"):
+        flags.add_argument(
+            f"--{part}", metavar="PATH_OR_HUB_ID", help=f"take the {part} from here instead"
+        )
+    flags.add_argument("--revision", help="revision of the hub repositories")
+    flags.add_argument(
+        "--random-weights", action="store_true",
+        help="full Stable Diffusion 1.5 size, seeded random weights: for size and speed",
+    )  # fmt: skip
+    flags.add_argument("--out", type=Path, default=Path("bundle"))
+    flags.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    return flags
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    return run_command(lambda: _build(options), as_json=options.json)
+
+
+def _build(options: argparse.Namespace) -> dict[str, Any]:
+    started = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"[{time.monotonic() - started:6.1f} s] {text}", file=sys.stderr, flush=True)
+
+    source: ModelSource
+    if options.random_weights:
+        source = random_checkpoint()
+    else:
+        parts = ("base", "tdm", "sdm", "image_encoder", "revision")
+        given = {name: getattr(options, name) for name in parts if getattr(options, name)}
+        source = Checkpoint.open(dataclasses.replace(MODELS[options.model], **given))
+    for line in source.licenses():
+        say(f"license: {line}")
+    build_options = BuildOptions(precision=options.precision, opset=options.opset)
+    with _locked(options.out):
+        manifest = build_bundle(options.out, source, build_options, say)
+    say(f"{options.out} is ready; its picture is {options.out / PREVIEW_NAME}")
+    return {
+        "bundle": str(options.out),
+        "seconds": round(time.monotonic() - started, 1),
+        "parity": {
+            name: {graph: figures.relative_l2 for graph, figures in record.parity.items()}
+            for name, record in manifest.components.items()
+        },
+        "pipeline_parity": manifest.pipeline_parity,
+    }
+
+
+def build_bundle(bundle: Path, source: ModelSource, options: BuildOptions, say: Say) -> Manifest:
+    """Build or finish a bundle; whatever an earlier build left that still fits is kept.
+
+    The manifest is written last, so a bundle that opens is complete. Raises CheckpointError,
+    LintError, ParityError or BuildError, and leaves what is finished for the next build.
+    """
+    remove_partial_files(bundle)
+    dimensions = dimensions_of(source)
+    digests = {component: input_digest(component, source, options) for component in Component}
+    records = {
+        component: record
+        for component, digest in digests.items()
+        if (record := built_component(bundle, component, digest)) is not None
+    }
+    if len(records) < len(Component):
+        # From here to the end the folder is an unfinished build, and opens as none.
+        (bundle / MANIFEST_NAME).unlink(missing_ok=True)
+    for number, component in enumerate(Component, 1):
+        title = f"[{number}/{len(Component)}] {component}"
+        if component in records:
+            say(f"{title}: unchanged, kept")
+            continue
+        twin = next((records[c] for c in records if digests[c] == digests[component]), None)
+        if twin is not None:
+            say(f"{title}: same weights as before, shared")
+            records[component] = twin
+            continue
+        records[component] = build_component(
+            bundle,
+            component,
+            source,
+            dimensions,
+            options,
+            lambda text, t=title: say(f"{t}: {text}"),
+        )
+        for graph, figures in records[component].parity.items():
+            say(f"{title}: {graph} within {figures.relative_l2:.1e} (bound {figures.bound:.0e})")
+
+    write_atomic(bundle / TOKENIZER_PATH, tokenizer_json(source).encode())
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        precision=options.precision,
+        opset=options.opset,
+        dimensions=dimensions,
+        noise_schedule=noise_schedule_of(source),
+        components={component: records[component] for component in Component},
+        files={TOKENIZER_PATH: file_record(bundle / TOKENIZER_PATH)},
+        pipeline_parity={},
+        sources=source.source_digests(),
+        tools=tool_versions() | {"python": platform.python_version()},
+        licenses=source.licenses(),
+    )
+    with _candidate(bundle, manifest) as candidate:
+        say("drawing in PyTorch and from the bundle, to compare")
+        parity = pipeline_parity(candidate, source, manifest)
+        say(f"whole pipeline within {parity['relative_l2']:.1e} (bound {parity['bound']:.0e})")
+        say(f"drawing {PREVIEW_NAME}")
+        _run_runtime(candidate, "--seed", "7", "--out", str(candidate / PREVIEW_NAME))
+        (candidate / PREVIEW_NAME).replace(bundle / PREVIEW_NAME)
+    manifest = dataclasses.replace(
+        manifest,
+        pipeline_parity=parity,
+        files=manifest.files | {PREVIEW_NAME: file_record(bundle / PREVIEW_NAME)},
+    )
+    _remove_strangers(bundle, manifest)
+    write_atomic(bundle / MANIFEST_NAME, manifest.to_json().encode())
+    return manifest
+
+
+def pipeline_parity(bundle: Path, source: ModelSource, manifest: Manifest) -> dict[str, float]:
+    """Draw the same latents with PyTorch and with the runtime, one step of each stage.
+
+    Raises ParityError if they drift apart. The runtime runs in a process of its own, as users run
+    it, holding one engine at a time.
+    """
+    size = manifest.dimensions
+    side = 2 * 64 // LATENT_PX
+    noise = np.random.RandomState(3407).standard_normal((1, size.latent_channels, side, side))
+    latents = noise.astype(np.float32)
+    steps, start_merge_step, final_step = 3, 0, 1
+    pipeline = TorchPipeline(source, size, rounded_to_half=manifest.precision is Precision.FP16)
+    expected = pipeline.final_latents(
+        TorchRequest(
+            prompt=PREVIEW_PROMPT,
+            references=PREVIEW_REFERENCES,
+            latents=torch.from_numpy(latents),
+            num_inference_steps=steps,
+            guidance_scale=5.0,
+            start_merge_step=start_merge_step,
+            final_step=final_step,
+        )
+    ).numpy()
+    del pipeline
+    initial, final = bundle / "initial.npy", bundle / "final.npy"
+    np.save(initial, latents)
+    _run_runtime(
+        bundle,
+        *("--latents", str(initial), "--out", str(final), "--num-inference-steps", str(steps)),
+        *("--start-merge-step", str(start_merge_step), "--final-step", str(final_step)),
+        *("--guidance-rule", "released"),
+    )
+    error = relative_l2(np.load(final), expected)
+    bound = PIPELINE_BOUNDS[manifest.precision]
+    if not error <= bound:
+        raise ParityError(
+            f"the whole pipeline is {error:.2e} from PyTorch's latents (relative L2), the bound is "
+            f"{bound:.0e}; every component passed alone, so suspect prompt, references or schedule"
+        )
+    return {"relative_l2": error, "bound": bound, "steps": steps}
+
+
+def _run_runtime(bundle: Path, *arguments: str) -> None:
+    """Draw through `python -m runtime` in a process of its own: export never imports runtime."""
+    command = [sys.executable, "-m", "runtime", PREVIEW_PROMPT, "--bundle", str(bundle)]
+    for reference in PREVIEW_REFERENCES:
+        command += ["--reference", str(reference)]
+    root = str(Path(__file__).parents[1])
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    finished = subprocess.run(
+        [*command, "--low-memory", *arguments],
+        capture_output=True, text=True, check=False, env=environment,
+    )  # fmt: skip
+    if finished.returncode:
+        reason = finished.stderr.strip().splitlines() or ["no reason given"]
+        raise BuildError(f"the runtime cannot draw from this bundle: {reason[-1]}")
+
+
+@contextlib.contextmanager
+def _candidate(bundle: Path, manifest: Manifest) -> Iterator[Path]:
+    """A folder that opens as the bundle would, to check it before its manifest is published."""
+    folder = bundle / BUILD_FOLDER / "candidate"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        for name in ("onnx", "tokenizer"):
+            (folder / name).symlink_to((bundle / name).resolve(), target_is_directory=True)
+        (folder / MANIFEST_NAME).write_text(manifest.to_json())
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_strangers(bundle: Path, manifest: Manifest) -> None:
+    """Remove graphs of an earlier build that this bundle does not list."""
+    listed = {bundle / name for name in manifest.all_files()}
+    for path in (bundle / "onnx").iterdir():
+        if path not in listed:
+            path.unlink()
+
+
+@contextlib.contextmanager
+def _locked(bundle: Path) -> Iterator[None]:
+    """Keep two builds out of one folder; the lock goes with the process, however it ends."""
+    folder = bundle / BUILD_FOLDER
+    if bundle.exists() and not bundle.is_dir():
+        raise BuildError(f"{bundle} is a file; name a folder with --out")
+    if bundle.is_dir() and any(bundle.iterdir()) and not folder.is_dir():
+        raise BuildError(f"{bundle} is not empty and no bundle; name another folder with --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise BuildError(
+                f"another build is writing {bundle}; wait for it or name another with --out"
+            ) from error
+        yield
+
+
+if __name__ == "__main__":
+    sys.exit(main())

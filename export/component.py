@@ -1,0 +1,201 @@
+"""Building one component: checkpoint -> torch module -> ONNX -> lint -> parity gate -> bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import onnx
+import torch
+from torch import nn
+
+from engines.bundle import BUILD_FOLDER
+from engines.contract import Component
+from engines.files import sha256_of_file, write_atomic
+from engines.manifest import (
+    ComponentRecord,
+    Dimensions,
+    FileRecord,
+    Fp32Island,
+    Precision,
+    component_record,
+)
+from export.checkpoints import ModelSource
+from export.lint import lint, polygraphy_lint
+from export.modules import module_of
+from export.onnx_export import cpu_graph, load_graph, onnx_from_module
+from export.parity import (
+    bound_of,
+    example_inputs,
+    gate_cases,
+    measured_parity,
+    relative_l2,
+)
+from export.unet import BatchedPassesUNet
+
+TOOLS = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "onnxruntime", "numpy")
+# What decides a graph besides weights and tool versions: the code of these modules.
+_GRAPH_CODE = ("component", "fusion_mlp", "modules", "onnx_export", "parity", "unet")
+
+Progress = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """What a build is asked for; the flags of export.build take names and defaults from here.
+
+    opset: 23 keeps attention and normalizations whole; 21 is for TensorRT 10 releases whose parser
+    does not read 23.
+    """
+
+    precision: Precision = Precision.FP16
+    opset: int = 23
+
+
+def tool_versions() -> dict[str, str]:
+    """Versions of everything that writes into a graph."""
+    return {tool: version(tool) for tool in TOOLS}
+
+
+def input_digest(component: Component, source: ModelSource, options: BuildOptions) -> str:
+    """Digest of all that a component's files depend on; equal digests mean equal files."""
+    folder = Path(__file__).parent
+    facts = {
+        "weights": source.digest(component),
+        "options": dataclasses.asdict(options),
+        "tools": tool_versions(),
+        "code": [sha256_of_file(folder / f"{name}.py") for name in _GRAPH_CODE],
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def built_component(bundle: Path, component: Component, digest: str) -> ComponentRecord | None:
+    """The record of an earlier build whose inputs were the same and whose files are whole."""
+    try:
+        document = json.loads(_journal(bundle, component).read_text())
+        record = component_record(document)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    whole = all(
+        (bundle / name).is_file()
+        and (bundle / name).stat().st_size == file.nbytes
+        and sha256_of_file(bundle / name) == file.sha256
+        for name, file in record.files.items()
+    )
+    return record if whole and record.input_digest == digest else None
+
+
+def build_component(
+    bundle: Path,
+    component: Component,
+    source: ModelSource,
+    dimensions: Dimensions,
+    options: BuildOptions,
+    progress: Progress,
+) -> ComponentRecord:
+    """Export, check and publish one component; raises LintError or ParityError, publishing nothing.
+
+    At no time is there more than one copy of the weights beside the exporter's own.
+    """
+    staging = bundle / BUILD_FOLDER / component
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    onnx_path = staging / f"{component}.onnx"
+    half = options.precision is Precision.FP16
+
+    progress("loading weights")
+    module = module_of(component, source)
+    progress("running PyTorch on the gate's inputs")
+    cases = gate_cases(module, component, dimensions)
+    example = example_inputs(component, dimensions)
+    islands = _fp32_islands(component, module) if half else []
+    if half:
+        module.half()
+        example = {
+            name: value.half() if value.is_floating_point() and name != "timestep" else value
+            for name, value in example.items()
+        }
+    progress("exporting to ONNX")
+    onnx_from_module(module, component, example, options.opset, onnx_path)
+    del module
+    gc.collect()
+
+    cpu_path = onnx_path
+    if half:
+        cpu_path = staging / f"{component}.cpu.onnx"
+        onnx.save(cpu_graph(load_graph(onnx_path)), cpu_path)
+    progress("linting")
+    lint(onnx_path, options.precision)
+    lint(cpu_path, Precision.FP32)
+    polygraphy_lint(onnx_path)
+
+    bound = bound_of(component, options.precision)
+    parity = {}
+    for name, path in (("onnx", onnx_path), ("cpu_onnx", cpu_path)):
+        progress(f"comparing {path.name} with PyTorch")
+        parity[name] = measured_parity(path, component, cases, bound)
+        gc.collect()
+
+    record = ComponentRecord(
+        input_digest=input_digest(component, source, options),
+        onnx=f"onnx/{onnx_path.name}",
+        cpu_onnx=f"onnx/{cpu_path.name}",
+        files=_published(staging, bundle / "onnx"),
+        parity=parity,
+        fp32_islands=islands,
+    )
+    document = json.dumps(dataclasses.asdict(record), indent=1) + "\n"
+    write_atomic(_journal(bundle, component), document.encode())
+    return record
+
+
+def _published(staging: Path, folder: Path) -> dict[str, FileRecord]:
+    """Move finished files into the bundle and record them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    records = {}
+    for path in sorted(staging.iterdir()):
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+        records[f"{folder.name}/{path.name}"] = file_record(path)
+        path.replace(folder / path.name)
+    staging.rmdir()
+    return records
+
+
+def file_record(path: Path) -> FileRecord:
+    """Size and digest of a file."""
+    return FileRecord(nbytes=path.stat().st_size, sha256=sha256_of_file(path))
+
+
+def _fp32_islands(component: Component, module: nn.Module) -> list[Fp32Island]:
+    """The parts of a half graph that stay in float32, each with the error it would have in half.
+
+    The angles of the timestep embedding reach 999 radians, where half precision's steps are 0.5.
+    """
+    if not isinstance(module, BatchedPassesUNet):
+        return []
+    time_proj = module.unet.time_proj
+    exact = time_proj(torch.arange(1000.0))
+    first, second = exact[1].chunk(2)
+    cosine, sine = (first, second) if time_proj.flip_sin_to_cos else (second, first)
+    angles = torch.outer(torch.arange(1000.0), torch.atan2(sine, cosine)).half().float()
+    waves = (angles.cos(), angles.sin())
+    in_half = torch.cat(waves if time_proj.flip_sin_to_cos else waves[::-1], dim=1)
+    return [
+        Fp32Island(
+            module="time_proj",
+            error_in_half=relative_l2(in_half.numpy(), exact.numpy()),
+            error_with_island=relative_l2(exact.half().float().numpy(), exact.numpy()),
+        )
+    ]
+
+
+def _journal(bundle: Path, component: Component) -> Path:
+    return bundle / BUILD_FOLDER / f"{component}.json"

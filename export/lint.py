@@ -1,0 +1,176 @@
+"""Checks of an ONNX graph against what TensorRT's parser builds from, naming the node that fails."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import onnx
+
+from engines.errors import FaceDiffuserError
+from engines.manifest import Precision
+from export.onnx_export import load_graph
+
+
+class LintError(FaceDiffuserError):
+    """A graph TensorRT's parser would refuse or build in another precision."""
+
+
+# Operators of TensorRT 10.9 to 11's ONNX parser (its operators table) that diffusion models may use.
+SUPPORTED_OPERATORS = frozenset(
+    [
+        "Abs",
+        "Add",
+        "And",
+        "ArgMax",
+        "AveragePool",
+        "Attention",
+        "Cast",
+        "Ceil",
+        "Clip",
+        "Concat",
+        "Constant",
+        "ConstantOfShape",
+        "Conv",
+        "ConvTranspose",
+        "Cos",
+        "Div",
+        "Einsum",
+        "Equal",
+        "Erf",
+        "Exp",
+        "Expand",
+        "Flatten",
+        "Floor",
+        "Gather",
+        "GatherND",
+        "Gelu",
+        "Gemm",
+        "GlobalAveragePool",
+        "Greater",
+        "GreaterOrEqual",
+        "GroupNormalization",
+        "Identity",
+        "InstanceNormalization",
+        "LayerNormalization",
+        "Less",
+        "LessOrEqual",
+        "Log",
+        "MatMul",
+        "Max",
+        "MaxPool",
+        "Min",
+        "Mod",
+        "Mul",
+        "Neg",
+        "Not",
+        "Or",
+        "Pad",
+        "Pow",
+        "Range",
+        "Reciprocal",
+        "ReduceMax",
+        "ReduceMean",
+        "ReduceMin",
+        "ReduceSum",
+        "Relu",
+        "Reshape",
+        "Resize",
+        "Round",
+        "Shape",
+        "Sigmoid",
+        "Sign",
+        "Sin",
+        "Size",
+        "Slice",
+        "Softmax",
+        "Split",
+        "Sqrt",
+        "Squeeze",
+        "Sub",
+        "Sum",
+        "Swish",
+        "Tanh",
+        "Tile",
+        "Transpose",
+        "Unsqueeze",
+        "Where",
+        "Xor",
+    ]
+)
+_TYPES = onnx.TensorProto
+SUPPORTED_TYPES = frozenset(
+    {_TYPES.FLOAT, _TYPES.FLOAT16, _TYPES.INT64, _TYPES.INT32, _TYPES.BOOL, _TYPES.UNDEFINED}
+)
+# Operators whose floating-point operands TensorRT requires to be of one type.
+_FLOATING = frozenset({_TYPES.FLOAT, _TYPES.FLOAT16})
+_MAY_MIX = frozenset({"Cast", "Shape", "Size", "Resize", "Where", "Gather"})
+
+
+def lint(path: Path, precision: Precision) -> None:
+    """Raise LintError naming the first node that TensorRT could not build as it stands."""
+    model = load_graph(path)
+    onnx.checker.check_model(str(path))
+    _check_operators(model, path)
+    _check_types(model, path, precision)
+
+
+def polygraphy_lint(path: Path) -> None:
+    """Polygraphy's own lint, in a process of its own; raises LintError with its first finding."""
+    smallest = {"n": 1, "images": 1, "rows": 2, "h": 8, "w": 8}
+    shapes = []
+    for value in load_graph(path).graph.input:
+        sizes = [
+            str(size.dim_value or smallest[size.dim_param])
+            for size in value.type.tensor_type.shape.dim
+        ]
+        shapes.append(f"{value.name}:[{','.join(sizes)}]")
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        start = "import sys; from polygraphy.tools import main; sys.exit(main())"
+        command = [sys.executable, "-c", start, "check", "lint", str(path), "-o", str(report)]
+        command += ["--input-shapes", *shapes]
+        finished = subprocess.run(command, capture_output=True, text=True, check=False)
+        if not report.is_file():
+            raise LintError(f"polygraphy could not lint {path.name}: {finished.stderr[-500:]}")
+        entries = json.loads(report.read_text())["lint_entries"]
+    for entry in entries:
+        if entry["level"] == "exception":
+            nodes = ", ".join(entry.get("nodes", [])) or "the graph"
+            raise LintError(f"{path.name}: polygraphy's lint fails at {nodes}: {entry['message']}")
+
+
+def _check_operators(model: onnx.ModelProto, path: Path) -> None:
+    for node in model.graph.node:
+        if node.domain or node.op_type not in SUPPORTED_OPERATORS:
+            raise LintError(
+                f"{path.name}: node {node.name} is {node.domain or 'ai.onnx'}::{node.op_type}, which "
+                "TensorRT's parser does not build; replace the operator in the exported module"
+            )
+
+
+def _check_types(model: onnx.ModelProto, path: Path, precision: Precision) -> None:
+    """No unsupported type, no node that mixes half and single, half where half was asked for."""
+    graph = model.graph
+    types = {
+        value.name: value.type.tensor_type.elem_type
+        for value in [*graph.input, *graph.output, *graph.value_info]
+    }
+    types |= {initializer.name: initializer.data_type for initializer in graph.initializer}
+    heavy = {"Conv", "MatMul", "Gemm", "Attention"}
+    expected = _TYPES.FLOAT16 if precision is Precision.FP16 else _TYPES.FLOAT
+    for node in graph.node:
+        operands = [types.get(name, _TYPES.UNDEFINED) for name in [*node.input, *node.output]]
+        if unsupported := set(operands) - SUPPORTED_TYPES:
+            names = ", ".join(_TYPES.DataType.Name(each) for each in unsupported)
+            raise LintError(f"{path.name}: node {node.name} has type {names}, unknown to TensorRT")
+        floating = {types.get(name, _TYPES.UNDEFINED) for name in node.input} & _FLOATING
+        if len(floating) > 1 and node.op_type not in _MAY_MIX:
+            raise LintError(f"{path.name}: node {node.name} ({node.op_type}) mixes half and single")
+        if node.op_type in heavy and floating and floating != {expected}:
+            raise LintError(
+                f"{path.name}: node {node.name} ({node.op_type}) does not compute in {precision}"
+            )

@@ -1,0 +1,87 @@
+"""The engines of an open bundle: all kept open, or one at a time where memory is short."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from engines.bundle import Bundle
+from engines.contract import CONTRACTS, Component
+from engines.engine import Array, Engine
+from engines.errors import NonFiniteError
+from engines.onnxruntime_engine import open_on_cpu
+
+OpenEngine = Callable[[Bundle, Component, int | None], Engine]
+
+
+class EnginePool:
+    """Runs components by name on numpy arrays, binding buffers only when a shape changes.
+
+    low_memory: hold one engine at a time, opening it again whenever another was used in between.
+    """
+
+    provider = "onnxruntime-cpu"
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        threads: int | None = None,
+        low_memory: bool = False,
+        open_engine: OpenEngine = open_on_cpu,
+    ) -> None:
+        self._bundle = bundle
+        self._threads = threads
+        self._low_memory = low_memory
+        self._open_engine = open_engine
+        self._engines: dict[Component, Engine] = {}
+        self._buffers: dict[Component, dict[str, Array]] = {}
+        if not low_memory:
+            for component in Component:
+                self._engine(component)
+
+    def run(
+        self,
+        component: Component,
+        inputs: Mapping[str, Array],
+        output_shape: tuple[int, ...],
+        where: str = "",
+    ) -> Array:
+        """Run one component; returns its output, valid until this component runs again.
+
+        Inputs are converted to the engine's own element types. Raises NonFiniteError, naming the
+        engine and `where` in the run it was, if the output has a NaN or an infinity.
+        """
+        engine = self._engine(component)
+        output = CONTRACTS[component].outputs[0].name
+        shapes = {name: array.shape for name, array in inputs.items()} | {output: output_shape}
+        buffers = self._buffers.get(component, {})
+        if {name: buffer.shape for name, buffer in buffers.items()} != shapes:
+            buffers = {name: np.zeros(s, engine.dtypes[name]) for name, s in shapes.items()}
+            engine.bind(buffers)
+            self._buffers[component] = buffers
+        for name, array in inputs.items():
+            buffers[name][...] = array
+        engine.enqueue()
+        result = buffers[output]
+        if not np.isfinite(result).all():
+            raise NonFiniteError(
+                f"{component} on {engine.provider} produced NaN or infinity{where}; "
+                f"check the bundle with: python -m engines.verify {self._bundle.path}"
+            )
+        return result
+
+    def close(self) -> None:
+        """Close every engine and drop its buffers."""
+        self._buffers.clear()
+        for engine in self._engines.values():
+            engine.close()
+        self._engines.clear()
+
+    def _engine(self, component: Component) -> Engine:
+        if component not in self._engines:
+            if self._low_memory:
+                self.close()
+            self._engines[component] = self._open_engine(self._bundle, component, self._threads)
+        return self._engines[component]

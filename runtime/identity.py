@@ -1,0 +1,56 @@
+"""An encoded person, kept for many requests and across processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from engines.errors import ReferenceImageError
+from engines.files import write_atomic
+
+_FORMAT = "face-diffuser identity 1"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Identity:
+    """What the image encoder says of one reference image.
+
+    embeds: [subject_width] float32. encoder: digest of the image encoder that made it; an identity
+    serves only bundles with that encoder. reference_resolution: px the photo was brought to first.
+    """
+
+    embeds: npt.NDArray[np.float32]
+    encoder: str
+    reference_resolution: int
+
+    def save(self, path: str | Path) -> None:
+        """Write a safetensors file, atomically. It holds personal data as much as the photo does."""
+        metadata = {
+            "format": _FORMAT,
+            "encoder": self.encoder,
+            "reference_resolution": str(self.reference_resolution),
+        }
+        write_atomic(Path(path), save({"embeds": np.ascontiguousarray(self.embeds)}, metadata))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Identity:
+        """Read what save wrote; raises ReferenceImageError for any other file."""
+        try:
+            with safe_open(path, framework="numpy") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("format") != _FORMAT:
+                    raise ReferenceImageError(f"{path} is no identity; make one with Identity.save")
+                return cls(
+                    embeds=file.get_tensor("embeds"),
+                    encoder=metadata["encoder"],
+                    reference_resolution=int(metadata["reference_resolution"]),
+                )
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            if isinstance(error, ReferenceImageError):
+                raise
+            raise ReferenceImageError(f"{path} is not a readable identity: {error}") from error

@@ -1,0 +1,98 @@
+"""Prompts to token ids, with the released rule for <|image|>: it marks the token before it."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import tokenizers
+
+from engines.errors import BundleCorruptError, PromptError
+
+MARKER = "<|image|>"
+_BOS, _EOS = "<|startoftext|>", "<|endoftext|>"
+
+Ids = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class PromptTokens:
+    """A prompt's token ids, each [tokens] int32.
+
+    text_ids: without markers, cut so that it ends in the end token. subject_ids: the same words, cut
+    at the window's end (as released). subject_positions: the token of each person, in order.
+    """
+
+    text_ids: Ids
+    subject_ids: Ids
+    subject_positions: tuple[int, ...]
+
+
+class Tokenizer:
+    """CLIP's byte-pair tokenizer with a window of so many tokens."""
+
+    def __init__(self, tokenizer: tokenizers.Tokenizer, window: int) -> None:
+        self._tokenizer = tokenizer
+        self._window = window
+        self._bos, self._eos = (tokenizer.token_to_id(token) for token in (_BOS, _EOS))
+
+    @classmethod
+    def open(cls, path: Path, window: int) -> Tokenizer:
+        """Read a tokenizer.json; raises BundleCorruptError if it is not CLIP's."""
+        try:
+            tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:
+            # The tokenizers library raises bare Exception.
+            raise BundleCorruptError(f"{path} is not a tokenizer: {error}") from error
+        if None in (tokenizer.token_to_id(_BOS), tokenizer.token_to_id(_EOS)):
+            raise BundleCorruptError(f"{path} is not a CLIP tokenizer: it has no {_BOS} or {_EOS}")
+        return cls(tokenizer, window)
+
+    def text_ids(self, text: str) -> Ids:
+        """Start, words, end, padded with end; words that do not fit are dropped."""
+        words = self._words(text)[: self._window - 2]
+        return self._padded([self._bos, *words, self._eos])
+
+    def prompt_tokens(self, prompt: str, num_references: int) -> PromptTokens:
+        """Ids of a prompt whose every <|image|> names a person.
+
+        Raises PromptError if the markers and references differ in number, if a marker has no word
+        before it, or if a person lies beyond the window.
+        """
+        *parts, tail = prompt.split(MARKER)
+        if len(parts) != num_references or not parts:
+            raise PromptError(
+                f"the prompt has {len(parts)} {MARKER} and there are {num_references} references; "
+                f"write one {MARKER} after the word for each person, and give one reference for each"
+            )
+        ids, positions = [self._bos], []
+        for number, part in enumerate(parts, 1):
+            ids += self._words(part)
+            position = len(ids) - 1
+            if position == 0 or position in positions:
+                raise PromptError(
+                    f"{MARKER} number {number} has no word of its own before it; "
+                    f'write for example "a man {MARKER} and a woman {MARKER}"'
+                )
+            if position >= self._window:
+                raise PromptError(
+                    f"the person of {MARKER} number {number} is token {position + 1} of the prompt, "
+                    f"the model reads {self._window}; shorten the prompt before it"
+                )
+            positions.append(position)
+        ids += [*self._words(tail), self._eos]
+        text = "".join([*parts, tail])
+        return PromptTokens(self.text_ids(text), self._padded(ids), tuple(positions))
+
+    def _words(self, text: str) -> list[int]:
+        """Byte-pair ids of a text, HTML entities resolved as CLIP does."""
+        text = html.unescape(html.unescape(text))
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def _padded(self, ids: list[int]) -> Ids:
+        padding = [self._eos] * (self._window - len(ids))
+        return np.array([*ids, *padding][: self._window], np.int32)

@@ -1,0 +1,162 @@
+"""A request: what to draw. A constructed request is valid in itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from engines.contract import LATENT_PX, SIZE_MULTIPLE_PX
+from engines.errors import RequestError
+from runtime.guidance import GuidanceRule
+from runtime.identity import Identity
+from runtime.saliency import Fusion
+from runtime.schedule import Scheduler, StageBoundaries
+
+Reference = str | Path | Image.Image | npt.NDArray[np.uint8] | Identity
+Choice = TypeVar("Choice", bound=StrEnum)
+
+
+class OutputType(StrEnum):
+    """What a result's images are."""
+
+    PIL = "pil"
+    NP = "np"
+    LATENT = "latent"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Request:
+    """What to draw.
+
+    prompt: with <|image|> after the word for each person. references: one photo or Identity per
+    marker, in the prompt's order. seed: of the first image, image i has seed + i; None draws one.
+    height, width: px, multiples of 64; None takes the model's own. alpha, beta: shares of the steps
+    after which fusion starts and ends (paper); start_merge_step, final_step: the released script's
+    inclusive step numbers, which win when given. latents: initial noise [num_images, 4, h, w].
+    reference_resolution: px that references are brought to first (released --object_resolution).
+    saliency: give the fusion steps' maps and masks back. Raises RequestError.
+    """
+
+    prompt: str
+    references: Sequence[Reference]
+    negative_prompt: str = ""
+    num_inference_steps: int = 50
+    guidance_scale: float = 5.0
+    seed: int | None = None
+    num_images: int = 1
+    height: int | None = None
+    width: int | None = None
+    scheduler: Scheduler = Scheduler.DDIM
+    alpha: float = 0.3
+    beta: float = 0.6
+    start_merge_step: int | None = None
+    final_step: int | None = None
+    guidance_rule: GuidanceRule = GuidanceRule.PAPER
+    fusion: Fusion = Fusion.SALIENCY
+    reference_resolution: int = 512
+    latents: npt.NDArray[np.floating] | None = None
+    output_type: OutputType = OutputType.PIL
+    saliency: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("prompt", "negative_prompt"):
+            if not isinstance(getattr(self, name), str):
+                raise RequestError(f"{name} must be text, got {getattr(self, name)!r}")
+        if isinstance(self.references, str | Path) or not isinstance(self.references, Sequence):
+            raise RequestError("references must be a list with one photo per <|image|>")
+        self._check_int("num_inference_steps", 1, 999)
+        self._check_int("num_images", 1, 16)
+        self._check_int("reference_resolution", 1, 4096)
+        if self.seed is not None:
+            self._check_int("seed", 0, 2**32 - 1)
+        for name in ("start_merge_step", "final_step"):
+            if getattr(self, name) is not None:
+                self._check_int(name, -1, 10**6)
+        for name in ("height", "width"):
+            if getattr(self, name) is not None:
+                self._check_size(name, getattr(self, name))
+        if not _is_finite(self.guidance_scale) or self.guidance_scale <= 1:
+            raise RequestError(
+                f"guidance_scale must be above 1, got {self.guidance_scale!r}: at 1 and below neither "
+                "model has a guidance to compare; the released scripts take 5"
+            )
+        if not (_is_finite(self.alpha) and _is_finite(self.beta)) or not (
+            0 <= self.alpha <= self.beta <= 1
+        ):
+            raise RequestError(
+                f"alpha and beta must satisfy 0 <= alpha <= beta <= 1, got alpha={self.alpha!r}, "
+                f"beta={self.beta!r}"
+            )
+        for name, kind in (
+            ("scheduler", Scheduler),
+            ("guidance_rule", GuidanceRule),
+            ("fusion", Fusion),
+            ("output_type", OutputType),
+        ):
+            object.__setattr__(self, name, _choice(name, kind, getattr(self, name)))
+        if self.latents is not None:
+            self._check_latents(np.asarray(self.latents))
+
+    def boundaries(self, steps: int) -> StageBoundaries:
+        """The stages of a run of so many steps."""
+        paper = StageBoundaries.from_fractions(self.alpha, self.beta, steps)
+        start, final = self.start_merge_step, self.final_step
+        return StageBoundaries(
+            start_merge_step=paper.start_merge_step if start is None else start,
+            final_step=paper.final_step if final is None else final,
+        )
+
+    def _check_int(self, name: str, low: int, high: int) -> None:
+        value = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            raise RequestError(f"{name} must be a whole number, got {value!r}")
+        if not low <= value <= high:
+            raise RequestError(f"{name} must be from {low} to {high}, got {value}")
+
+    def _check_size(self, name: str, size: int) -> None:
+        if isinstance(size, bool) or not isinstance(size, int | np.integer):
+            raise RequestError(f"{name} must be a whole number of px, got {size!r}")
+        if size % SIZE_MULTIPLE_PX or not 0 < size <= 4096:
+            nearest = min(max(round(size / SIZE_MULTIPLE_PX), 1) * SIZE_MULTIPLE_PX, 4096)
+            raise RequestError(
+                f"{name} must be a multiple of {SIZE_MULTIPLE_PX} px up to 4096, got {size}; "
+                f"the nearest is {nearest}"
+            )
+
+    def _check_latents(self, latents: npt.NDArray[Any]) -> None:
+        if latents.ndim != 4 or latents.dtype.kind != "f" or len(latents) != self.num_images:
+            raise RequestError(
+                f"latents must be floating-point [{self.num_images}, 4, h, w] (num_images first), "
+                f"got {latents.dtype} {list(latents.shape)}"
+            )
+        for name, size in zip(("height", "width"), latents.shape[2:], strict=True):
+            asked = getattr(self, name)
+            if asked is not None and asked != size * LATENT_PX:
+                raise RequestError(
+                    f"latents of shape {list(latents.shape)} are for {name} {size * LATENT_PX} px, "
+                    f"the request says {asked}; leave {name} out"
+                )
+            self._check_size(name, size * LATENT_PX)
+        if not np.isfinite(latents).all():
+            raise RequestError("latents must be finite, got NaN or infinity")
+
+
+def _is_finite(value: Any) -> bool:
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    return number and math.isfinite(value)
+
+
+def _choice(name: str, kind: type[Choice], value: Any) -> Choice:
+    try:
+        return kind(value)
+    except ValueError as error:
+        choices = ", ".join(repr(each.value) for each in kind)
+        raise RequestError(f"{name} must be one of {choices}, got {value!r}") from error

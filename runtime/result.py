@@ -1,0 +1,49 @@
+"""What a request gives back, and what its callback is told at each step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from runtime.request import Request
+from runtime.saliency import Float32Array, Saliency
+from runtime.schedule import Stage
+
+
+@dataclass(frozen=True)
+class StepInfo:
+    """A finished step. latents: [images, 4, h, w] float32 after it; copy them to keep them."""
+
+    step: int
+    num_steps: int
+    timestep: int
+    stage: Stage
+    latents: Float32Array
+
+
+@dataclass(frozen=True)
+class StepSaliency:
+    """The saliency maps and mask of one step of the fusion stage."""
+
+    step: int
+    timestep: int
+    saliency: Saliency
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """The pictures of a request.
+
+    images: PIL pictures, or an array: "np" [images, height, width, 3] float32 in [0, 1], "latent"
+    [images, 4, h, w] float32. seeds: one per image. timings_ms: milliseconds spent on text,
+    references, scene, fusion, subject, decode, and in total. saliency: one entry per fusion step if
+    it was asked for.
+    """
+
+    images: Any
+    seed: int
+    seeds: tuple[int, ...]
+    timings_ms: dict[str, float]
+    provider: str
+    request: Request
+    saliency: tuple[StepSaliency, ...] | None
