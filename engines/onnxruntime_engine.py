@@ -16,7 +16,7 @@ from engines.errors import BundleCorruptError, ContractError, ProviderUnavailabl
 
 CPU_PROVIDER = "CPUExecutionProvider"
 
-_DTYPES = {
+_DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype(np.float32),
     "tensor(float16)": np.dtype(np.float16),
     "tensor(int32)": np.dtype(np.int32),
@@ -57,7 +57,9 @@ class OnnxRuntimeEngine:
                 f"{onnx_path} has tensors {found}; the contract of {component} says "
                 f"{', '.join(expected)}; export it again: python -m export.build"
             )
-        self._dtypes = {tensor.name: _DTYPES[tensor.type] for tensor in tensors}
+        self._dtypes: dict[str, np.dtype[Any]] = {
+            tensor.name: _DTYPES[tensor.type] for tensor in tensors
+        }
         self._binding = self._session.io_binding()
         self._buffers: Mapping[str, Array] = {}
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,7 @@ def build_bundle(bundle: Path, source: ModelSource, options: BuildOptions, say: 
             source,
             dimensions,
             options,
-            lambda text, t=title: say(f"{t}: {text}"),
+            partial(_say_of, say, title),
         )
         for graph, figures in records[component].parity.items():
             say(f"{title}: {graph} within {figures.relative_l2:.1e} (bound {figures.bound:.0e})")
@@ -188,6 +189,10 @@ def build_bundle(bundle: Path, source: ModelSource, options: BuildOptions, say: 
     _remove_strangers(bundle, manifest)
     write_atomic(bundle / MANIFEST_NAME, manifest.to_json().encode())
     return manifest
+
+
+def _say_of(say: Say, title: str, text: str) -> None:
+    say(f"{title}: {text}")
 
 
 def pipeline_parity(bundle: Path, source: ModelSource, manifest: Manifest) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Checks of an ONNX graph against what TensorRT's parser builds from, naming the node that fails."""
+"""Checks of a graph against what TensorRT's parser builds from, naming the node that fails."""
 
 from __future__ import annotations
 
@@ -19,88 +19,17 @@ class LintError(FaceDiffuserError):
     """A graph TensorRT's parser would refuse or build in another precision."""
 
 
-# Operators of TensorRT 10.9 to 11's ONNX parser (its operators table) that diffusion models may use.
-SUPPORTED_OPERATORS = frozenset(
-    [
-        "Abs",
-        "Add",
-        "And",
-        "ArgMax",
-        "AveragePool",
-        "Attention",
-        "Cast",
-        "Ceil",
-        "Clip",
-        "Concat",
-        "Constant",
-        "ConstantOfShape",
-        "Conv",
-        "ConvTranspose",
-        "Cos",
-        "Div",
-        "Einsum",
-        "Equal",
-        "Erf",
-        "Exp",
-        "Expand",
-        "Flatten",
-        "Floor",
-        "Gather",
-        "GatherND",
-        "Gelu",
-        "Gemm",
-        "GlobalAveragePool",
-        "Greater",
-        "GreaterOrEqual",
-        "GroupNormalization",
-        "Identity",
-        "InstanceNormalization",
-        "LayerNormalization",
-        "Less",
-        "LessOrEqual",
-        "Log",
-        "MatMul",
-        "Max",
-        "MaxPool",
-        "Min",
-        "Mod",
-        "Mul",
-        "Neg",
-        "Not",
-        "Or",
-        "Pad",
-        "Pow",
-        "Range",
-        "Reciprocal",
-        "ReduceMax",
-        "ReduceMean",
-        "ReduceMin",
-        "ReduceSum",
-        "Relu",
-        "Reshape",
-        "Resize",
-        "Round",
-        "Shape",
-        "Sigmoid",
-        "Sign",
-        "Sin",
-        "Size",
-        "Slice",
-        "Softmax",
-        "Split",
-        "Sqrt",
-        "Squeeze",
-        "Sub",
-        "Sum",
-        "Swish",
-        "Tanh",
-        "Tile",
-        "Transpose",
-        "Unsqueeze",
-        "Where",
-        "Xor",
-    ]
-)
+# Operators of TensorRT 10.9 to 11's ONNX parser (its table) that diffusion models may use.
+_OPERATORS = """
+Abs Add And ArgMax AveragePool Attention Cast Ceil Clip Concat Constant ConstantOfShape
+Conv ConvTranspose Cos Div Einsum Equal Erf Exp Expand Flatten Floor Gather GatherND
+Gelu Gemm GlobalAveragePool Greater GreaterOrEqual GroupNormalization Identity
+InstanceNormalization LayerNormalization Less LessOrEqual Log MatMul Max MaxPool Min Mod
+Mul Neg Not Or Pad Pow Range Reciprocal ReduceMax ReduceMean ReduceMin ReduceSum Relu
+Reshape Resize Round Shape Sigmoid Sign Sin Size Slice Softmax Split Sqrt Squeeze Sub
+Sum Swish Tanh Tile Transpose Unsqueeze Where Xor
+"""
+SUPPORTED_OPERATORS = frozenset(_OPERATORS.split())
 _TYPES = onnx.TensorProto
 SUPPORTED_TYPES = frozenset(
     {_TYPES.FLOAT, _TYPES.FLOAT16, _TYPES.INT64, _TYPES.INT32, _TYPES.BOOL, _TYPES.UNDEFINED}
@@ -147,8 +76,8 @@ def _check_operators(model: onnx.ModelProto, path: Path) -> None:
     for node in model.graph.node:
         if node.domain or node.op_type not in SUPPORTED_OPERATORS:
             raise LintError(
-                f"{path.name}: node {node.name} is {node.domain or 'ai.onnx'}::{node.op_type}, which "
-                "TensorRT's parser does not build; replace the operator in the exported module"
+                f"{path.name}: node {node.name} is {node.domain or 'ai.onnx'}::{node.op_type}, "
+                "which TensorRT's parser does not build; replace it in the exported module"
             )
 
 

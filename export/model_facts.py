@@ -26,8 +26,8 @@ def dimensions_of(source: ModelSource) -> Dimensions:
     width, expected = text["hidden_size"], unet["cross_attention_dim"]
     if width != expected:
         raise CheckpointError(
-            f"the text encoder is {width} wide, the U-Nets take {expected}; their parts do not belong "
-            "together, check --base and --sdm"
+            f"the text encoder is {width} wide, the U-Nets take {expected}; the parts do not "
+            "belong together, check --base and --sdm"
         )
     return Dimensions(
         tokens=text["max_position_embeddings"],

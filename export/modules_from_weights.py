@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from diffusers.models import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import (
     CLIPTextConfig,
@@ -60,13 +61,13 @@ def vision_config_from(config: dict[str, Any]) -> CLIPVisionConfig:
 
 def unet_from(config: dict[str, Any]) -> UNet2DConditionModel:
     """A U-Net of this architecture."""
-    unet: UNet2DConditionModel = UNet2DConditionModel.from_config(config)  # type: ignore[no-untyped-call]
+    unet: UNet2DConditionModel = UNet2DConditionModel.from_config(config)
     return unet
 
 
 def vae_from(config: dict[str, Any]) -> AutoencoderKL:
     """A VAE of this architecture."""
-    vae: AutoencoderKL = AutoencoderKL.from_config(config)  # type: ignore[no-untyped-call]
+    vae: AutoencoderKL = AutoencoderKL.from_config(config)
     return vae
 
 

@@ -117,7 +117,7 @@ def _name_dimensions(value: onnx.ValueInfoProto, shape: tuple[str | int, ...]) -
 
 
 def _strip_debug_information(model: onnx.ModelProto) -> None:
-    """Remove stack traces and paths of the exporting machine, so that equal weights give equal files."""
+    """Remove stack traces and paths of this machine, so that equal weights give equal files."""
     del model.metadata_props[:]
     model.doc_string = ""
     del model.graph.metadata_props[:]

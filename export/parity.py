@@ -24,10 +24,10 @@ class ParityError(FaceDiffuserError):
     """An exported graph drifts from its torch module, or is not finite."""
 
 
-# Half precision rounds each result by up to 2**-11, 2.8e-4 in the mean square. Errors of k roundings
-# in a row add like a random walk, so about 2.8e-4 * sqrt(k): k is some 400 in a U-Net (5.6e-3), 150 in
-# an image encoder or VAE decoder (3.5e-3), 70 in a text encoder (2.4e-3), 8 in the fusion MLP (8e-4).
-# The bounds are twice that, rounded.
+# Half precision rounds each result by up to 2**-11, 2.8e-4 in the mean square. Errors of k
+# roundings in a row add like a random walk, so about 2.8e-4 * sqrt(k): k is some 400 in a U-Net
+# (5.6e-3), 150 in an image encoder or VAE decoder (3.5e-3), 70 in a text encoder (2.4e-3), 8 in the
+# fusion MLP (8e-4). The bounds are twice that, rounded.
 _HALF_BOUNDS = {
     Component.TEXT_ENCODER: 5e-3,
     Component.IMAGE_ENCODER: 7e-3,
@@ -39,7 +39,7 @@ _HALF_BOUNDS = {
 # In float32 the same walk with 2**-24 stays under 1e-6; sums over thousands of terms in another
 # order cost up to two more digits.
 _SINGLE_BOUND = 1e-4
-# The whole pipeline amplifies by the guidance scale and may flip pixels whose saliencies nearly tie.
+# The pipeline amplifies by the guidance scale and may flip pixels whose saliencies nearly tie.
 PIPELINE_BOUNDS = {Precision.FP16: 2e-2, Precision.FP32: 1e-3}
 
 
@@ -101,7 +101,7 @@ def gate_inputs(component: Component, dimensions: Dimensions) -> Iterator[dict[s
 
 
 def example_inputs(component: Component, dimensions: Dimensions) -> dict[str, Tensor]:
-    """Inputs to trace a module with: every symbolic dimension is 2 or more and unlike the others."""
+    """Inputs to trace a module with: every symbolic dimension is 2 or more."""
     *_, last = gate_inputs(component, dimensions)
     if component in NOISE_PREDICTORS:
         shapes = {"latents": (2, 16, 24), "prompt_embeds": (4,)}
@@ -120,7 +120,7 @@ def gate_cases(module: nn.Module, component: Component, dimensions: Dimensions) 
         output = run(module, inputs).numpy()
         if not np.isfinite(output).all():
             raise ParityError(
-                f"the torch module of {component} itself produces NaN or infinity; check its weights"
+                f"the torch module of {component} itself gives NaN or infinity; check its weights"
             )
         cases.append(GateCase(inputs, output))
     return cases

@@ -1,6 +1,6 @@
 """The released sampler in PyTorch, step by step: what the whole pipeline is compared with.
 
-Written from the released code's formulas with diffusers' own schedulers, sharing nothing with runtime.
+Written from the released formulas with diffusers' own schedulers; shares nothing with runtime.
 One U-Net is in memory at a time.
 """
 
@@ -58,23 +58,20 @@ class TorchPipeline:
     def final_latents(self, request: TorchRequest) -> Tensor:
         """Denoised latents [images, 4, h, w]."""
         null, text, augmented = self._prompt_embeds(request)
-        scheduler = DDIMScheduler.from_config(self._source.scheduler_config(), clip_sample=False)
+        scene, subject = (null, text), (text, augmented)
+        scheduler_class: Any = DDIMScheduler
+        scheduler = scheduler_class.from_config(self._source.scheduler_config(), clip_sample=False)
         scheduler.set_timesteps(request.num_inference_steps)
         latents = request.latents
         for step, timestep in enumerate(scheduler.timesteps):
             if step <= request.start_merge_step:
-                noise, _ = self._guided(
-                    Component.TDM_UNET, latents, timestep, (null, text), request
-                )
+                noise, _ = self._guided(Component.TDM_UNET, latents, timestep, scene, request)
             elif step <= request.final_step:
-                tdm = self._guided(Component.TDM_UNET, latents, timestep, (null, text), request)
-                sdm = self._guided(
-                    Component.SDM_UNET, latents, timestep, (text, augmented), request
-                )
+                tdm = self._guided(Component.TDM_UNET, latents, timestep, scene, request)
+                sdm = self._guided(Component.SDM_UNET, latents, timestep, subject, request)
                 noise = fused(tdm, sdm)
             else:
-                passes = (text, augmented)
-                noise, _ = self._guided(Component.SDM_UNET, latents, timestep, passes, request)
+                noise, _ = self._guided(Component.SDM_UNET, latents, timestep, subject, request)
             latents = scheduler.step(noise, timestep, latents).prev_sample
         return latents
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from diffusers.models import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextModel, CLIPVisionModelWithProjection
 
@@ -112,6 +113,18 @@ class RandomCheckpoint:
 
     def vae_decoder(self) -> AutoencoderKL:
         return self._drawn(Component.VAE_DECODER, lambda: vae_from(VAE_CONFIG))
+
+    def config(self, component: Component) -> dict[str, Any]:
+        """The architecture of a component."""
+        match component:
+            case Component.TEXT_ENCODER | Component.FUSION_MLP:
+                return TEXT_CONFIG
+            case Component.IMAGE_ENCODER:
+                return VISION_CONFIG
+            case Component.TDM_UNET | Component.SDM_UNET:
+                return UNET_CONFIG
+            case Component.VAE_DECODER:
+                return VAE_CONFIG
 
     def scheduler_config(self) -> dict[str, Any]:
         return dict(SCHEDULER_CONFIG)

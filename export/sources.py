@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from export.weight_files import WEIGHT_FILE_NAMES, CheckpointError
@@ -74,8 +75,8 @@ def image_encoder_config(source: str, revision: str | None) -> Path:
 def checkpoint_path(source: str, revision: str | None, role: str) -> Path:
     """The file or folder that holds the weights of a role, TDM or SDM.
 
-    Looks in the folder itself, then in its folder of the role's name, as the released repository has
-    it, and for a TDM in `unet`, as a diffusers pipeline has it.
+    Looks in the folder itself, then in its folder of the role's name, as the released repository
+    has it, and for a TDM in `unet`, as a diffusers pipeline has it.
     """
     inner = [role, "unet"] if role == "TDM" else [role]
     folders = [f"{folder}/" for folder in inner] + [""]
@@ -134,14 +135,11 @@ def _downloaded(
 
     safe = [name for name in weights if ".safetensors" in name]
     pickled = [name for name in weights if name not in safe]
+    fetch = partial(snapshot_download, repository, revision=revision)
     try:
-        folder = Path(
-            snapshot_download(repository, revision=revision, allow_patterns=[*files, *safe])
-        )
-        if weights and not any(folder.rglob("*.safetensors")):
-            folder = Path(
-                snapshot_download(repository, revision=revision, allow_patterns=[*files, *pickled])
-            )
+        folder = Path(fetch(allow_patterns=[*files, *safe]))
+        if weights and not any(any(folder.glob(pattern)) for pattern in safe):
+            folder = Path(fetch(allow_patterns=[*files, *pickled]))
     except Exception as error:  # network, disk, cache and hub errors have no common class
         raise CheckpointError(
             f"{repository} could not be fetched from the Hugging Face hub: {error}\n"

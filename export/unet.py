@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch.nn.functional as F
-from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 
@@ -21,10 +20,10 @@ class BatchedPassesUNet(nn.Module):
     -> noise_prediction [rows, 4, h, w], where rows = passes * images, pass-major.
     """
 
-    def __init__(self, unet: UNet2DConditionModel) -> None:
+    def __init__(self, unet: Any) -> None:
         super().__init__()
-        self.unet: Any = unet
-        first = next((b for b in self.unet.down_blocks if _has_cross_attention(b)), None)
+        self.unet = unet
+        first = next((b for b in unet.down_blocks if _has_cross_attention(b)), None)
         if first is None:
             raise ValueError("this U-Net has no cross-attention in its down blocks")
         first.attentions[0] = RepeatingTransformer(first.attentions[0])

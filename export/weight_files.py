@@ -39,7 +39,7 @@ class WeightFiles:
     """One checkpoint: its tensors' names and the file that holds each.
 
     path: what messages call it (the file, or the index of a sharded one).
-    files: tensor name, without the `module.` that data-parallel training adds -> (file, stored name).
+    files: tensor name, without the `module.` of data-parallel training -> (file, stored name).
     """
 
     path: Path

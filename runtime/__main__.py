@@ -83,10 +83,8 @@ def _draw(options: argparse.Namespace) -> dict[str, Any]:
         for file, picture in zip(files, result.images, strict=True):
             write_atomic(file, _encoded(picture, file))
     if not options.json:
-        total_s = result.timings_ms["total"] / 1e3
-        print(
-            f"{', '.join(map(str, files))}: seed {result.seed}, {total_s:.1f} s on {result.provider}"
-        )
+        written, total_s = ", ".join(map(str, files)), result.timings_ms["total"] / 1e3
+        print(f"{written}: seed {result.seed}, {total_s:.1f} s on {result.provider}")
     return {
         "files": [str(file) for file in files],
         "seeds": list(result.seeds),

@@ -78,7 +78,8 @@ class FaceDiffuser:
         """Encode a person from one photo, once for many requests.
 
         image: a path, a picture, or uint8 [h, w, 3]. reference_resolution: square side in px that
-        the photo is brought to first (the released --object_resolution). Raises ReferenceImageError.
+        the photo is brought to first (the released --object_resolution). Raises
+        ReferenceImageError.
         """
         self._check_open()
         size = self._dimensions

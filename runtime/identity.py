@@ -29,7 +29,7 @@ class Identity:
     reference_resolution: int
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file, atomically. It holds personal data as much as the photo does."""
+        """Write a safetensors file, atomically. It is personal data as much as the photo."""
         metadata = {
             "format": _FORMAT,
             "encoder": self.encoder,

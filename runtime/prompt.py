@@ -22,8 +22,8 @@ Ids = npt.NDArray[np.int32]
 class PromptTokens:
     """A prompt's token ids, each [tokens] int32.
 
-    text_ids: without markers, cut so that it ends in the end token. subject_ids: the same words, cut
-    at the window's end (as released). subject_positions: the token of each person, in order.
+    text_ids: without markers, cut so that it ends in the end token. subject_ids: the same words,
+    cut at the window's end (as released). subject_positions: each person's token, in order.
     """
 
     text_ids: Ids
@@ -37,7 +37,10 @@ class Tokenizer:
     def __init__(self, tokenizer: tokenizers.Tokenizer, window: int) -> None:
         self._tokenizer = tokenizer
         self._window = window
-        self._bos, self._eos = (tokenizer.token_to_id(token) for token in (_BOS, _EOS))
+        bos, eos = tokenizer.token_to_id(_BOS), tokenizer.token_to_id(_EOS)
+        if bos is None or eos is None:
+            raise BundleCorruptError(f"this is not a CLIP tokenizer: it has no {_BOS} or {_EOS}")
+        self._bos, self._eos = bos, eos
 
     @classmethod
     def open(cls, path: Path, window: int) -> Tokenizer:
@@ -47,8 +50,6 @@ class Tokenizer:
         except Exception as error:
             # The tokenizers library raises bare Exception.
             raise BundleCorruptError(f"{path} is not a tokenizer: {error}") from error
-        if None in (tokenizer.token_to_id(_BOS), tokenizer.token_to_id(_EOS)):
-            raise BundleCorruptError(f"{path} is not a CLIP tokenizer: it has no {_BOS} or {_EOS}")
         return cls(tokenizer, window)
 
     def text_ids(self, text: str) -> Ids:
@@ -66,7 +67,7 @@ class Tokenizer:
         if len(parts) != num_references or not parts:
             raise PromptError(
                 f"the prompt has {len(parts)} {MARKER} and there are {num_references} references; "
-                f"write one {MARKER} after the word for each person, and give one reference for each"
+                f"write one {MARKER} after the word for each person and give a reference for each"
             )
         ids, positions = [self._bos], []
         for number, part in enumerate(parts, 1):
@@ -79,8 +80,8 @@ class Tokenizer:
                 )
             if position >= self._window:
                 raise PromptError(
-                    f"the person of {MARKER} number {number} is token {position + 1} of the prompt, "
-                    f"the model reads {self._window}; shorten the prompt before it"
+                    f"the person of {MARKER} number {number} is token {position + 1} of the "
+                    f"prompt, the model reads {self._window}; shorten the prompt before it"
                 )
             positions.append(position)
         ids += [*self._words(tail), self._eos]

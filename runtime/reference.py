@@ -22,13 +22,13 @@ _BACKGROUND = (255, 255, 255, 255)
 def load_reference(source: Any) -> Uint8Array:
     """A photo as uint8 RGB [h, w, 3].
 
-    EXIF rotation is applied, transparency lies on white, 16-bit is scaled, of an animation the first
-    frame counts. Raises ReferenceImageError naming what cannot be read.
+    EXIF rotation is applied, transparency lies on white, 16-bit is scaled, of an animation the
+    first frame counts. Raises ReferenceImageError naming what cannot be read.
     """
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or not source.size:
             raise ReferenceImageError(
-                f"a reference array must be uint8 [h, w, 3], got {source.dtype} {list(source.shape)}"
+                f"a reference array must be uint8 [h, w, 3], got {source.dtype} {source.shape}"
             )
         return source
     name = "the reference" if isinstance(source, Image.Image) else str(source)
@@ -66,7 +66,7 @@ def reference_pixels(
     planes = planes / np.float32(255)
     if resolution != image_px:
         planes = _resized(planes, image_px)
-    normalized = (planes - np.float32(mean)) / np.float32(std)
+    normalized = (planes - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
     return np.ascontiguousarray(normalized.transpose(2, 0, 1))
 
 

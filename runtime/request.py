@@ -85,8 +85,8 @@ class Request:
                 self._check_size(name, getattr(self, name))
         if not _is_finite(self.guidance_scale) or self.guidance_scale <= 1:
             raise RequestError(
-                f"guidance_scale must be above 1, got {self.guidance_scale!r}: at 1 and below neither "
-                "model has a guidance to compare; the released scripts take 5"
+                f"guidance_scale must be above 1, got {self.guidance_scale!r}: at 1 and below "
+                "neither model has a guidance to compare; the released scripts take 5"
             )
         if not (_is_finite(self.alpha) and _is_finite(self.beta)) or not (
             0 <= self.alpha <= self.beta <= 1

@@ -1,7 +1,7 @@
 """Saliency-adaptive Noise Fusion (paper, Eq. 3 to 5), in float32 numpy.
 
 The released smoothing, a 4x4 average pool (stride 1, zero padding counted) followed by a bilinear
-resize back to the latents' size, is linear and separable, so along each axis it is one banded matrix.
+resize back to the latents' size, is linear and separable: one banded matrix along each axis.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 
 class Fusion(StrEnum):
-    """How the two models' noises become one: per pixel by saliency, or averaged (Table 4's ablation)."""
+    """How two noises become one: per pixel by saliency, or averaged (Table 4's ablation)."""
 
     SALIENCY = "saliency"
     ADDITION = "addition"
@@ -43,12 +43,13 @@ def smoothed(guidance: Float32Array) -> Float32Array:
     """Smooth(Abs(guidance)), averaged over channels: [images, 4, h, w] -> [images, h, w]."""
     magnitude = np.abs(guidance).mean(axis=1)
     height, width = magnitude.shape[-2:]
-    return smoothing_matrix(height) @ magnitude @ smoothing_matrix(width).T
+    smooth: Float32Array = smoothing_matrix(height) @ magnitude @ smoothing_matrix(width).T
+    return smooth
 
 
 @lru_cache(maxsize=32)
 def smoothing_matrix(size: int) -> Float32Array:
-    """[size, size] float32: average pool of 4 (stride 1, padding 1), then resize from size-1 to size.
+    """[size, size] float32: average pool of 4 (stride 1, padding 1), then resize back to size.
 
     The resize is bilinear with half-pixel centers and clamped edges. Border rows sum to 3/4 because
     the released pool counts its zero padding; they are not renormalized.
@@ -87,5 +88,5 @@ def fused_by_saliency(tdm: Guided, sdm: Guided) -> tuple[Float32Array, Saliency]
 
 
 def fused_by_addition(tdm: Guided, sdm: Guided) -> Float32Array:
-    """Average the two guided noises, everywhere alike: a plain sum would double the noise's scale."""
+    """Average the two guided noises everywhere: a plain sum would double the noise's scale."""
     return np.float32(0.5) * (tdm.noise + sdm.noise)

@@ -55,7 +55,7 @@ class Column(IntEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class StageBoundaries:
-    """Inclusive last step of the scene stage and of the fusion stage (the released script's numbers).
+    """Inclusive last step of the scene and of the fusion stage (the released script's numbers).
 
     start_merge_step=-1 starts with fusion; start_merge_step >= final_step has no fusion step.
     """
@@ -65,7 +65,7 @@ class StageBoundaries:
 
     @classmethod
     def from_fractions(cls, alpha: float, beta: float, steps: int) -> StageBoundaries:
-        """Scene while step < alpha * steps, fusion while step < beta * steps (paper, section 3.3)."""
+        """Scene while step < alpha * steps, fusion while step < beta * steps (section 3.3)."""
         first_at_or_after = [int(np.ceil(round(f * steps, 9))) for f in (alpha, beta)]
         return cls(start_merge_step=first_at_or_after[0] - 1, final_step=first_at_or_after[1] - 1)
 
@@ -167,7 +167,7 @@ _UPDATES = {Scheduler.DDIM: _ddim_updates, Scheduler.PNDM: _pndm_updates}
 
 
 def _move(schedule: NoiseSchedule, timestep: int, previous: int) -> tuple[float, float]:
-    """Coefficients of latents and noise of the deterministic move from one noise level to another."""
+    """Coefficients of latents and noise for the move from one noise level to another."""
     alphas = schedule.alphas_cumprod()
     final = 1.0 if schedule.set_alpha_to_one else alphas[0]
     alpha, alpha_previous = alphas[timestep], alphas[previous] if previous >= 0 else final
@@ -183,7 +183,7 @@ def updated_latents(
 
     latents, noise: [images, 4, h, w] float32. history: [HISTORY_SLOTS, images, 4, h, w], written.
     """
-    new = row[Column.LATENTS] * latents + row[Column.NOISE] * noise
+    new: Float32Array = row[Column.LATENTS] * latents + row[Column.NOISE] * noise
     for slot in range(HISTORY_SLOTS):
         if row[Column.HISTORY_0 + slot]:
             new += row[Column.HISTORY_0 + slot] * history[slot]
