@@ -166,7 +166,7 @@ def test_the_host_twin_equals_the_paper() -> None:
     tdm = guided(case.tdm.numpy(), TDM_GUIDE, SCALE)
     sdm = guided(case.sdm.numpy(), case.sdm_guide, SCALE)
     expected = reference.snf(*case.guided())
-    noise, saliency = fused_by_saliency(tdm, sdm)
+    _, saliency = fused_by_saliency(tdm, sdm)
     assert not (saliency.mask != expected.mask)[np.abs(expected.margin) > NEAR].any()
     np.testing.assert_allclose(saliency.tdm, expected.tdm, rtol=SALIENCY_TOLERANCE)
     np.testing.assert_allclose(saliency.sdm, expected.sdm, rtol=SALIENCY_TOLERANCE)

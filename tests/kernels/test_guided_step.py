@@ -1,17 +1,20 @@
 """Guidance and scheduler update over whole trajectories, against the papers' own statements."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from kernels import table
-from runtime.guidance import SDM_GUIDES, TDM_GUIDE, Guide, GuidanceRule
+from runtime.guidance import SDM_GUIDES, TDM_GUIDE, GuidanceRule, Guide
 from runtime.schedule import HISTORY_SLOTS, Column, Scheduler, coefficient_table, timesteps_of
 from tests.kernels.trial import BY_NAME, SCALE, SCHEDULE, STEPS, launched, roles
 from tests.references import guidance as guidance_reference
 from tests.references.scheduler import Steps
 
-GUIDED = {
+GUIDED: dict[Guide, Callable[..., Any]] = {
     TDM_GUIDE: guidance_reference.tdm_guided,
     SDM_GUIDES[GuidanceRule.PAPER]: guidance_reference.sdm_guided_paper,
     SDM_GUIDES[GuidanceRule.RELEASED]: guidance_reference.sdm_guided_released,

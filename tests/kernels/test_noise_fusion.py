@@ -23,7 +23,8 @@ def test_two_pairs_are_fused(size: tuple[int, int, int], channels: int) -> None:
     noise, mask = fuse_noise(scene, subject, guidance_scale=7.5)
 
     pairs = [pair.double().unflatten(0, (2, -1)).numpy() for pair in (scene, subject)]
-    expected = snf.snf(*(guidance.sdm_guided_released(*pair, 7.5) for pair in pairs))
+    tdm, sdm = (guidance.tdm_guided(base, target, 7.5) for base, target in pairs)
+    expected = snf.snf(tdm, sdm)
     # Nearer to a tie than 1e-6, float32 rounding decides.
     assert not (mask.numpy() != expected.mask)[np.abs(expected.margin) > 1e-6].any()
     # Three float32 roundings of values up to about 60.
@@ -35,7 +36,8 @@ def test_three_subject_passes_follow_the_papers_equation_2() -> None:
     scene = torch.randn((2, 4, 16, 16), generator=generator).half()
     subject = torch.randn((3, 4, 16, 16), generator=generator).half()
     noise, mask = fuse_noise(scene, subject, guidance_scale=5.0)
-    paper = guidance.sdm_guided_paper(*subject.double()[:, None].numpy(), 5.0)
+    null, text, augmented = subject.double()[:, None].numpy()
+    paper = guidance.sdm_guided_paper(null, text, augmented, 5.0)
     taken = np.broadcast_to(mask.numpy()[:, None], noise.shape)
     # Rounded to half precision once: 11 bits.
     np.testing.assert_allclose(noise.numpy()[taken], paper[0][taken], rtol=2.0**-10, atol=1e-6)

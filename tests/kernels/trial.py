@@ -1,7 +1,8 @@
-"""One step of the kernels on made-up data: inputs, how each form is launched, what must come out."""
+"""One step of the kernels on made-up data: inputs, launches, and what must come out."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 
 from engines.manifest import NoiseSchedule
 from kernels.variants import VARIANTS
-from runtime.guidance import SDM_GUIDES, TDM_GUIDE, Guide, GuidanceRule
+from runtime.guidance import SDM_GUIDES, TDM_GUIDE, GuidanceRule, Guide
 from runtime.schedule import Column, Scheduler, coefficient_table
 from tests.references import guidance as guidance_reference
 
@@ -22,6 +23,11 @@ SCALE = 5.0
 STEPS = 8
 LATE_STEP = 6  # all of PNDM's history is in use
 SCHEDULE = NoiseSchedule()
+Pair = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+SDM_REFERENCES: dict[GuidanceRule, Callable[..., Pair]] = {
+    GuidanceRule.PAPER: guidance_reference.sdm_guided_paper,
+    GuidanceRule.RELEASED: guidance_reference.sdm_guided_released,
+}
 BY_NAME = {variant.name: variant for variant in VARIANTS}
 
 
@@ -53,21 +59,21 @@ class Trial:
     def row(self) -> FloatArray:
         return self.table[LATE_STEP].double().numpy()
 
-    def guided(self) -> tuple[Any, Any]:
+    def guided(self) -> tuple[Pair, Pair]:
         """Both models' (guided noise, guidance), float64, from the values the engines gave."""
         tdm = self.tdm.double().reshape(2, *self.latents.shape).numpy()
         sdm = self.sdm.double().reshape(-1, *self.latents.shape).numpy()
-        by_rule = {
-            GuidanceRule.PAPER: guidance_reference.sdm_guided_paper,
-            GuidanceRule.RELEASED: guidance_reference.sdm_guided_released,
-        }
-        return guidance_reference.tdm_guided(*tdm, SCALE), by_rule[self.rule](*sdm, SCALE)
+        guided_tdm = guidance_reference.tdm_guided(tdm[0], tdm[1], SCALE)
+        return guided_tdm, SDM_REFERENCES[self.rule](*sdm, SCALE)
 
     def stepped(self, noise: FloatArray) -> FloatArray:
         """What the latents must become, float64, from the late row's own float32 numbers."""
         weights = self.row[Column.HISTORY_0 : Column.HISTORY_0 + 3]
         kept = np.tensordot(weights, self.history.double().numpy(), axes=1)
-        return self.row[0] * self.latents.double().numpy() + self.row[1] * noise + kept
+        stepped: FloatArray = (
+            self.row[0] * self.latents.double().numpy() + self.row[1] * noise + kept
+        )
+        return stepped
 
 
 def trial(
