@@ -34,7 +34,6 @@ class Facts:
 
     registers: int
     spilled_nbytes: int
-    shared_nbytes: int
     loads: int
     loads_of_16_nbytes: int
     stores: int
@@ -53,7 +52,6 @@ def facts_of(cubin: Path) -> Facts:
     return Facts(
         registers=counts["REG"],
         spilled_nbytes=counts["STACK"] + counts["LOCAL"],
-        shared_nbytes=counts["SHARED"],
         loads=len(loads),
         loads_of_16_nbytes=sum("128" in name for name in loads),
         stores=len(stores),
@@ -127,6 +125,7 @@ def measured(*, quick: bool) -> dict[str, Any]:
                 "kernel": kernel,
                 "architecture": f"sm_{architecture}",
                 "threads": entry.threads,
+                "shared_nbytes": entry.cubins[architecture].shared_nbytes,
                 **asdict(facts_of(cubin_path(Path(name), kernel, architecture))),
                 **_ratios(entry.entry),
             }
