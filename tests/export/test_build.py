@@ -1,0 +1,99 @@
+"""The build: kill and resume, nothing rebuilt without need, nothing half-made published."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from PIL import Image
+
+from engines.bundle import Bundle
+from engines.contract import Component
+from engines.errors import BundleCorruptError
+from engines.manifest import Precision
+from export.build import main
+from export.lint import LintError, lint
+from export.parity import GateCase, ParityError, measured_parity
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden"
+PARTS = ["--base", str(GOLDEN / "base"), "--tdm", str(GOLDEN / "TDM"), "--sdm", str(GOLDEN / "SDM")]
+PARTS += ["--image-encoder", str(GOLDEN / "image_encoder")]
+
+
+def test_a_killed_build_resumes_and_keeps_what_was_finished(bundle_copy: Path) -> None:
+    record = bundle_copy / "build" / "image_encoder.json"
+    record.unlink()
+    kept = (bundle_copy / "onnx" / "tdm_unet.onnx").stat().st_mtime_ns
+    command = [sys.executable, "-m", "export.build", "--fp32", *PARTS, "--out", str(bundle_copy)]
+    build = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    assert build.stderr is not None
+    for line in build.stderr:
+        if "exporting to ONNX" in line:
+            build.send_signal(signal.SIGKILL)
+            break
+    build.wait()
+    build.stderr.close()
+    with pytest.raises(BundleCorruptError, match="unfinished build"):
+        Bundle.open(bundle_copy)
+    assert main(["--fp32", *PARTS, "--out", str(bundle_copy)]) == 0
+    assert Bundle.open(bundle_copy).verify() > 0
+    assert record.is_file()
+    assert (bundle_copy / "onnx" / "tdm_unet.onnx").stat().st_mtime_ns == kept
+
+
+def test_a_drifting_graph_is_refused_by_name(golden_bundle: Path) -> None:
+    path = golden_bundle / "onnx" / "fusion_mlp.onnx"
+    inputs = {
+        "text_embeds": torch.ones(1, 77, 32),
+        "token_subject_embeds": torch.ones(1, 77, 32),
+        "subject_token_mask": torch.ones(1, 77, dtype=torch.bool),
+    }
+    case = GateCase(inputs, np.ones((1, 77, 32), np.float32))
+    with pytest.raises(ParityError, match="fusion_mlp"):
+        measured_parity(path, Component.FUSION_MLP, [case], bound=1e-4)
+
+
+def test_the_lint_names_the_node(golden_bundle: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(golden_bundle / "onnx", tmp_path / "onnx"))
+    path = folder / "fusion_mlp.onnx"
+    model = onnx.load(path, load_external_data=False)
+    lint(path, Precision.FP32)
+    with pytest.raises(LintError, match="does not compute in fp16"):
+        lint(path, Precision.FP16)
+    node = model.graph.node[0]
+    node.op_type, node.domain = "FusedMatMul", "com.microsoft"
+    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    onnx.save(model, path)
+    with pytest.raises(LintError, match=f"{node.name} is com.microsoft::FusedMatMul"):
+        lint(path, Precision.FP32)
+
+
+def test_a_folder_that_is_no_bundle_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "thesis.txt").write_text("keep me")
+    assert main([*PARTS, "--out", str(tmp_path)]) == 1
+    assert "no bundle" in capsys.readouterr().err.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.slow
+def test_the_first_command_of_the_readme_ends_in_a_picture(tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    command = [sys.executable, "-m", "export.build", "--fp16", "--out", str(bundle)]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    opened = Bundle.open(bundle)
+    assert opened.manifest.precision is Precision.FP16
+    for record in opened.manifest.components.values():
+        assert all(figures.relative_l2 <= figures.bound for figures in record.parity.values())
+    with Image.open(bundle / "preview.png") as picture:
+        assert np.asarray(picture).std() > 1
