@@ -24,6 +24,7 @@ from export.fusion_mlp import FusionMLP
 from export.modules_from_weights import (
     image_encoder_from,
     module_from_weights,
+    text_config_from,
     text_encoder_from,
     unet_from,
     vae_from,
@@ -126,7 +127,7 @@ class Checkpoint:
         """The SDM checkpoint's fusion MLP, as wide as the two encoders' outputs."""
         part = self._part(Component.FUSION_MLP)
         text, vision = (read_json(config) for config in part.configs)
-        text_width = text.get("text_config", text)["hidden_size"]
+        text_width = text_config_from(text).hidden_size
         subject_width = vision_config_from(vision).projection_dim
         build = partial(FusionMLP, text_width, subject_width)
         return module_from_weights(build, part.configs[0], part.weights, part.prefix)

@@ -41,8 +41,13 @@ _OLD_ATTENTION = {
 
 def text_encoder_from(config: dict[str, Any]) -> CLIPTextModel:
     """CLIP's text model, from a text configuration or one that contains it."""
+    return CLIPTextModel(text_config_from(config))
+
+
+def text_config_from(config: dict[str, Any]) -> CLIPTextConfig:
+    """The text part of a CLIP configuration."""
     text: CLIPTextConfig = CLIPTextConfig.from_dict(dict(config.get("text_config", config)))
-    return CLIPTextModel(text)
+    return text
 
 
 def image_encoder_from(config: dict[str, Any]) -> CLIPVisionModelWithProjection:

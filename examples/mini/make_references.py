@@ -29,6 +29,7 @@ class Portrait:
     clothes: Color
     eyes: Color
     lips: Color
+    cheeks: Color
     long_hair: bool
     beard: bool
 
@@ -40,6 +41,7 @@ HIM = Portrait(
     clothes=(52, 84, 122),
     eyes=(74, 104, 84),
     lips=(176, 104, 92),
+    cheeks=(224, 170, 140),
     long_hair=False,
     beard=True,
 )
@@ -50,6 +52,7 @@ HER = Portrait(
     clothes=(150, 52, 66),
     eyes=(84, 54, 36),
     lips=(178, 64, 72),
+    cheeks=(210, 140, 110),
     long_hair=True,
     beard=False,
 )

@@ -37,8 +37,8 @@ _ACTIONS = (
     "swimming surfing skating climbing working sleeping posing gardening holding hands"
 ).split()
 _THINGS = (
-    "book guitar piano violin ball dog cat horse bird bicycle car boat cup coffee cake pizza flower "
-    "flowers camera phone laptop newspaper lantern balloon kite surfboard skateboard sword"
+    "book guitar piano violin ball dog cat horse bird bicycle car boat cup coffee cake pizza "
+    "flower flowers camera phone laptop newspaper lantern balloon kite surfboard skateboard sword"
 ).split()
 _PLACES = (
     "park beach forest garden kitchen library street city market cafe restaurant office studio "
@@ -67,7 +67,7 @@ def captions() -> list[str]:
 
 
 def make_tokenizer(folder: Path) -> int:
-    """Writes vocab.json, merges.txt, tokenizer.json and its configuration; returns the vocabulary size.
+    """Writes the tokenizer in both formats, slow and fast; returns the size of its vocabulary.
 
     As in CLIP's, the ids are: the byte symbols, the same at a word's end, the merges, BOS, EOS.
     """
