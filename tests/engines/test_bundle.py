@@ -107,5 +107,5 @@ def test_a_non_finite_output_names_engine_step_and_timestep(
             prompt="a man <|image|>", references=[reference], num_inference_steps=4, height=64,
             width=64, alpha=0.5, beta=0.5,
         )  # fmt: skip
-        with pytest.raises(NonFiniteError, match="sdm_unet .* at step 2, timestep 251"):
+        with pytest.raises(NonFiniteError, match=r"sdm_unet .* at step 2, timestep 251"):
             face_diffuser.generate(request)
