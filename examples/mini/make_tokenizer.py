@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer
 from tokenizers.pre_tokenizers import ByteLevel
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
@@ -100,23 +103,44 @@ def make_tokenizer(folder: Path) -> int:
 
 
 def _trained_merges() -> list[tuple[str, str]]:
-    tokenizer = Tokenizer(models.BPE(end_of_word_suffix=_WORD_END))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Whitespace(), ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
-    trainer = trainers.BpeTrainer(
-        vocab_size=512 + _MERGES, show_progress=False, end_of_word_suffix=_WORD_END
-    )
-    tokenizer.train_from_iterator(captions(), trainer)
-    model = json.loads(tokenizer.to_str())["model"]
-    return [(left, right) for left, right in model["merges"]]
+    """Byte-pair merges, the most frequent pair first and the alphabetically first of equal ones.
+
+    Written out because the tokenizers library breaks ties by chance.
+    """
+    counts = Counter(word for caption in captions() for word in re.findall(r"[a-z]+|-", caption))
+    words = {(*word[:-1], word[-1] + _WORD_END): count for word, count in counts.items()}
+    merges: list[tuple[str, str]] = []
+    while len(merges) < _MERGES:
+        pairs: Counter[tuple[str, str]] = Counter()
+        for pieces, count in words.items():
+            for pair in itertools.pairwise(pieces):
+                pairs[pair] += count
+        if not pairs:
+            break
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(best)
+        words = {_merged(pieces, best): count for pieces, count in words.items()}
+    return merges
+
+
+def _merged(pieces: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
+    merged: list[str] = []
+    for piece in pieces:
+        # A piece that was just merged is longer than pair[0], so it cannot merge again.
+        if merged and (merged[-1], piece) == pair:
+            merged[-1] += piece
+        else:
+            merged.append(piece)
+    return tuple(merged)
 
 
 def _fast_tokenizer(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> Tokenizer:
     """CLIP's own pipeline over this vocabulary."""
     from transformers import CLIPTokenizer
 
-    tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges)
+    # Pairs, which the library's own loader passes too, whatever the annotation says.
+    pairs: Any = merges
+    tokenizer = CLIPTokenizer(vocab=vocabulary, merges=pairs)
     backend: Tokenizer = tokenizer.backend_tokenizer
     return backend
 

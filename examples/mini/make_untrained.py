@@ -195,7 +195,7 @@ def random_vae() -> nn.Module:
     with torch.no_grad():
         pixels = vae.decode(latents).sample
         mean, deviation = pixels.mean(dim=(0, 2, 3)), pixels.std(dim=(0, 2, 3))
-        last = vae.decoder.conv_out
+        last: Any = vae.decoder.conv_out
         last.weight.mul_(0.5 / deviation[:, None, None, None])
         last.bias.copy_((last.bias - mean) * 0.5 / deviation)
     result: nn.Module = vae
