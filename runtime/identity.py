@@ -28,6 +28,18 @@ class Identity:
     encoder: str
     reference_resolution: int
 
+    def __post_init__(self) -> None:
+        embeds = self.embeds
+        if not isinstance(embeds, np.ndarray) or embeds.ndim != 1 or embeds.dtype != np.float32:
+            raise ReferenceImageError(
+                "an identity's embeds must be float32 [subject_width]; "
+                "make one with FaceDiffuser.encode_reference"
+            )
+        if not embeds.size or not np.isfinite(embeds).all():
+            raise ReferenceImageError("an identity's embeds must be finite; encode the photo again")
+        if not isinstance(self.encoder, str) or not self.reference_resolution >= 1:
+            raise ReferenceImageError("an identity names its encoder and a resolution from 1 px")
+
     def save(self, path: str | Path) -> None:
         """Write a safetensors file, atomically. It is personal data as much as the photo."""
         metadata = {
@@ -44,13 +56,13 @@ class Identity:
             with safe_open(path, framework="numpy") as file:
                 metadata = file.metadata() or {}
                 if metadata.get("format") != _FORMAT:
-                    raise ReferenceImageError(f"{path} is no identity; make one with Identity.save")
+                    raise ReferenceImageError("this is no identity; make one with Identity.save")
                 return cls(
                     embeds=file.get_tensor("embeds"),
                     encoder=metadata["encoder"],
                     reference_resolution=int(metadata["reference_resolution"]),
                 )
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
-            if isinstance(error, ReferenceImageError):
-                raise
+        except ReferenceImageError as error:
+            raise ReferenceImageError(f"{path}: {error}") from error
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
             raise ReferenceImageError(f"{path} is not a readable identity: {error}") from error

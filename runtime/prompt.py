@@ -35,6 +35,9 @@ class Tokenizer:
     """CLIP's byte-pair tokenizer with a window of so many tokens."""
 
     def __init__(self, tokenizer: tokenizers.Tokenizer, window: int) -> None:
+        # A tokenizer.json may carry the limits of whoever saved it.
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
         self._tokenizer = tokenizer
         self._window = window
         bos, eos = tokenizer.token_to_id(_BOS), tokenizer.token_to_id(_EOS)
@@ -61,7 +64,7 @@ class Tokenizer:
         """Ids of a prompt whose every <|image|> names a person.
 
         Raises PromptError if the markers and references differ in number, if a marker has no word
-        before it, or if a person lies beyond the window.
+        before it, if a person lies beyond the window, or if the text is not valid Unicode.
         """
         *parts, tail = prompt.split(MARKER)
         if len(parts) != num_references or not parts:
@@ -73,7 +76,7 @@ class Tokenizer:
         for number, part in enumerate(parts, 1):
             ids += self._words(part)
             position = len(ids) - 1
-            if position == 0 or position in positions:
+            if ids[-1] == self._bos or position in positions:
                 raise PromptError(
                     f"{MARKER} number {number} has no word of its own before it; "
                     f'write for example "a man {MARKER} and a woman {MARKER}"'
@@ -91,6 +94,13 @@ class Tokenizer:
     def _words(self, text: str) -> list[int]:
         """Byte-pair ids of a text, HTML entities resolved as CLIP does."""
         text = html.unescape(html.unescape(text))
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise PromptError(
+                f"the text has no valid character at place {error.start + 1} "
+                f"({text[error.start]!r}); write it again as UTF-8"
+            ) from error
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 

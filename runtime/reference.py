@@ -17,6 +17,8 @@ Uint8Array = npt.NDArray[np.uint8]
 Float32Array = npt.NDArray[np.float32]
 
 _BACKGROUND = (255, 255, 255, 255)
+_MAX_SIDE_PX = 16384
+_BLOCK_ROWS = 256
 
 
 def load_reference(source: Any) -> Uint8Array:
@@ -26,10 +28,8 @@ def load_reference(source: Any) -> Uint8Array:
     first frame counts. Raises ReferenceImageError naming what cannot be read.
     """
     if isinstance(source, np.ndarray):
-        if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or not source.size:
-            raise ReferenceImageError(
-                f"a reference array must be uint8 [h, w, 3], got {source.dtype} {source.shape}"
-            )
+        check_array(source)
+        _check_sides("the reference", source.shape[1], source.shape[0])
         return source
     name = "the reference" if isinstance(source, Image.Image) else str(source)
     try:
@@ -37,6 +37,7 @@ def load_reference(source: Any) -> Uint8Array:
             # Pillow warns of pictures that unpack to hundreds of megapixels, and raises of larger.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = source if isinstance(source, Image.Image) else _opened(source)
+            _check_sides(name, *image.size)
             return _rgb(image)
     except ReferenceImageError:
         raise
@@ -46,6 +47,14 @@ def load_reference(source: Any) -> Uint8Array:
             f"{name} cannot be read as a picture ({error or type(error).__name__}); "
             "give a PNG, JPEG or WebP photo"
         ) from error
+
+
+def check_array(array: npt.NDArray[Any]) -> None:
+    """Raise ReferenceImageError unless an array is a picture, uint8 [h, w, 3]."""
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
+        raise ReferenceImageError(
+            f"a reference array must be uint8 [h, w, 3], got {array.dtype} {list(array.shape)}"
+        )
 
 
 def reference_pixels(
@@ -60,30 +69,35 @@ def reference_pixels(
     Follows the released transforms: zeros on both sides, the odd pixel left out; bilinear with
     antialiasing to `resolution`, rounded to 8 bit; then the same in float to the encoder's size.
     """
-    planes = padded_to_square(image).astype(np.float32)
-    if planes.shape[:2] != (resolution, resolution):
-        planes = np.clip(np.rint(_resized(planes, resolution)), 0, 255)
-    planes = planes / np.float32(255)
+    planes = np.stack([_squared(plane, resolution) for plane in image.transpose(2, 0, 1)])
+    # Whole numbers already where no resize was needed.
+    planes = (np.clip(np.rint(planes), 0, 255) / 255).astype(np.float32)
     if resolution != image_px:
-        planes = _resized(planes, image_px)
-    normalized = (planes - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
-    return np.ascontiguousarray(normalized.transpose(2, 0, 1))
+        planes = np.stack([_resized(plane, image_px, image_px) for plane in planes])
+    mean_, std_ = (np.asarray(each, np.float32)[:, None, None] for each in (mean, std))
+    normalized: Float32Array = (planes - mean_) / std_
+    return normalized
 
 
-def padded_to_square(image: Uint8Array) -> Uint8Array:
-    """Pad the shorter axis with zeros on both sides, floor(difference / 2) each, as released."""
-    height, width = image.shape[:2]
-    rows, columns = (max(width - height, 0) // 2, max(height - width, 0) // 2)
-    return np.pad(image, ((rows, rows), (columns, columns), (0, 0)))
+def _squared(plane: Uint8Array, side: int) -> Float32Array:
+    """Pad the shorter axis with zeros, floor(difference / 2) on each side, and resize to a square.
+
+    Columns are padded and resized a block of rows at a time and rows are padded afterwards: the
+    same numbers, without ever holding the padded photo in float.
+    """
+    height, width = plane.shape
+    rows, columns = max(width - height, 0) // 2, max(height - width, 0) // 2
+    across = np.empty((height, side), np.float32)
+    for start in range(0, height, _BLOCK_ROWS):
+        block = np.pad(plane[start : start + _BLOCK_ROWS], ((0, 0), (columns, columns)))
+        across[start : start + _BLOCK_ROWS] = _resized(block.astype(np.float32), len(block), side)
+    return _resized(np.pad(across, ((rows, rows), (0, 0))), side, side)
 
 
-def _resized(planes: Float32Array, side: int) -> Float32Array:
-    """Bilinear with antialiasing (Pillow's, the same filter as torch's), [h, w, 3] float32."""
-    channels = [
-        np.asarray(Image.fromarray(plane).resize((side, side), Image.Resampling.BILINEAR))
-        for plane in np.ascontiguousarray(planes.transpose(2, 0, 1))
-    ]
-    return np.stack(channels, axis=2)
+def _resized(plane: Float32Array, height: int, width: int) -> Float32Array:
+    """Bilinear with antialiasing (Pillow's, the same filter as torch's), columns first."""
+    size = (width, height)
+    return np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.BILINEAR))
 
 
 def _opened(path: str | Path) -> Image.Image:
@@ -93,14 +107,24 @@ def _opened(path: str | Path) -> Image.Image:
     return Image.open(io.BytesIO(content))
 
 
+def _check_sides(name: str, width: int, height: int) -> None:
+    # The limit bounds what padding a narrow strip to a square may cost.
+    if not 0 < min(width, height) <= max(width, height) <= _MAX_SIDE_PX:
+        raise ReferenceImageError(
+            f"{name} is {width}x{height} px; give a photo of 1 to {_MAX_SIDE_PX} px a side, "
+            "cropped to the person"
+        )
+
+
 def _rgb(image: Image.Image) -> Uint8Array:
     if getattr(image, "is_animated", False):
         image.seek(0)
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
-        # Pillow's own conversion from 16 bit clips instead of scaling.
-        values = np.asarray(image, np.float64)
-        image = Image.fromarray(np.clip(np.rint(values / 257), 0, 255).astype(np.uint8))
+        # Pillow's own conversion from 16 bit clips instead of scaling; its floats count to 255.
+        scale = 1 if image.mode == "F" else 257
+        values = np.nan_to_num(np.asarray(image, np.float64) / scale)
+        image = Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, _BACKGROUND), rgba)

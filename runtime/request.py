@@ -17,6 +17,7 @@ from engines.contract import LATENT_PX, SIZE_MULTIPLE_PX
 from engines.errors import RequestError
 from runtime.guidance import GuidanceRule
 from runtime.identity import Identity
+from runtime.reference import check_array
 from runtime.saliency import Fusion
 from runtime.schedule import Scheduler, StageBoundaries
 
@@ -40,7 +41,8 @@ class Request:
     marker, in the prompt's order. seed: of the first image, image i has seed + i; None draws one.
     height, width: px, multiples of 64; None takes the model's own. alpha, beta: shares of the steps
     after which fusion starts and ends (paper); start_merge_step, final_step: the released script's
-    inclusive step numbers, which win when given. latents: initial noise [num_images, 4, h, w].
+    inclusive step numbers, which win when given. latents: initial noise [num_images, 4, h, w],
+    kept as a float32 copy.
     reference_resolution: px that references are brought to first (released --object_resolution).
     saliency: give the fusion steps' maps and masks back. Raises RequestError.
     """
@@ -70,8 +72,7 @@ class Request:
         for name in ("prompt", "negative_prompt"):
             if not isinstance(getattr(self, name), str):
                 raise RequestError(f"{name} must be text, got {getattr(self, name)!r}")
-        if isinstance(self.references, str | Path) or not isinstance(self.references, Sequence):
-            raise RequestError("references must be a list with one photo per <|image|>")
+        self._check_references()
         self._check_int("num_inference_steps", 1, 999)
         self._check_int("num_images", 1, 16)
         self._check_int("reference_resolution", 1, 4096)
@@ -83,6 +84,7 @@ class Request:
         for name in ("height", "width"):
             if getattr(self, name) is not None:
                 self._check_size(name, getattr(self, name))
+                object.__setattr__(self, name, int(getattr(self, name)))
         if not _is_finite(self.guidance_scale) or self.guidance_scale <= 1:
             raise RequestError(
                 f"guidance_scale must be above 1, got {self.guidance_scale!r}: at 1 and below "
@@ -95,6 +97,10 @@ class Request:
                 f"alpha and beta must satisfy 0 <= alpha <= beta <= 1, got alpha={self.alpha!r}, "
                 f"beta={self.beta!r}"
             )
+        for name in ("guidance_scale", "alpha", "beta"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+        if not isinstance(self.saliency, bool):
+            raise RequestError(f"saliency must be True or False, got {self.saliency!r}")
         for name, kind in (
             ("scheduler", Scheduler),
             ("guidance_rule", GuidanceRule),
@@ -103,7 +109,7 @@ class Request:
         ):
             object.__setattr__(self, name, _choice(name, kind, getattr(self, name)))
         if self.latents is not None:
-            self._check_latents(np.asarray(self.latents))
+            object.__setattr__(self, "latents", self._checked_latents())
 
     def boundaries(self, steps: int) -> StageBoundaries:
         """The stages of a run of so many steps."""
@@ -114,27 +120,52 @@ class Request:
             final_step=paper.final_step if final is None else final,
         )
 
+    def _check_references(self) -> None:
+        references = self.references
+        if isinstance(references, str | bytes) or not isinstance(references, Sequence):
+            raise RequestError(
+                "references must be a list with one photo per <|image|>, "
+                f"got {type(references).__name__}; write references=[...]"
+            )
+        object.__setattr__(self, "references", tuple(references))
+        for number, reference in enumerate(self.references, 1):
+            if not isinstance(reference, str | Path | Image.Image | np.ndarray | Identity):
+                raise RequestError(
+                    f"reference {number} must be a path, a PIL picture, a uint8 array [h, w, 3] "
+                    f"or an Identity, got {type(reference).__name__}"
+                )
+            if isinstance(reference, np.ndarray):
+                check_array(reference)
+
     def _check_int(self, name: str, low: int, high: int) -> None:
         value = getattr(self, name)
         if isinstance(value, bool) or not isinstance(value, int | np.integer):
             raise RequestError(f"{name} must be a whole number, got {value!r}")
         if not low <= value <= high:
             raise RequestError(f"{name} must be from {low} to {high}, got {value}")
+        # NumPy's integers overflow where Python's do not: seed + image, 1000 // steps.
+        object.__setattr__(self, name, int(value))
 
     def _check_size(self, name: str, size: int) -> None:
         if isinstance(size, bool) or not isinstance(size, int | np.integer):
             raise RequestError(f"{name} must be a whole number of px, got {size!r}")
         if size % SIZE_MULTIPLE_PX or not 0 < size <= 4096:
-            nearest = min(max(round(size / SIZE_MULTIPLE_PX), 1) * SIZE_MULTIPLE_PX, 4096)
+            nearest = (int(size) + SIZE_MULTIPLE_PX // 2) // SIZE_MULTIPLE_PX * SIZE_MULTIPLE_PX
+            nearest = min(max(nearest, SIZE_MULTIPLE_PX), 4096)
             raise RequestError(
                 f"{name} must be a multiple of {SIZE_MULTIPLE_PX} px up to 4096, got {size}; "
                 f"the nearest is {nearest}"
             )
 
-    def _check_latents(self, latents: npt.NDArray[Any]) -> None:
-        if latents.ndim != 4 or latents.dtype.kind != "f" or len(latents) != self.num_images:
+    def _checked_latents(self) -> npt.NDArray[np.float32]:
+        """A float32 copy, so that what was checked is what is drawn from."""
+        try:
+            latents = np.asarray(self.latents)
+        except ValueError as error:
+            raise RequestError(f"latents must be an array of numbers: {error}") from error
+        if latents.ndim != 4 or latents.dtype.kind not in "fiu" or len(latents) != self.num_images:
             raise RequestError(
-                f"latents must be floating-point [{self.num_images}, 4, h, w] (num_images first), "
+                f"latents must be numbers [{self.num_images}, channels, h, w] (num_images first), "
                 f"got {latents.dtype} {list(latents.shape)}"
             )
         for name, size in zip(("height", "width"), latents.shape[2:], strict=True):
@@ -145,13 +176,19 @@ class Request:
                     f"the request says {asked}; leave {name} out"
                 )
             self._check_size(name, size * LATENT_PX)
-        if not np.isfinite(latents).all():
-            raise RequestError("latents must be finite, got NaN or infinity")
+        with np.errstate(over="ignore"):
+            single = latents.astype(np.float32)
+        if not np.isfinite(single).all():
+            raise RequestError("latents must be finite in float32, got NaN or infinity")
+        return single
 
 
 def _is_finite(value: Any) -> bool:
     number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    return number and math.isfinite(value)
+    try:
+        return number and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _choice(name: str, kind: type[Choice], value: Any) -> Choice:

@@ -10,7 +10,7 @@ from runtime.saliency import Float32Array, Saliency
 from runtime.schedule import Stage
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StepInfo:
     """A finished step. latents: [images, 4, h, w] float32 after it; copy them to keep them."""
 
@@ -21,7 +21,7 @@ class StepInfo:
     latents: Float32Array
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StepSaliency:
     """The saliency maps and mask of one step of the fusion stage."""
 
@@ -30,7 +30,7 @@ class StepSaliency:
     saliency: Saliency
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Result:
     """The pictures of a request.
 

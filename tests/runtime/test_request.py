@@ -36,7 +36,7 @@ def request(**fields: Any) -> Request:
         ({"start_merge_step": -2}, "from -1"),
         ({"references": "him.png"}, "must be a list"),
         ({"latents": np.full((1, 4, 8, 8), np.nan, np.float32)}, "NaN or infinity"),
-        ({"latents": np.zeros((4, 8, 8), np.float32)}, r"\[1, 4, h, w\]"),
+        ({"latents": np.zeros((4, 8, 8), np.float32)}, r"\[1, channels, h, w\]"),
         ({"latents": np.zeros((1, 4, 9, 8), np.float32)}, "multiple of 64"),
         ({"latents": np.zeros((1, 4, 8, 8), np.float32), "height": 128}, "leave height out"),
         ({"prompt": None}, "must be text"),
