@@ -12,8 +12,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from engines.files import remove_partial_files, write_atomic
 from engines.manifest import (
     MANIFEST_NAME,
     SCHEMA_VERSION,
+    FileRecord,
     Manifest,
     Precision,
 )
@@ -45,6 +47,7 @@ from export.component import (
     input_digest,
     tool_versions,
 )
+from export.cubins import ARCHITECTURES, build_cubins
 from export.model_facts import dimensions_of, noise_schedule_of, tokenizer_json
 from export.parity import PIPELINE_BOUNDS, ParityError, relative_l2
 from export.pipeline import TorchPipeline, TorchRequest
@@ -52,6 +55,7 @@ from export.random_weights import random_checkpoint
 
 MODELS = {"shipped": SHIPPED_MODEL, "released": RELEASED_MODEL}
 PREVIEW_NAME = "preview.png"
+KERNELS_FOLDER = "kernels"
 PREVIEW_PROMPT = "a man <|image|> and a woman <|image|> in a park"
 _REFERENCES = Path(__file__).parents[1] / "examples" / "references"
 PREVIEW_REFERENCES = (_REFERENCES / "him.png", _REFERENCES / "her.png")
@@ -82,6 +86,10 @@ def parser() -> argparse.ArgumentParser:
         "--random-weights", action="store_true",
         help="full Stable Diffusion 1.5 size, seeded random weights: for size and speed",
     )  # fmt: skip
+    flags.add_argument(
+        "--architectures", type=int, nargs="*", choices=ARCHITECTURES, default=ARCHITECTURES,
+        metavar="SM", help="GPU architectures to compile kernels for (default: all of %(choices)s)",
+    )  # fmt: skip
     flags.add_argument("--out", type=Path, default=Path("bundle"))
     flags.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     return flags
@@ -109,7 +117,7 @@ def _build(options: argparse.Namespace) -> dict[str, Any]:
         say(f"license: {line}")
     build_options = BuildOptions(precision=options.precision, opset=options.opset)
     with _locked(options.out):
-        manifest = build_bundle(options.out, source, build_options, say)
+        manifest = build_bundle(options.out, source, build_options, say, options.architectures)
     say(f"{options.out} is ready; its picture is {options.out / PREVIEW_NAME}")
     return {
         "bundle": str(options.out),
@@ -122,11 +130,18 @@ def _build(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def build_bundle(bundle: Path, source: ModelSource, options: BuildOptions, say: Say) -> Manifest:
+def build_bundle(
+    bundle: Path,
+    source: ModelSource,
+    options: BuildOptions,
+    say: Say,
+    architectures: Sequence[int] = ARCHITECTURES,
+) -> Manifest:
     """Build or finish a bundle; whatever an earlier build left that still fits is kept.
 
-    The manifest is written last, so a bundle that opens is complete. Raises CheckpointError,
-    LintError, ParityError or BuildError, and leaves what is finished for the next build.
+    architectures: GPU architectures to compile kernels for. The manifest is written last, so a
+    bundle that opens is complete. Raises CheckpointError, LintError, ParityError, KernelBuildError
+    or BuildError, and leaves what is finished for the next build.
     """
     remove_partial_files(bundle)
     dimensions = dimensions_of(source)
@@ -136,9 +151,8 @@ def build_bundle(bundle: Path, source: ModelSource, options: BuildOptions, say: 
         for component, digest in digests.items()
         if (record := built_component(bundle, component, digest)) is not None
     }
-    if len(records) < len(Component):
-        # From here to the end the folder is an unfinished build, and opens as none.
-        (bundle / MANIFEST_NAME).unlink(missing_ok=True)
+    # From here to the end the folder is an unfinished build, and opens as none.
+    (bundle / MANIFEST_NAME).unlink(missing_ok=True)
     for number, component in enumerate(Component, 1):
         title = f"[{number}/{len(Component)}] {component}"
         if component in records:
@@ -160,6 +174,7 @@ def build_bundle(bundle: Path, source: ModelSource, options: BuildOptions, say: 
         for graph, figures in records[component].parity.items():
             say(f"{title}: {graph} within {figures.relative_l2:.1e} (bound {figures.bound:.0e})")
 
+    kernels = _kernel_files(bundle, options.precision, architectures, say)
     write_atomic(bundle / TOKENIZER_PATH, tokenizer_json(source).encode())
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
@@ -168,7 +183,7 @@ def build_bundle(bundle: Path, source: ModelSource, options: BuildOptions, say: 
         dimensions=dimensions,
         noise_schedule=noise_schedule_of(source),
         components={component: records[component] for component in Component},
-        files={TOKENIZER_PATH: file_record(bundle / TOKENIZER_PATH)},
+        files=kernels | {TOKENIZER_PATH: file_record(bundle / TOKENIZER_PATH)},
         pipeline_parity={},
         sources=source.source_digests(),
         tools=tool_versions() | {"python": platform.python_version()},
@@ -189,6 +204,19 @@ def build_bundle(bundle: Path, source: ModelSource, options: BuildOptions, say: 
     _remove_strangers(bundle, manifest)
     write_atomic(bundle / MANIFEST_NAME, manifest.to_json().encode())
     return manifest
+
+
+def _kernel_files(
+    bundle: Path, precision: Precision, architectures: Sequence[int], say: Say
+) -> dict[str, FileRecord]:
+    """Compile the GPU kernels where Triton is installed; a bundle without them runs on CPUs."""
+    folder = bundle / KERNELS_FOLDER
+    folder.mkdir(exist_ok=True)
+    if find_spec("triton") is None:
+        say("triton is not installed, so this bundle has no GPU kernels")
+    elif architectures:
+        build_cubins(folder, precision=precision, architectures=architectures, progress=say)
+    return {f"{KERNELS_FOLDER}/{path.name}": file_record(path) for path in sorted(folder.iterdir())}
 
 
 def _say_of(say: Say, title: str, text: str) -> None:
@@ -261,7 +289,7 @@ def _candidate(bundle: Path, manifest: Manifest) -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
-        for name in ("onnx", "tokenizer"):
+        for name in ("onnx", "tokenizer", KERNELS_FOLDER):
             (folder / name).symlink_to((bundle / name).resolve(), target_is_directory=True)
         (folder / MANIFEST_NAME).write_text(manifest.to_json())
         yield folder

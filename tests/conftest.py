@@ -23,7 +23,7 @@ def golden_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )}  # fmt: skip
     bundle = tmp_path_factory.mktemp("golden") / "bundle"
     source = Checkpoint.open(Sources(**parts))
-    build_bundle(bundle, source, BuildOptions(precision=Precision.FP32), print)
+    build_bundle(bundle, source, BuildOptions(precision=Precision.FP32), print, architectures=())
     return bundle
 
 

@@ -25,14 +25,15 @@ from export.parity import GateCase, ParityError, measured_parity
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 PARTS = ["--base", str(GOLDEN / "base"), "--tdm", str(GOLDEN / "TDM"), "--sdm", str(GOLDEN / "SDM")]
-PARTS += ["--image-encoder", str(GOLDEN / "image_encoder")]
+PARTS += ["--image-encoder", str(GOLDEN / "image_encoder"), "--architectures"]
 
 
 def test_a_killed_build_resumes_and_keeps_what_was_finished(bundle_copy: Path) -> None:
     record = bundle_copy / "build" / "image_encoder.json"
     record.unlink()
     kept = (bundle_copy / "onnx" / "tdm_unet.onnx").stat().st_mtime_ns
-    command = [sys.executable, "-m", "export.build", "--fp32", *PARTS, "--out", str(bundle_copy)]
+    arguments = ["--fp32", *PARTS, "--out", str(bundle_copy)]
+    command = [sys.executable, "-m", "export.build", *arguments]
     build = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     assert build.stderr is not None
     for line in build.stderr:
@@ -43,7 +44,7 @@ def test_a_killed_build_resumes_and_keeps_what_was_finished(bundle_copy: Path) -
     build.stderr.close()
     with pytest.raises(BundleCorruptError, match="unfinished build"):
         Bundle.open(bundle_copy)
-    assert main(["--fp32", *PARTS, "--out", str(bundle_copy)]) == 0
+    assert main(arguments) == 0
     assert Bundle.open(bundle_copy).verify() > 0
     assert record.is_file()
     assert (bundle_copy / "onnx" / "tdm_unet.onnx").stat().st_mtime_ns == kept
