@@ -16,7 +16,7 @@ from export import cubin_compiler, cubins
 from runtime.launcher import opened_library
 from tests.kernels.recorder import CONSTANTS, Recorder, arguments_of, entry_of, written_library
 
-# One stands for all where a compilation takes seconds; a slow test builds the rest.
+# One stands for all, since each takes many seconds; a slow test builds others.
 ARCHITECTURES = (90,)
 
 
@@ -101,10 +101,11 @@ def test_the_launcher_opens_what_was_built(built: Path, manifest: KernelManifest
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", cubins.ELEMENT_TYPES)
-def test_every_architecture_and_precision_builds(tmp_path: Path, precision: str) -> None:
-    manifest = cubins.build_cubins(tmp_path, precision=precision)
-    assert manifest.architectures == cubins.ARCHITECTURES
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_the_oldest_and_the_newest_architecture_build(tmp_path: Path, precision: str) -> None:
+    ends = (cubins.ARCHITECTURES[0], cubins.ARCHITECTURES[-1])
+    manifest = cubins.build_cubins(tmp_path, precision=precision, architectures=ends)
+    assert manifest.architectures == ends
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ SALIENCY_TOLERANCE = 1e-4
 
 Form = Callable[..., Output]
 # Two images of a size the form takes; small where it may be, for the interpreter's sake.
-SIZES: dict[Form, tuple[int, int, int]] = {one_launch: (2, 64, 64), two_launches: (2, 32, 24)}
+SIZES: dict[Form, tuple[int, int, int]] = {one_launch: (2, 64, 64), two_launches: (2, 16, 24)}
 
 
 def assert_fused(case: Trial, out: Output) -> None:
