@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import CLIPTokenizer
 
-from runtime import PromptError
+from runtime import BundleCorruptError, PromptError
 from runtime.prompt import MARKER, Tokenizer
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -50,6 +50,9 @@ def test_ids_and_positions_are_the_released_ones(
         ("a man", 0, "has 0"),
         ("<|image|> a man", 1, "no word of its own"),
         ("a man <|image|><|image|>", 2, "number 2 has no word"),
+        ("man <|image|> <|image|>", 2, "number 2 has no word"),
+        ("<|startoftext|><|image|> man", 1, "no word of its own"),
+        ("a m\udce9n <|image|>", 1, "place 4"),
         ("very " * 90 + "old man <|image|>", 1, "shorten the prompt"),
     ],
 )
@@ -58,6 +61,35 @@ def test_a_prompt_that_would_lose_a_person_is_refused(
 ) -> None:
     with pytest.raises(PromptError, match=reason):
         tokenizer.prompt_tokens(prompt, references)
+
+
+@pytest.mark.parametrize("words", [75, 76])
+def test_a_person_may_take_the_windows_last_place_and_none_beyond(
+    words: int, tokenizer: Tokenizer
+) -> None:
+    prompt = "a " * words + f"a {MARKER}"
+    if words == 75:
+        assert tokenizer.prompt_tokens(prompt, 1).subject_positions == (76,)
+    else:
+        with pytest.raises(PromptError, match="token 78"):
+            tokenizer.prompt_tokens(prompt, 1)
+
+
+def test_limits_stored_in_the_file_are_ignored(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    backend = CLIPTokenizer.from_pretrained(GOLDEN / "base" / "tokenizer").backend_tokenizer
+    backend.enable_truncation(5)
+    backend.enable_padding(length=9)
+    (tmp_path / "tokenizer.json").write_text(backend.to_str())
+    limited = Tokenizer.open(tmp_path / "tokenizer.json", 77)
+    text = "a photo of a man in the snow"
+    assert limited.text_ids(text).tolist() == tokenizer.text_ids(text).tolist()
+
+
+@pytest.mark.parametrize("content", ["", "{}", "not JSON"])
+def test_a_file_that_is_no_tokenizer_is_named(content: str, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(BundleCorruptError, match=r"tokenizer\.json"):
+        Tokenizer.open(tmp_path / "tokenizer.json", 77)
 
 
 @settings(max_examples=50, deadline=None)

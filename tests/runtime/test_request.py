@@ -39,7 +39,30 @@ def request(**fields: Any) -> Request:
         ({"latents": np.zeros((4, 8, 8), np.float32)}, r"\[1, channels, h, w\]"),
         ({"latents": np.zeros((1, 4, 9, 8), np.float32)}, "multiple of 64"),
         ({"latents": np.zeros((1, 4, 8, 8), np.float32), "height": 128}, "leave height out"),
+        ({"latents": np.zeros((1, 4, 8, 8), object)}, r"got object \[1, 4, 8, 8\]"),
+        ({"latents": np.zeros((1, 4, 8, 8), bool)}, "got bool"),
+        ({"latents": [[1], [1, 2]]}, "array of numbers"),
+        ({"latents": np.full((1, 4, 8, 8), 1e300)}, "finite in float32"),
+        ({"latents": np.zeros((2, 4, 8, 8), np.float32)}, "num_images first"),
         ({"prompt": None}, "must be text"),
+        ({"negative_prompt": 3}, "must be text"),
+        ({"references": b"him.png"}, "must be a list"),
+        ({"references": [5]}, "reference 1 must be a path.*got int"),
+        ({"references": ["him.png", None]}, "reference 2 must be a path"),
+        ({"references": [np.zeros((3, 3))]}, r"uint8 \[h, w, 3\], got float64 \[3, 3\]"),
+        ({"saliency": 1}, "True or False"),
+        ({"seed": -1}, "seed must be from 0"),
+        ({"seed": 1.0}, "whole number"),
+        ({"height": 10**400}, "multiple of 64.*nearest is 4096"),
+        ({"width": 8192}, "up to 4096"),
+        ({"height": True}, "whole number"),
+        ({"guidance_scale": 10**400}, "above 1"),
+        ({"guidance_scale": float("nan")}, "above 1"),
+        ({"guidance_scale": "5"}, "above 1"),
+        ({"alpha": -0.1}, "alpha <= beta"),
+        ({"beta": 1.1}, "alpha <= beta"),
+        ({"num_inference_steps": 1000}, "from 1 to 999"),
+        ({"reference_resolution": 0}, "from 1 to 4096"),
     ],
 )
 def test_a_bad_field_says_what_was_expected(fields: dict[str, Any], reason: str) -> None:
@@ -61,6 +84,31 @@ def test_the_released_step_numbers_win_over_the_fractions() -> None:
     boundaries = request(start_merge_step=15, final_step=30).boundaries(50)
     stages = [boundaries.stage(step) for step in range(50)]
     assert [stages.count(stage) for stage in Stage] == [16, 15, 19]
+
+
+def test_one_step_number_wins_alone() -> None:
+    boundaries = request(final_step=40).boundaries(50)
+    stages = [boundaries.stage(step) for step in range(50)]
+    assert [stages.count(stage) for stage in Stage] == [15, 26, 9]
+
+
+def test_numpys_numbers_become_pythons() -> None:
+    made = request(seed=np.uint32(2**32 - 1), num_inference_steps=np.int8(100), height=np.int16(64))
+    assert made.seed is not None
+    assert made.seed + 1 == 2**32
+    assert 1000 // made.num_inference_steps == 10
+    assert type(made.height) is int
+    assert type(request(guidance_scale=np.float32(5)).guidance_scale) is float
+
+
+def test_a_request_does_not_change_with_what_it_was_made_from() -> None:
+    latents, references = np.zeros((1, 4, 8, 8)), ["him.png"]
+    made = request(latents=latents, references=references)
+    latents[:], references[:] = np.nan, []
+    assert made.latents is not None
+    assert made.latents.dtype == np.float32
+    assert not made.latents.any()
+    assert list(made.references) == ["him.png"]
 
 
 def test_the_papers_fractions_split_fifty_steps_15_15_20() -> None:
