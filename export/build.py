@@ -48,6 +48,7 @@ from export.component import (
     tool_versions,
 )
 from export.cubins import ARCHITECTURES, build_cubins
+from export.disk_space import require_disk_space
 from export.model_facts import dimensions_of, noise_schedule_of, tokenizer_json
 from export.parity import PIPELINE_BOUNDS, ParityError, relative_l2
 from export.pipeline import TorchPipeline, TorchRequest
@@ -140,9 +141,10 @@ def build_bundle(
     """Build or finish a bundle; whatever an earlier build left that still fits is kept.
 
     architectures: GPU architectures to compile kernels for. The manifest is written last, so a
-    bundle that opens is complete. Raises CheckpointError, LintError, ParityError, KernelBuildError
-    or BuildError, and leaves what is finished for the next build.
+    bundle that opens is complete. Raises CheckpointError, LintError, ParityError, KernelBuildError,
+    DiskSpaceError or BuildError, and leaves what is finished for the next build.
     """
+    bundle.mkdir(parents=True, exist_ok=True)
     remove_partial_files(bundle)
     dimensions = dimensions_of(source)
     digests = {component: input_digest(component, source, options) for component in Component}
@@ -151,6 +153,8 @@ def build_bundle(
         for component, digest in digests.items()
         if (record := built_component(bundle, component, digest)) is not None
     }
+    missing = [component for component in Component if component not in records]
+    require_disk_space(bundle, source, dimensions, options.precision, missing)
     # From here to the end the folder is an unfinished build, and opens as none.
     (bundle / MANIFEST_NAME).unlink(missing_ok=True)
     for number, component in enumerate(Component, 1):

@@ -12,7 +12,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -64,15 +65,15 @@ def build_cubins(
         compiler=_compiler(),
         kernels=kept,
     )
-    for number, architecture in enumerate(wanted, start=1):
-        label = f"kernels for sm_{architecture} ({number} of {len(wanted)})"
-        if architecture in manifest.architectures:
-            progress(f"{label}: up to date")
-            continue
-        progress(label)
-        built = _compiled(folder, element_type, architecture)
+    for architecture in manifest.architectures:
+        progress(f"kernels for sm_{architecture}: up to date")
+    missing = [each for each in wanted if each not in manifest.architectures]
+    for number, (architecture, built) in enumerate(
+        _compiled_in_parallel(folder, element_type, missing), start=1
+    ):
         manifest = replace(manifest, kernels=_merged(manifest, built))
         write_atomic(folder / FILE_NAME, manifest.to_json().encode())
+        progress(f"kernels for sm_{architecture} ({number} of {len(missing)})")
     write_atomic(folder / FILE_NAME, manifest.to_json().encode())
     _remove_strangers(folder, manifest)
     return manifest
@@ -122,6 +123,34 @@ def _kept(folder: Path, digest: str, architectures: tuple[int, ...]) -> dict[str
         )
         for name, kernel in earlier.kernels.items()
     }
+
+
+def _compiled_in_parallel(
+    folder: Path, element_type: str, architectures: Iterable[int]
+) -> Iterator[tuple[int, KernelManifest]]:
+    """Compile on all cores; yields each architecture as it is done.
+
+    Each compiler is a process of its own, so threads that wait for them are enough. After a failure
+    nothing more is started, what is done is still yielded, and then the failure is raised.
+    """
+    failures = []
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        futures = {
+            pool.submit(_compiled, folder, element_type, each): each for each in architectures
+        }
+        try:
+            for done in as_completed(futures):
+                if done.cancelled():
+                    continue
+                if error := done.exception():
+                    failures.append(error)
+                    pool.shutdown(wait=False, cancel_futures=True)
+                else:
+                    yield futures[done], done.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+    if failures:
+        raise failures[0]
 
 
 def _compiled(folder: Path, element_type: str, architecture: int) -> KernelManifest:

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from engines.errors import ReferenceImageError
 from engines.files import write_atomic
@@ -42,6 +40,8 @@ class Identity:
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file, atomically. It is personal data as much as the photo."""
+        from safetensors.numpy import save
+
         metadata = {
             "format": _FORMAT,
             "encoder": self.encoder,
@@ -52,6 +52,8 @@ class Identity:
     @classmethod
     def load(cls, path: str | Path) -> Identity:
         """Read what save wrote; raises ReferenceImageError for any other file."""
+        from safetensors import SafetensorError, safe_open
+
         try:
             with safe_open(path, framework="numpy") as file:
                 metadata = file.metadata() or {}

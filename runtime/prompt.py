@@ -5,10 +5,13 @@ from __future__ import annotations
 import html
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import tokenizers
+
+if TYPE_CHECKING:
+    import tokenizers
 
 from engines.errors import BundleCorruptError, PromptError
 
@@ -48,6 +51,8 @@ class Tokenizer:
     @classmethod
     def open(cls, path: Path, window: int) -> Tokenizer:
         """Read a tokenizer.json; raises BundleCorruptError if it is not CLIP's."""
+        import tokenizers  # on use: it takes a tenth of importing the runtime
+
         try:
             tokenizer = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:

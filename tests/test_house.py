@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from importlib.metadata import distributions
@@ -34,16 +33,22 @@ def test_the_runtime_draws_where_the_export_stack_cannot_be_imported(
     assert out.read_bytes().startswith(b"\x89PNG")
 
 
+def import_s(module: str) -> float:
+    """Processor seconds that importing a module takes in a fresh interpreter."""
+    measure = (
+        f"import time; t = time.process_time(); import {module}; print(time.process_time() - t)"
+    )
+    command = [sys.executable, "-c", measure]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return float(finished.stdout)
+
+
 def test_import_runtime_takes_under_0_3_s() -> None:
-    measure = "import time; t = time.process_time(); import runtime; print(time.process_time() - t)"
-    times = []
-    for _ in range(5):
-        finished = subprocess.run(
-            [sys.executable, "-c", measure],
-            cwd=ROOT, capture_output=True, text=True, check=True, env=os.environ,
-        )  # fmt: skip
-        times.append(float(finished.stdout))
-    assert min(times) < 0.3, times
+    times = [(import_s("runtime"), import_s("numpy")) for _ in range(5)]
+    runtime_s, numpy_s = (min(column) for column in zip(*times, strict=True))
+    # NumPy's own import takes 0.08 to 0.1 s where nothing else runs; a machine that is busy, or
+    # slow, takes longer for both.
+    assert runtime_s < max(0.3, 3 * numpy_s), times
 
 
 def test_words_that_are_wrong_exit_with_2_and_failures_with_1(tmp_path: Path) -> None:

@@ -19,7 +19,10 @@ from engines.contract import Component
 from engines.errors import BundleCorruptError
 from engines.manifest import Precision
 from export.build import main
+from export.checkpoints import Checkpoint, Sources
+from export.disk_space import weight_elements
 from export.lint import LintError, lint
+from export.model_facts import dimensions_of
 from export.parity import GateCase, ParityError, measured_parity
 
 ROOT = Path(__file__).parents[2]
@@ -84,6 +87,29 @@ def test_a_folder_that_is_no_bundle_is_left_alone(
     assert main([*PARTS, "--out", str(tmp_path)]) == 1
     assert "no bundle" in capsys.readouterr().err.splitlines()[-1]
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_build_that_would_not_fit_the_disk_is_refused_before_it_writes(
+    bundle_copy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (bundle_copy / "build" / "sdm_unet.json").unlink()
+    before = sorted(bundle_copy.rglob("*"))
+    usage = shutil.disk_usage(bundle_copy)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10_000_000))
+    assert main(["--fp32", *PARTS, "--out", str(bundle_copy)]) == 1
+    assert "has 0.01 GB free" in capsys.readouterr().err.splitlines()[-1]
+    assert sorted(bundle_copy.rglob("*")) == before
+
+
+@pytest.mark.parametrize("component", Component)
+def test_the_forecast_is_what_the_weights_take(golden_bundle: Path, component: Component) -> None:
+    source = Checkpoint.open(
+        Sources(base=PARTS[1], tdm=PARTS[3], sdm=PARTS[5], image_encoder=PARTS[7])
+    )
+    elements = weight_elements(component, source.config(component), dimensions_of(source))
+    written = (golden_bundle / "onnx" / f"{component}.data").stat().st_size
+    # Small tensors live in the graph, and the exporter writes some constants of its own.
+    assert written == pytest.approx(4 * elements, rel=0.2)
 
 
 @pytest.mark.slow

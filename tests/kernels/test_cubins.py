@@ -1,5 +1,6 @@
 """The ahead-of-time build, on a machine without a GPU: what a launcher will rely on."""
 
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -110,8 +111,9 @@ def test_the_oldest_and_the_newest_architecture_build(tmp_path: Path, precision:
 
 @pytest.fixture
 def compiled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Make compiling instant; the list says for which architectures it happened."""
+    """Make compiling instant, one at a time; the list says for which architectures it happened."""
     architectures: list[int] = []
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
 
     def fake(folder: Path, element_type: str, architecture: int) -> KernelManifest:
         architectures.append(architecture)
@@ -140,13 +142,30 @@ def test_a_damaged_or_missing_cubin_is_built_again(tmp_path: Path, compiled: lis
     assert compiled == [80, 90, 80]
 
 
-def test_a_killed_build_resumes(tmp_path: Path, compiled: list[int]) -> None:
-    def killed(line: str) -> None:
-        if "sm_90" in line:
-            raise KeyboardInterrupt
+def test_a_build_that_fails_half_way_resumes(
+    tmp_path: Path, compiled: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = cubins._compiled
+
+    def failing(folder: Path, element_type: str, architecture: int) -> KernelManifest:
+        if architecture == 90:
+            raise cubins.KernelBuildError("killed")
+        return fake(folder, element_type, architecture)
+
+    monkeypatch.setattr(cubins, "_compiled", failing)
+    with pytest.raises(cubins.KernelBuildError, match="killed"):
+        cubins.build_cubins(tmp_path, precision="fp16", architectures=(80, 90, 100))
+    monkeypatch.setattr(cubins, "_compiled", fake)
+    cubins.build_cubins(tmp_path, precision="fp16", architectures=(80, 90, 100))
+    assert compiled.count(80) == compiled.count(90) == 1
+
+
+def test_an_interrupted_build_keeps_what_was_done(tmp_path: Path, compiled: list[int]) -> None:
+    def interrupted(line: str) -> None:
+        raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        cubins.build_cubins(tmp_path, precision="fp16", architectures=(80, 90), progress=killed)
+        cubins.build_cubins(tmp_path, precision="fp16", architectures=(80,), progress=interrupted)
     cubins.build_cubins(tmp_path, precision="fp16", architectures=(80, 90))
     assert compiled == [80, 90]
 
