@@ -57,6 +57,9 @@ from export.random_weights import random_checkpoint
 MODELS = {"shipped": SHIPPED_MODEL, "released": RELEASED_MODEL}
 PREVIEW_NAME = "preview.png"
 KERNELS_FOLDER = "kernels"
+PREVIEW_STEPS = 20
+# Random weights draw noise however many steps they take, and at full size a step takes seconds.
+NOISE_PREVIEW_STEPS = 3
 PREVIEW_PROMPT = "a man <|image|> and a woman <|image|> in a park"
 _REFERENCES = Path(__file__).parents[1] / "examples" / "references"
 PREVIEW_REFERENCES = (_REFERENCES / "him.png", _REFERENCES / "her.png")
@@ -118,7 +121,14 @@ def _build(options: argparse.Namespace) -> dict[str, Any]:
         say(f"license: {line}")
     build_options = BuildOptions(precision=options.precision, opset=options.opset)
     with _locked(options.out):
-        manifest = build_bundle(options.out, source, build_options, say, options.architectures)
+        manifest = build_bundle(
+            options.out,
+            source,
+            build_options,
+            say,
+            options.architectures,
+            preview_steps=NOISE_PREVIEW_STEPS if options.random_weights else PREVIEW_STEPS,
+        )
     say(f"{options.out} is ready; its picture is {options.out / PREVIEW_NAME}")
     return {
         "bundle": str(options.out),
@@ -137,12 +147,15 @@ def build_bundle(
     options: BuildOptions,
     say: Say,
     architectures: Sequence[int] = ARCHITECTURES,
+    *,
+    preview_steps: int = PREVIEW_STEPS,
 ) -> Manifest:
     """Build or finish a bundle; whatever an earlier build left that still fits is kept.
 
-    architectures: GPU architectures to compile kernels for. The manifest is written last, so a
-    bundle that opens is complete. Raises CheckpointError, LintError, ParityError, KernelBuildError,
-    DiskSpaceError or BuildError, and leaves what is finished for the next build.
+    architectures: GPU architectures to compile kernels for. preview_steps: num_inference_steps of
+    the picture that ends the build. The manifest is written last, so a bundle that opens is
+    complete. Raises CheckpointError, LintError, ParityError, KernelBuildError, DiskSpaceError or
+    BuildError, and leaves what is finished for the next build.
     """
     bundle.mkdir(parents=True, exist_ok=True)
     remove_partial_files(bundle)
@@ -198,7 +211,11 @@ def build_bundle(
         parity = pipeline_parity(candidate, source, manifest)
         say(f"whole pipeline within {parity['relative_l2']:.1e} (bound {parity['bound']:.0e})")
         say(f"drawing {PREVIEW_NAME}")
-        _run_runtime(candidate, "--seed", "7", "--out", str(candidate / PREVIEW_NAME))
+        _run_runtime(
+            candidate,
+            *("--seed", "7", "--out", str(candidate / PREVIEW_NAME)),
+            *("--num-inference-steps", str(preview_steps)),
+        )
         (candidate / PREVIEW_NAME).replace(bundle / PREVIEW_NAME)
     manifest = dataclasses.replace(
         manifest,
