@@ -124,7 +124,6 @@ def build_component(
         }
     progress("exporting to ONNX")
     onnx_from_module(module, component, example, options.opset, onnx_path)
-    _free(module)
     del module
     gc.collect()
 
@@ -155,12 +154,6 @@ def build_component(
     document = json.dumps(dataclasses.asdict(record), indent=1) + "\n"
     write_atomic(_journal(bundle, component), document.encode())
     return record
-
-
-def _free(module: nn.Module) -> None:
-    """Give a module's memory back, although torch.export keeps references to its tensors."""
-    for tensor in [*module.parameters(), *module.buffers()]:
-        tensor.untyped_storage().resize_(0)
 
 
 def _published(staging: Path, folder: Path) -> dict[str, FileRecord]:

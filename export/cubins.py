@@ -134,7 +134,7 @@ def _compiled_in_parallel(
     nothing more is started, what is done is still yielded, and then the failure is raised.
     """
     failures = []
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+    with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
         futures = {
             pool.submit(_compiled, folder, element_type, each): each for each in architectures
         }

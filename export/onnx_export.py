@@ -27,7 +27,7 @@ def onnx_from_module(
     """Export a module in its own precision to `path` and a weights file beside it (`.data`).
 
     Dynamic where the contract has a symbol. example: inputs by tensor name, in the module's dtype,
-    every symbolic dimension 2 or more.
+    every symbolic dimension 2 or more. The module's weights are given up: it is empty afterwards.
     """
     contract = CONTRACTS[component]
     # Latents come in whole steps of 64 px, that is 8.
@@ -59,6 +59,12 @@ def onnx_from_module(
         external_data=path.with_suffix(".data").name,
         size_threshold_bytes=EXTERNAL_NBYTES,
     )
+    # onnxscript's rewrite rules remember the last graph they saw, and with it all its weights:
+    # those of the module, and those that were folded into others.
+    for parameter in module.parameters():
+        parameter.data = parameter.data.new_empty(0)
+    for value in program.model.graph.initializers.values():
+        value.const_value = None
     model = load_graph(path)
     _strip_debug_information(model)
     for values, tensors in (

@@ -1,13 +1,15 @@
-"""Bundles that many tests share, built once a session."""
+"""Bundles that many tests share, built once for all workers; one processor core for each worker."""
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
-from engines.manifest import Precision
+from engines.manifest import MANIFEST_NAME, Precision
 from export.build import build_bundle
 from export.checkpoints import Checkpoint, Sources
 from export.component import BuildOptions
@@ -15,15 +17,33 @@ from export.component import BuildOptions
 GOLDEN = Path(__file__).parent / "golden"
 
 
+def pytest_configure() -> None:
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if worker and hasattr(os, "sched_setaffinity"):
+        # Workers whose thread pools all spin on all cores would mostly wait for each other.
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+
+
 @pytest.fixture(scope="session")
-def golden_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The golden vectors' tiny checkpoint as an fp32 bundle."""
-    parts = {name: str(GOLDEN / folder) for name, folder in (
-        ("base", "base"), ("tdm", "TDM"), ("sdm", "SDM"), ("image_encoder", "image_encoder"),
-    )}  # fmt: skip
-    bundle = tmp_path_factory.mktemp("golden") / "bundle"
-    source = Checkpoint.open(Sources(**parts))
-    build_bundle(bundle, source, BuildOptions(precision=Precision.FP32), print, architectures=())
+def golden_bundle(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The golden vectors' tiny checkpoint as an fp32 bundle, the same for all workers of a run."""
+    folder = tmp_path_factory.getbasetemp()
+    shared = folder if worker_id == "master" else folder.parent
+    bundle = shared / "golden" / "bundle"
+    with (shared / "golden.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (bundle / MANIFEST_NAME).is_file():
+            parts = {name: str(GOLDEN / name) for name in ("base", "image_encoder")}
+            roles = {name: str(GOLDEN / name.upper()) for name in ("tdm", "sdm")}
+            build_bundle(
+                bundle,
+                Checkpoint.open(Sources(**parts, **roles)),
+                BuildOptions(precision=Precision.FP32),
+                print,
+                architectures=(),
+                preview_steps=2,
+            )
     return bundle
 
 
