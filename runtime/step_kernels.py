@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from enum import IntEnum
 
 from engines.contract import LATENT_PX, SIZE_MULTIPLE_PX
 from engines.errors import ContractError, RequestError
@@ -55,13 +56,22 @@ class LatentsSize:
         return self.channels * self.plane
 
 
+class Model(IntEnum):
+    """Whose numbers a kernel looks at, and where it records one that is not finite."""
+
+    TDM = 0
+    SDM = 1
+    DECODER = 2
+
+
 @dataclass(frozen=True, kw_only=True)
 class StepBuffers:
     """Device addresses of a step's buffers, aligned to 16 bytes.
 
     Shapes and types are those in the kernels' signatures. The saliency maps and the mask are
     [images, h, w] float32 and uint8; in the two-launch form the maps also carry a step's work.
-    sums: sums_elements() float32. clock: two int32, set to zero before the first step.
+    sums: sums_elements() float32. clock, faults: two and four int32, zeros before the first step.
+    timestep: one float32, the first step's before the first step.
     """
 
     latents: int
@@ -69,6 +79,8 @@ class StepBuffers:
     history: int
     table: int
     clock: int
+    timestep: int
+    faults: int
     tdm_saliency: int
     sdm_saliency: int
     sums: int
@@ -87,21 +99,22 @@ class StepKernels:
         table_rows: int,
         steps: int,
     ) -> None:
-        """Raises ContractError where the coefficient table has fewer rows than there are steps."""
-        if table_rows < steps:
+        """Raises ContractError where the device's table has no row more than there are steps."""
+        if table_rows <= steps:
             raise ContractError(
-                f"the kernels' coefficient table has {table_rows} rows for {steps} steps; "
-                "pass runtime.schedule.coefficient_table of this many steps"
+                f"the kernels' table has {table_rows} rows for {steps} steps and must have one "
+                "more; pass runtime.schedule.device_table"
             )
         self.library = library
         self.size = size
         self.buffers = buffers
 
-    def guided(self, prediction: int, guide: Guide) -> tuple[Launch, ...]:
-        """The one launch that ends a step of the scene or subject stage."""
+    def guided(self, prediction: int, guide: Guide, model: Model) -> tuple[Launch, ...]:
+        """The one launch that ends a step of the scene (TDM) or subject (SDM) stage."""
         kernel = self.library["guided_step"]
         arguments = {
             "prediction": prediction,
+            "model": model,
             "start": guide.start,
             "base": guide.base,
             "target": guide.target,
@@ -145,7 +158,8 @@ class StepKernels:
         kernel = self.library["pixels"]
         plane = self.size.plane * LATENT_PX**2
         grid = (_blocks(3 * plane, kernel), self.size.images)
-        arguments = {"decoded": decoded, "picture": picture, "plane": plane}
+        addresses = {"decoded": decoded, "picture": picture, "faults": self.buffers.faults}
+        arguments = {**addresses, "plane": plane}
         return (kernel.prepare(grid, arguments),)
 
     def sums_elements(self) -> int:
@@ -209,7 +223,7 @@ class StepKernels:
         )
 
     def _step_buffers(self) -> dict[str, int]:
-        names = ("latents", "engine_latents", "history", "table", "clock")
+        names = ("latents", "engine_latents", "history", "table", "clock", "timestep", "faults")
         return {name: getattr(self.buffers, name) for name in names}
 
 

@@ -66,16 +66,17 @@ CONSTANTS = {
     "pixels": {"BLOCK": 4096},
 }
 _STEP = "latents* engine_latents* history*"
+_CLOCK = "table* clock* timestep* faults*"
 _ROLES = "tdm_start tdm_base tdm_target sdm_start sdm_base sdm_target"
 _ARGUMENTS = {
-    "guided_step": f"prediction* {_STEP} table* clock* start base target image_elements",
+    "guided_step": f"prediction* {_STEP} {_CLOCK} model start base target image_elements",
     "fusion_step": f"tdm_prediction* sdm_prediction* {_STEP} tdm_saliency* sdm_saliency* mask* "
-    f"table* clock* {_ROLES} keep_saliency",
+    f"{_CLOCK} {_ROLES} keep_saliency",
     "fusion_saliency": "tdm_prediction* sdm_prediction* tdm_map* sdm_map* sums* table* clock* "
     "tdm_base tdm_target sdm_base sdm_target height width plane",
     "fusion_blend": f"tdm_prediction* sdm_prediction* {_STEP} tdm_map* sdm_map* sums* mask* "
-    f"table* clock* {_ROLES} plane tiles keep_saliency",
-    "pixels": "decoded* picture* plane",
+    f"{_CLOCK} {_ROLES} plane tiles keep_saliency",
+    "pixels": "decoded* picture* faults* plane",
 }
 _MULTIPLES = {"image_elements": 16, "plane": 16, "width": 8}
 
