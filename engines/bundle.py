@@ -12,6 +12,7 @@ from engines.manifest import MANIFEST_NAME, REBUILD, ComponentRecord, FileRecord
 
 TOKENIZER_PATH = "tokenizer/tokenizer.json"
 BUILD_FOLDER = "build"
+KERNELS_FOLDER = "kernels"
 
 # Up to this size a file is hashed whenever a bundle opens; larger ones only by engines.verify.
 CHEAP_NBYTES = 4 << 20

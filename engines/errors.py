@@ -29,6 +29,10 @@ class ContractError(FaceDiffuserError):
     """An engine's tensors are not what the contract says."""
 
 
+class DeviceMemoryError(FaceDiffuserError):
+    """The GPU has not enough memory left; says how much is free and how much is needed."""
+
+
 class NonFiniteError(FaceDiffuserError):
     """An engine produced NaN or infinity; names the engine, the step and the timestep."""
 

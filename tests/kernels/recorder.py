@@ -98,7 +98,9 @@ def arguments_of(kernel: str) -> tuple[Argument, ...]:
     return (*visible, *hidden)
 
 
-def written_library(folder: Path, architecture: int = 90) -> Recorder:
+def written_library(
+    folder: Path, architecture: int = 90, element_type: str = "float16"
+) -> Recorder:
     """Write kernels.json with made-up cubins into folder; return the driver that knows them."""
     kernels = {}
     for name, constants in CONSTANTS.items():
@@ -113,7 +115,7 @@ def written_library(folder: Path, architecture: int = 90) -> Recorder:
             cubins={architecture: cubin},
         )
     manifest = KernelManifest(
-        element_type="float16", digest="made up", compiler="none", kernels=kernels
+        element_type=element_type, digest="made up", compiler="none", kernels=kernels
     )
     write_atomic(folder / FILE_NAME, manifest.to_json().encode())
     return Recorder({k.entry.encode(): [a.nbytes for a in k.arguments] for k in kernels.values()})

@@ -21,7 +21,7 @@ from engines.kernel_manifest import FILE_NAME, KernelManifest, cubin_path
 from runtime.guidance import SDM_GUIDES, TDM_GUIDE, GuidanceRule
 from runtime.launcher import KernelLibrary, Launch, opened_library
 from runtime.saliency import Fusion
-from runtime.step_kernels import LatentsSize, Model, StepBuffers, StepKernels
+from runtime.step_kernels import LatentsSize, Model, StepBuffers, StepKernels, sums_elements
 from tests.kernels.recorder import CONSTANTS, Recorder, written_library
 
 BUFFERS = StepBuffers(
@@ -136,7 +136,7 @@ def test_every_kernel_is_unloaded(tmp_path: Path, driver: Recorder) -> None:
 
 
 def test_the_workspace_is_four_sums_a_tile(library: KernelLibrary) -> None:
-    assert kernels(library, 2, 64, 96).sums_elements() == 2 * 4 * 16
+    assert sums_elements(library, LatentsSize(images=2, height=64, width=96)) == 2 * 4 * 16
 
 
 def test_a_misaligned_address_names_kernel_and_argument(library: KernelLibrary) -> None:
