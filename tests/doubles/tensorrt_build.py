@@ -167,10 +167,13 @@ class IBuilderConfig:
         self._profiles.append(profile)
         return len(self._profiles) - 1
 
-    def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache:
+    def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache | None:
         if not serialized_timing_cache:
             return ITimingCache(_fresh_cache())
-        return ITimingCache(json.loads(serialized_timing_cache))
+        try:
+            return ITimingCache(json.loads(serialized_timing_cache))
+        except ValueError:
+            return None
 
     def set_timing_cache(self, cache: ITimingCache, ignore_mismatch: bool) -> bool:  # noqa: FBT001
         fits = all(cache._content[key] == _fresh_cache()[key] for key in ("device", "version"))

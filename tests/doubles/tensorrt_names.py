@@ -26,7 +26,7 @@ class Settings:
     process dies). memory_above_level: builds above this level run out of memory. single: file name
     parts whose engines come out in single precision. drift: file name part -> factor on the
     engine's output (NaN too). step_s: how long each build step takes. unreadable_layers: the
-    inspector tells names only.
+    inspector tells names only. memory_nbytes: of the GPU. driver_cuda: the driver's CUDA version.
     """
 
     version: str = "11.4.0.106"
@@ -38,6 +38,8 @@ class Settings:
     drift: dict[str, float] = dataclasses.field(default_factory=dict)
     step_s: float = 0.0
     unreadable_layers: bool = False
+    memory_nbytes: int = 1 << 34
+    driver_cuda: int = 13000
 
     @property
     def major(self) -> int:
