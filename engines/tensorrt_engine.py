@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from engines import tensorrt_types as vendor
-from engines.contract import CONTRACTS, LATENT_PX, Component
+from engines.contract import CONTRACTS, LATENT_PX, NOISE_PREDICTORS, Component
 from engines.device import DeviceTensor
 from engines.errors import ContractError, RequestError
 from engines.provider import Provider
@@ -86,11 +86,8 @@ class TensorRtEngine:
     def _admitting(self, shapes: Mapping[str, Shape]) -> int:
         profile = self._profile(shapes)
         if profile is None:
-            asked = _sizes(tuple(shapes[name] for name in self._inputs))
-            raise RequestError(
-                f"no plan of {self._component} takes {asked}; there are plans for "
-                f"{'; '.join(sizes_of(self._component, self._engine))}"
-            )
+            asked = sizes_in_words(self._component, [shapes[name] for name in self._inputs])
+            raise RequestError(f"the plan of {self._component} does not take {asked}")
         return profile
 
     def _profile(self, shapes: Mapping[str, Shape]) -> int | None:
@@ -124,30 +121,15 @@ class TensorRtEngine:
                 )
 
 
-def sizes_of(component: Component, engine: vendor.ICudaEngine) -> list[str]:
-    """What an engine's profiles admit, in words: images and pixels."""
-    names = [tensor.name for tensor in CONTRACTS[component].inputs]
-    words = []
-    for profile in range(engine.num_optimization_profiles):
-        ranges = [_range(engine, name, profile) for name in names]
-        low, high = (_sizes(tuple(each[end] for each in ranges)) for end in (0, 2))
-        words.append(low if low == high else f"{low} to {high}")
-    return sorted(set(words))
-
-
-def _sizes(inputs: Sequence[Shape]) -> str:
-    """Shapes of a component's inputs as a caller knows them."""
-    images, *rest = inputs[0]
-    if len(rest) != 3:
-        return f"{images} at once"
-    height, width = rest[1], rest[2]
-    if len(inputs) == 1:
-        return f"{images} x {height * LATENT_PX}x{width * LATENT_PX} px"
-    passes = inputs[2][0] // images
-    return (
-        f"{images} image{'s' if images > 1 else ''} of {height * LATENT_PX}x{width * LATENT_PX} px "
-        f"({passes} passes)"
-    )
+def sizes_in_words(component: Component, inputs: Sequence[Shape]) -> str:
+    """Shapes of a component's inputs, in the contract's order, as a caller knows them."""
+    count, *rest = inputs[0]
+    plural = "s" if count > 1 else ""
+    if "latents" not in (tensor.name for tensor in CONTRACTS[component].inputs):
+        return f"{count} row{plural}"
+    height, width = (LATENT_PX * side for side in rest[1:])
+    words = f"{count} image{plural} of {height}x{width} px"
+    return f"{words} in {inputs[2][0] // count} passes" if component in NOISE_PREDICTORS else words
 
 
 def _range(engine: vendor.ICudaEngine, name: str, profile: int) -> tuple[Shape, Shape, Shape]:

@@ -26,6 +26,7 @@ from engines.cli import run_command
 from engines.contract import LATENT_PX, Component
 from engines.errors import FaceDiffuserError
 from engines.files import remove_partial_files, write_atomic
+from engines.gate import PIPELINE_BOUNDS, relative_l2
 from engines.manifest import (
     MANIFEST_NAME,
     SCHEMA_VERSION,
@@ -49,7 +50,7 @@ from export.component import (
 )
 from export.cubins import ARCHITECTURES, build_cubins
 from export.model_facts import dimensions_of, noise_schedule_of, tokenizer_json
-from export.parity import PIPELINE_BOUNDS, ParityError, relative_l2
+from export.parity import ParityError
 from export.pipeline import TorchPipeline, TorchRequest
 from export.random_weights import random_checkpoint
 

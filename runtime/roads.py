@@ -7,17 +7,18 @@ from collections.abc import Callable, Mapping
 from engines.bundle import Bundle
 from engines.contract import LATENT_PX
 from engines.cuda import driver
-from engines.errors import ProviderUnavailableError, RequestError
+from engines.errors import PlanMismatchError, ProviderUnavailableError, RequestError
 from engines.gpu import Gpu, Stream
 from engines.onnxruntime_cuda import OnnxRuntimeCudaProvider
 from engines.provider import DeviceProvider, Provider
+from engines.tensorrt_provider import TensorRtProvider
 from runtime.cuda_road import CudaRoad
 from runtime.engine_pool import EnginePool
 from runtime.host_road import HostRoad
 from runtime.trajectory import Form, Road
 
 # What makes a backend one that cannot run here, rather than one that is broken.
-_CANNOT = (ProviderUnavailableError,)
+_CANNOT = (ProviderUnavailableError, PlanMismatchError)
 
 
 def opened_road(
@@ -38,6 +39,7 @@ def opened_road(
             raise RequestError(f"low_memory is for {Provider.ONNXRUNTIME_CPU}, not for {provider}")
         provider = Provider.ONNXRUNTIME_CPU
     opens: dict[Provider, Callable[[], Road]] = {
+        Provider.TENSORRT: lambda: _on_gpu(bundle, _tensorrt),
         Provider.ONNXRUNTIME_CUDA: lambda: _on_gpu(bundle, _onnxruntime_cuda),
         Provider.ONNXRUNTIME_CPU: lambda: HostRoad(
             EnginePool(bundle, threads=threads, low_memory=low_memory)
@@ -75,6 +77,10 @@ def _on_gpu(
         road.close()
         raise
     return road
+
+
+def _tensorrt(bundle: Bundle, gpu: Gpu, stream: Stream) -> DeviceProvider:
+    return TensorRtProvider(bundle, gpu)
 
 
 def _onnxruntime_cuda(bundle: Bundle, gpu: Gpu, stream: Stream) -> DeviceProvider:
