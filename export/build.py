@@ -21,11 +21,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from engines.bundle import BUILD_FOLDER, TOKENIZER_PATH
+from engines.bundle import BUILD_FOLDER, KERNELS_FOLDER, TOKENIZER_PATH
 from engines.cli import run_command
 from engines.contract import LATENT_PX, Component
 from engines.errors import FaceDiffuserError
 from engines.files import remove_partial_files, write_atomic
+from engines.gate import PIPELINE_BOUNDS, relative_l2
 from engines.manifest import (
     MANIFEST_NAME,
     SCHEMA_VERSION,
@@ -50,13 +51,12 @@ from export.component import (
 from export.cubins import ARCHITECTURES, build_cubins
 from export.disk_space import require_disk_space
 from export.model_facts import dimensions_of, noise_schedule_of, tokenizer_json
-from export.parity import PIPELINE_BOUNDS, ParityError, relative_l2
+from export.parity import ParityError
 from export.pipeline import TorchPipeline, TorchRequest
 from export.random_weights import random_checkpoint
 
 MODELS = {"shipped": SHIPPED_MODEL, "released": RELEASED_MODEL}
 PREVIEW_NAME = "preview.png"
-KERNELS_FOLDER = "kernels"
 PREVIEW_STEPS = 20
 # Random weights draw noise however many steps they take, and at full size a step takes seconds.
 NOISE_PREVIEW_STEPS = 3

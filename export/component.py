@@ -19,6 +19,7 @@ from torch import nn
 from engines.bundle import BUILD_FOLDER
 from engines.contract import Component
 from engines.files import sha256_of_file, write_atomic
+from engines.gate import bound_of, relative_l2
 from engines.manifest import (
     ComponentRecord,
     Dimensions,
@@ -31,13 +32,7 @@ from export.checkpoints import ModelSource
 from export.lint import lint, polygraphy_lint
 from export.modules import module_of
 from export.onnx_export import cpu_graph, load_graph, onnx_from_module
-from export.parity import (
-    bound_of,
-    example_inputs,
-    gate_cases,
-    measured_parity,
-    relative_l2,
-)
+from export.parity import example_inputs, gate_cases, measured_parity
 from export.unet import BatchedPassesUNet
 
 TOOLS = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "onnxruntime", "numpy")
