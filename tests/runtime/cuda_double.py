@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from engines.bundle import KERNELS_FOLDER, Bundle
 from engines.contract import Component
@@ -87,11 +88,12 @@ def quiet_steps(driver: CudaDriver) -> Iterator[None]:
         driver.quiet = False
         return finish(stepper)
 
-    CudaStepper.begin, CudaStepper.finish = quiet_after, loud_again  # type: ignore[method-assign]
     try:
-        yield
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(CudaStepper, "begin", quiet_after)
+            patch.setattr(CudaStepper, "finish", loud_again)
+            yield
     finally:
-        CudaStepper.begin, CudaStepper.finish = begin, finish  # type: ignore[method-assign]
         driver.quiet = False
 
 

@@ -129,7 +129,7 @@ def test_warming_up_leaves_nothing_for_the_first_request(bundle: Path) -> None:
 
 
 def test_each_kind_of_fusion_is_captured_on_its_own(cuda: OnCuda) -> None:
-    area = {"height": 64, "width": 192}
+    area: dict[str, Any] = {"height": 64, "width": 192}
     cuda.face_diffuser.warm_up(**area)
     before = cuda.count("cuStreamBeginCapture")
     cuda.face_diffuser.warm_up(**area, saliency=True)
