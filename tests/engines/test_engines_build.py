@@ -217,7 +217,7 @@ def test_errors_of_a_worker_keep_their_class(small_copy: Path, double: SetUp) ->
     double(fail={"vae": "nothing"})
     machine, request = (
         this_machine(),
-        PlanRequest(components=(engines_build.Component.VAE_DECODER,)),
+        PlanRequest(components=(Component.VAE_DECODER,)),
     )
     with pytest.raises(PlanBuildError, match="Could not find any implementation"):
         engines_build.build_here(small_copy, machine, request, JsonDisplay(io.StringIO()))
