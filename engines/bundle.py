@@ -19,6 +19,7 @@ from engines.manifest import (
 
 TOKENIZER_PATH = "tokenizer/tokenizer.json"
 BUILD_FOLDER = "build"
+KERNELS_FOLDER = "kernels"
 
 # Up to this size a file is hashed whenever a bundle opens; larger ones only by engines.verify.
 CHEAP_NBYTES = 4 << 20

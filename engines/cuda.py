@@ -27,8 +27,46 @@ class CudaError(FaceDiffuserError):
         return self.status == _OUT_OF_MEMORY
 
 
-class Driver(Protocol):
-    """What of `cuda.bindings.driver` is used here; each function returns (status, *values).
+class KernelDriver(Protocol):
+    """What of `cuda.bindings.driver` loads and launches kernels.
+
+    Each function returns (status, *values).
+    """
+
+    def cuLibraryLoadData(
+        self,
+        code: bytes,
+        jitOptions: None,
+        jitOptionsValues: None,
+        numJitOptions: int,
+        libraryOptions: None,
+        libraryOptionValues: None,
+        numLibraryOptions: int,
+        /,
+    ) -> Answer: ...
+    def cuLibraryGetKernel(self, library: Any, name: bytes, /) -> Answer: ...
+    def cuLibraryUnload(self, library: Any, /) -> Answer: ...
+    def cuKernelGetFunction(self, kernel: Any, /) -> Answer: ...
+    def cuKernelGetParamInfo(self, kernel: Any, paramIndex: int, /) -> Answer: ...
+    def cuLaunchKernel(
+        self,
+        f: Any,
+        gridDimX: int,
+        gridDimY: int,
+        gridDimZ: int,
+        blockDimX: int,
+        blockDimY: int,
+        blockDimZ: int,
+        sharedMemBytes: int,
+        hStream: int,
+        kernelParams: int,
+        extra: int,
+        /,
+    ) -> Answer: ...
+
+
+class Driver(KernelDriver, Protocol):
+    """All of `cuda.bindings.driver` that is used here.
 
     Streams and device memory are passed as integers, events and graphs as the objects they came as.
     """
@@ -85,37 +123,6 @@ class Driver(Protocol):
     def cuGraphExecDestroy(self, hGraphExec: Any, /) -> Answer: ...
     def cuGraphDestroy(self, hGraph: Any, /) -> Answer: ...
 
-    def cuLibraryLoadData(
-        self,
-        code: bytes,
-        jitOptions: None,
-        jitOptionsValues: None,
-        numJitOptions: int,
-        libraryOptions: None,
-        libraryOptionValues: None,
-        numLibraryOptions: int,
-        /,
-    ) -> Answer: ...
-    def cuLibraryGetKernel(self, library: Any, name: bytes, /) -> Answer: ...
-    def cuLibraryUnload(self, library: Any, /) -> Answer: ...
-    def cuKernelGetFunction(self, kernel: Any, /) -> Answer: ...
-    def cuKernelGetParamInfo(self, kernel: Any, paramIndex: int, /) -> Answer: ...
-    def cuLaunchKernel(
-        self,
-        f: Any,
-        gridDimX: int,
-        gridDimY: int,
-        gridDimZ: int,
-        blockDimX: int,
-        blockDimY: int,
-        blockDimZ: int,
-        sharedMemBytes: int,
-        hStream: int,
-        kernelParams: int,
-        extra: int,
-        /,
-    ) -> Answer: ...
-
 
 def driver() -> Driver:
     """Import and initialize the CUDA driver.
@@ -142,8 +149,8 @@ def driver() -> Driver:
         ) from error
     if version < OLDEST_DRIVER:
         raise ProviderUnavailableError(
-            f"the NVIDIA driver is for CUDA {version_text(version)}, this toolkit needs one "
-            f"for CUDA {version_text(OLDEST_DRIVER)} or newer; update it, then check: nvidia-smi"
+            f"the NVIDIA driver is for CUDA {version_text(version)}, this toolkit needs one for "
+            f"CUDA {version_text(OLDEST_DRIVER)} or newer; update it, then check: nvidia-smi"
         )
     return bindings
 

@@ -111,8 +111,7 @@ def _proofs(
         precision = proven_precision(trt, engine, job)
         events.tell("finish", phase="Inspecting layers", parent=None, number=0)
         device_memory_nbytes = engine.device_memory_size_v2
-        del engine
-        device_engine = TensorRtEngine(job.component, plan, trt, trt_logger, weights)
+        device_engine = TensorRtEngine(job.component, trt, engine)
         stack.callback(device_engine.close)
 
         def progress(done: int, of: int) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from engines.bundle import BUILD_FOLDER, TOKENIZER_PATH
+from engines.bundle import BUILD_FOLDER, KERNELS_FOLDER, TOKENIZER_PATH
 from engines.cli import run_command
 from engines.contract import LATENT_PX, Component
 from engines.errors import FaceDiffuserError
@@ -56,7 +56,6 @@ from export.random_weights import random_checkpoint
 
 MODELS = {"shipped": SHIPPED_MODEL, "released": RELEASED_MODEL}
 PREVIEW_NAME = "preview.png"
-KERNELS_FOLDER = "kernels"
 PREVIEW_PROMPT = "a man <|image|> and a woman <|image|> in a park"
 _REFERENCES = Path(__file__).parents[1] / "examples" / "references"
 PREVIEW_REFERENCES = (_REFERENCES / "him.png", _REFERENCES / "her.png")

@@ -1,5 +1,6 @@
 """Face-Diffuser's embedded runtime: draw people of given photos from a bundle, without PyTorch."""
 
+from engines.cuda import CudaError
 from engines.errors import (
     BundleCorruptError,
     BundleError,
@@ -7,6 +8,7 @@ from engines.errors import (
     BundleSchemaError,
     CancelledError,
     ContractError,
+    DeviceMemoryError,
     FaceDiffuserError,
     NonFiniteError,
     PromptError,
@@ -14,6 +16,7 @@ from engines.errors import (
     ReferenceImageError,
     RequestError,
 )
+from engines.provider import Provider
 from runtime.face_diffuser import FaceDiffuser
 from runtime.guidance import GuidanceRule
 from runtime.identity import Identity
@@ -29,6 +32,8 @@ __all__ = [
     "BundleSchemaError",
     "CancelledError",
     "ContractError",
+    "CudaError",
+    "DeviceMemoryError",
     "FaceDiffuser",
     "FaceDiffuserError",
     "Fusion",
@@ -37,6 +42,7 @@ __all__ = [
     "NonFiniteError",
     "OutputType",
     "PromptError",
+    "Provider",
     "ProviderUnavailableError",
     "ReferenceImageError",
     "Request",

@@ -18,6 +18,7 @@ from engines.errors import (
 )
 from runtime import FaceDiffuser, Request
 from runtime.engine_pool import EnginePool
+from runtime.host_road import HostRoad
 
 REBUILD = "python -m export.build"
 
@@ -102,7 +103,7 @@ def test_a_non_finite_output_names_engine_step_and_timestep(
     monkeypatch.setattr(onnxruntime_engine.OnnxRuntimeEngine, "enqueue", poisoned)
     reference = Path(__file__).parents[1] / "golden" / "refs" / "man1.png"
     bundle = Bundle.open(golden_bundle)
-    with FaceDiffuser(bundle, EnginePool(bundle)) as face_diffuser:
+    with FaceDiffuser(bundle, HostRoad(EnginePool(bundle))) as face_diffuser:
         request = Request(
             prompt="a man <|image|>", references=[reference], num_inference_steps=4, height=64,
             width=64, alpha=0.5, beta=0.5,
