@@ -68,7 +68,10 @@ class _Session:
     def parity(self, job: PlanJob) -> PlanParity:
         weights = job.onnx if job.options.strip_weights else None
         with opened_gpu(driver()) as gpu:
-            engine = TensorRtEngine(job.component, self.build(job), self.trt, self.logger, weights)
+            deserialized = engine_from_plan(
+                self.trt, self.logger, self.build(job), job.name, weights
+            )
+            engine = TensorRtEngine(job.component, self.trt, deserialized)
             try:
                 return plan_parity(engine, gpu, job, lambda done, of: None)
             finally:
