@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from engines.bundle import KERNELS_FOLDER, Bundle
 from engines.contract import Component
 from engines.errors import FaceDiffuserError
 from runtime import (
@@ -21,8 +23,11 @@ from runtime import (
     Scheduler,
     StepInfo,
 )
+from runtime.cuda_road import CudaRoad
 from runtime.step_programs import Concurrency
+from tests.doubles.cuda_driver import cuda_driver
 from tests.doubles.host_engine import WORKSPACE_NBYTES, HostEngine
+from tests.doubles.torch_engine import TorchProvider
 from tests.runtime.cuda_double import (
     OnCuda,
     on_cuda,
@@ -228,6 +233,25 @@ def test_a_number_that_is_not_finite_names_engine_and_step(
             cuda.face_diffuser.generate(small(output_type=OutputType.NP))
         picture = cuda.face_diffuser.generate(small(output_type=OutputType.NP)).images
         assert np.isfinite(picture).all()
+
+
+def test_the_engines_of_the_gpu_tests_replay_what_they_do_eagerly(bundle: Path) -> None:
+    pictures = []
+    for capturable in (True, False):
+        driver = cuda_driver(bundle / KERNELS_FOLDER)
+        provider = TorchProvider("float32", "cpu", capturable, driver.put)
+        road = CudaRoad(
+            Bundle.open(bundle), driver, partial(_given, provider), trials=1,
+            concurrency=Concurrency.CONCURRENT,
+        )  # fmt: skip
+        with FaceDiffuser(Bundle.open(bundle), road) as face_diffuser, quiet_steps(driver):
+            pictures.append(face_diffuser.generate(small(beta=1.0)).images)
+    np.testing.assert_array_equal(pictures[0], pictures[1])
+    assert pictures[0].std() > 0.1
+
+
+def _given(provider: TorchProvider, *_: Any) -> TorchProvider:
+    return provider
 
 
 def test_stages_are_timed_by_the_gpus_clock(cuda: OnCuda) -> None:
