@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +107,11 @@ class _Graph:
         )  # fmt: skip
 
 
-def half_bundle(path: Path, components: Sequence[Component] = tuple(Component)) -> Path:
-    """Write a bundle; drawing from it needs a tokenizer, which it only pretends to have."""
+def half_bundle(path: Path, *, overflows: bool = False) -> Path:
+    """Write a bundle; drawing from it needs a tokenizer, which it only pretends to have.
+
+    overflows: the fusion MLP passes through numbers that half precision cannot hold.
+    """
     folder = path / "onnx"
     folder.mkdir(parents=True)
     (path / "build").mkdir()
@@ -117,8 +119,8 @@ def half_bundle(path: Path, components: Sequence[Component] = tuple(Component)) 
     tokenizer.parent.mkdir()
     tokenizer.write_text("{}")
     records = {}
-    for component in components:
-        _graph(component).save(folder / f"{component}.onnx")
+    for component in Component:
+        _graph(component, overflows=overflows).save(folder / f"{component}.onnx")
         cpu = cpu_graph(load_graph(folder / f"{component}.onnx"))
         onnx.save(cpu, folder / f"{component}.cpu.onnx")
         names = [f"{component}{suffix}" for suffix in (".onnx", ".cpu.onnx", ".data")]
@@ -151,7 +153,7 @@ def file_record(path: Path) -> FileRecord:
     return FileRecord(nbytes=path.stat().st_size, sha256=sha256_of_file(path))
 
 
-def _graph(component: Component) -> _Graph:
+def _graph(component: Component, *, overflows: bool) -> _Graph:
     graph = _Graph(component)
     match component:
         case Component.TEXT_ENCODER:
@@ -163,6 +165,10 @@ def _graph(component: Component) -> _Graph:
         case Component.FUSION_MLP:
             both = graph.node("Concat", "text_embeds", "token_subject_embeds", axis=2)
             mixed = graph.node("MatMul", both, graph.weight(2 * WIDTH, WIDTH))
+            if overflows:
+                large = np.float16(60000)
+                mixed = graph.node("Mul", mixed, graph.constant(large), output="large")
+                mixed = graph.node("Div", mixed, graph.constant(large), output="small_again")
             mask = graph.node("Unsqueeze", "subject_token_mask", graph.axes(2), of=TensorProto.BOOL)
             graph.node("Where", mask, mixed, "text_embeds", output="augmented_embeds")
         case Component.TDM_UNET | Component.SDM_UNET:
