@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from engines.forecast import forecast
 from engines.machine import Machine, this_machine
 from engines.manifest import Manifest
 from engines.plan_build import PlanRequest, PlansBuilt, build_plans, plan_jobs
-from engines.plan_options import DEFAULT_PROFILE, PROFILES, PlanOptionError, PlanOptions
+from engines.plan_options import PROFILES, PlanOptionError, PlanOptions
 from engines.plan_picture import compare_pictures
 from engines.plan_record import PlanRecord
 from engines.progress import Display, display_on
@@ -29,16 +30,11 @@ def parser() -> argparse.ArgumentParser:
     """Options take names, defaults and help from PlanOptions and PROFILES."""
     flags = argparse.ArgumentParser(prog="python -m engines.build", description=__doc__)
     flags.add_argument("bundle", type=Path, help="the bundle's folder")
-    described = "; ".join(f"{each.name}: {each.help}" for each in PROFILES.values())
-    flags.add_argument(
-        "--profile", dest="profiles", nargs="+", choices=PROFILES, default=[DEFAULT_PROFILE],
-        metavar="NAME", help=f"sizes and counts to build for (default: %(default)s). {described}",
-    )  # fmt: skip
+    add_plan_flags(flags)
     flags.add_argument(
         "--component", dest="components", nargs="+", type=Component, choices=list(Component),
         default=list(Component), metavar="NAME", help="build these only (default: all)",
     )  # fmt: skip
-    add_flags(flags, PlanOptions)
     flags.add_argument(
         "--forecast-only", action="store_true", help="say what a build would take, and stop"
     )
@@ -46,18 +42,31 @@ def parser() -> argparse.ArgumentParser:
     return flags
 
 
-def main(arguments: list[str] | None = None) -> int:
-    flags = parser()
-    options = flags.parse_args(arguments)
+def add_plan_flags(flags: argparse.ArgumentParser) -> None:
+    """The flags that say which plans to build and how, for every command that builds them."""
+    described = "; ".join(f"{each.name}: {each.help}" for each in PROFILES.values())
+    default = ", ".join(PlanRequest.profiles)
+    flags.add_argument(
+        "--profile", dest="profiles", nargs="+", choices=PROFILES, metavar="NAME",
+        default=list(PlanRequest.profiles),
+        help=f"sizes and counts to build plans for (default: {default}). {described}",
+    )  # fmt: skip
+    add_flags(flags, PlanOptions)
+
+
+def plan_request(flags: argparse.ArgumentParser, options: argparse.Namespace) -> PlanRequest:
+    """What these words ask for; words that cannot be end the program with 2."""
     try:
         plan_options = from_flags(options, PlanOptions)
     except PlanOptionError as error:
         flags.error(str(error))
-    request = PlanRequest(
-        profiles=tuple(options.profiles),
-        components=tuple(options.components),
-        options=plan_options,
-    )
+    return PlanRequest(profiles=tuple(options.profiles), options=plan_options)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    flags = parser()
+    options = flags.parse_args(arguments)
+    request = replace(plan_request(flags, options), components=tuple(options.components))
     return run_command(lambda: _build(options, request), as_json=options.json)
 
 

@@ -14,6 +14,7 @@ from engines.bundle import Bundle
 from engines.contract import CONTRACTS, Component
 from engines.engine import Array
 from engines.errors import BundleCorruptError, ContractError, ProviderUnavailableError
+from engines.heap import trim_heap
 from engines.provider import Provider
 
 CPU_PROVIDER = "CPUExecutionProvider"
@@ -82,6 +83,7 @@ class OnnxRuntimeEngine:
     def close(self) -> None:
         self._buffers = {}
         del self._binding, self._session
+        trim_heap()
 
 
 def open_on_cpu(

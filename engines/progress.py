@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TextIO
 
@@ -117,16 +118,22 @@ class TerminalDisplay:
 
 
 class JsonDisplay:
-    """One JSON object a line: sentences, and each twentieth of a build."""
+    """One JSON object a line: sentences, and each twentieth of a build.
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    say: takes the sentences instead.
+    """
+
+    def __init__(self, stream: TextIO, say: Callable[[str], None] | None = None) -> None:
+        self._stream, self._say = stream, say
         self._name = ""
         self._phases = Phases()
         self._told = 0.0
 
     def say(self, text: str) -> None:
-        self._write({"event": "say", "text": text})
+        if self._say is None:
+            self._write({"event": "say", "text": text})
+        else:
+            self._say(text)
 
     def start(self, name: str, number: int, of: int) -> None:
         self._name, self._phases, self._told = name, Phases(), 0.0

@@ -20,6 +20,7 @@ from engines.bundle import BUILD_FOLDER
 from engines.contract import Component
 from engines.files import sha256_of_file, write_atomic
 from engines.gate import bound_of, relative_l2
+from engines.heap import trim_heap
 from engines.manifest import (
     ComponentRecord,
     Dimensions,
@@ -121,6 +122,7 @@ def build_component(
     onnx_from_module(module, component, example, options.opset, onnx_path)
     del module
     gc.collect()
+    trim_heap()
 
     cpu_path = onnx_path
     if half:
@@ -136,7 +138,6 @@ def build_component(
     for name, path in (("onnx", onnx_path), ("cpu_onnx", cpu_path)):
         progress(f"comparing {path.name} with PyTorch")
         parity[name] = measured_parity(path, component, cases, bound)
-        gc.collect()
 
     record = ComponentRecord(
         input_digest=input_digest(component, source, options),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from engines.bundle import Bundle
 from engines.contract import LATENT_PX
@@ -70,9 +71,11 @@ def _on_gpu(
 ) -> CudaRoad:
     """Open a GPU's road, ready for a request's own defaults."""
     road = CudaRoad(bundle, driver(), open_provider)
+    side = bundle.manifest.dimensions.native_px // LATENT_PX
     try:
-        side = bundle.manifest.dimensions.native_px // LATENT_PX
-        road.warm_up(Form(images=1, height=side, width=side))
+        # A bundle may have plans for other sizes only; its requests then say which.
+        with suppress(RequestError):
+            road.warm_up(Form(images=1, height=side, width=side))
     except BaseException:
         road.close()
         raise

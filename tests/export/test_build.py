@@ -21,12 +21,15 @@ from engines.bundle import Bundle
 from engines.contract import Component
 from engines.errors import BundleCorruptError
 from engines.manifest import Precision
+from engines.plan_build import PlanRequest, build_plans
 from export.build import main
 from export.checkpoints import Checkpoint, Sources
 from export.disk_space import weight_elements
 from export.lint import LintError, lint
 from export.model_facts import dimensions_of
 from export.parity import GateCase, ParityError, measured_parity
+from tests.doubles.plan_builds import Builds, Said
+from tests.engines.conftest import MACHINE
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
@@ -35,7 +38,11 @@ VERIFY = ["-m", "engines.verify", "bundle"]
 PARTS += ["--image-encoder", str(GOLDEN / "image_encoder"), "--architectures"]
 
 
-def test_a_killed_build_resumes_and_keeps_what_was_finished(bundle_copy: Path) -> None:
+def test_a_killed_build_resumes_and_keeps_what_was_finished(
+    bundle_copy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unets = PlanRequest(components=(Component.TDM_UNET, Component.SDM_UNET))
+    build_plans(bundle_copy, MACHINE, unets, Said(), lambda *_: None, Builds())
     record = bundle_copy / "build" / "image_encoder.json"
     record.unlink()
     kept = (bundle_copy / "onnx" / "tdm_unet.onnx").stat().st_mtime_ns
@@ -51,8 +58,13 @@ def test_a_killed_build_resumes_and_keeps_what_was_finished(bundle_copy: Path) -
     build.stderr.close()
     with pytest.raises(BundleCorruptError, match="unfinished build"):
         Bundle.open(bundle_copy)
+    monkeypatch.setitem(sys.modules, "cuda.bindings.driver", None)
     assert main(arguments) == 0
-    assert Bundle.open(bundle_copy).verify() > 0
+    bundle = Bundle.open(bundle_copy)
+    assert bundle.verify() > 0
+    assert {plan.component for plan in bundle.manifest.plans} == set(unets.components)
+    (told,) = (line for line in capsys.readouterr().err.splitlines() if "ONNX here" in line)
+    assert told.endswith(f"python -m engines.build {bundle_copy}")
     assert record.is_file()
     assert (bundle_copy / "onnx" / "tdm_unet.onnx").stat().st_mtime_ns == kept
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import sys
 from enum import IntEnum
+from pathlib import Path
 from typing import Any
 
 from tests.doubles.tensorrt_names import settings
 
+# Environment variable: the folder of kernels that drawing may launch.
+KERNELS = "CUDA_DOUBLE_KERNELS"
 _ALIGNMENT = 256
 _blocks: dict[int, Any] = {}
 
@@ -105,3 +110,14 @@ cuMemcpyDtoHAsync = cuMemcpyHtoDAsync
 cuMemcpyDtoDAsync = cuMemcpyHtoDAsync
 cuStreamDestroy = cuStreamSynchronize = _nothing
 cuDevicePrimaryCtxRelease = cuCtxSetCurrent = _nothing
+
+if KERNELS in os.environ and "runtime" in sys.modules:
+    # Drawing launches kernels and captures graphs, which the larger double does, and slowly.
+    from tests.doubles import tensorrt_execution
+    from tests.doubles.cuda_driver import cuda_driver
+
+    _drawing = cuda_driver(Path(os.environ[KERNELS]))
+    tensorrt_execution.enqueue = _drawing.put
+    globals().update(
+        {name: getattr(_drawing, name) for name in dir(_drawing) if name.startswith(("cu", "CU"))}
+    )
