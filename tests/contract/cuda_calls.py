@@ -1,4 +1,4 @@
-"""Every call we make of the driver, through the real bindings; run with a libcuda that is a stub."""
+"""Every call we make of the driver, through the real bindings, with a stub of libcuda."""
 
 import ctypes
 from contextlib import ExitStack
@@ -50,10 +50,8 @@ def main() -> None:
         values = (ctypes.c_void_p * 1)(ctypes.addressof(value))
         function = checked(bindings.cuKernelGetFunction(kernel))
         address = ctypes.addressof(values)
-        launched = bindings.cuLaunchKernel(
-            function, 3, 1, 1, 32, 1, 1, 0, stream.handle, address, 0
-        )
-        checked(launched)
+        geometry = (3, 1, 1, 32, 1, 1, 0)
+        checked(bindings.cuLaunchKernel(function, *geometry, stream.handle, address, 0))
         checked(bindings.cuLibraryUnload(library))
     print("done")
 
