@@ -65,7 +65,13 @@ def test_the_faster_way_through_the_fusion_stage_is_taken(bundle: Path) -> None:
     for slowdown, expected in ((1.0, Concurrency.CONCURRENT), (3.0, Concurrency.SERIAL)):
         driver = cuda_driver(bundle / KERNELS_FOLDER, side_by_side=slowdown)
         with on_cuda(bundle, driver=driver, concurrency=None) as cuda:
-            assert cuda.road.concurrency(area) is expected
+            programs = cuda.road.programs(area)
+            assert programs.concurrency is expected
+            # Two engines and two kernels: the engines together, or one after the other.
+            assert programs.measured_ms == {
+                Concurrency.SERIAL: 4.0,
+                Concurrency.CONCURRENT: 3.0 * slowdown,
+            }
 
 
 def test_only_the_latest_sizes_are_kept(bundle: Path) -> None:
