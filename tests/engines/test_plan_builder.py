@@ -143,6 +143,7 @@ def test_tdm_and_sdm_share_one_timing_cache(small_copy: Path, double: SetUp) -> 
     second.build(_job(small_copy, Component.SDM_UNET))
     assert "9 of 9 from the timing cache" in second.messages
     assert "9 of 9 from the timing cache" not in first.messages
+    assert all("anybody" not in message for message in first.messages), "verbose"
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", b'{"device": 75, "version": "8"}'])
