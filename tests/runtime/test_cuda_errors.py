@@ -144,6 +144,18 @@ def test_work_that_is_not_joined_is_an_error(driver: CudaDriver) -> None:
             captured(lanes.main, stack, fork_alone)
 
 
+def test_waiting_for_work_that_was_not_forked_is_an_error(driver: CudaDriver) -> None:
+    with opened_gpu(driver) as gpu, ExitStack() as stack:
+        lanes = Lanes.opened(gpu, stack)
+
+        def never_forked() -> None:
+            lanes.side.record(lanes.joined)
+            lanes.main.wait(lanes.joined)
+
+        with pytest.raises(CudaError, match="905"):
+            captured(lanes.main, stack, never_forked)
+
+
 def test_work_beside_comes_after_the_fork_and_before_the_join(driver: CudaDriver) -> None:
     done: list[str] = []
     with opened_gpu(driver) as gpu, ExitStack() as stack:
