@@ -33,10 +33,13 @@ REMOVED_IN_11 = tensorrt.BuilderFlag.FP16
 
 
 @pytest.fixture(scope="session", params=VERSIONS)
-def bindings(request: pytest.FixtureRequest) -> Bindings:
-    cache = request.config.cache
-    assert cache is not None
-    return real_bindings(request.param, cache.mkdir("tensorrt_bindings"))
+def bindings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bindings:
+    """A major version's bindings, kept from run to run where pytest keeps anything."""
+    kept = request.config.cache
+    folder = (
+        tmp_path_factory.mktemp("bindings") if kept is None else kept.mkdir("tensorrt_bindings")
+    )
+    return real_bindings(request.param, folder)
 
 
 def test_every_name_and_argument_we_use_exists(bindings: Bindings) -> None:
