@@ -234,6 +234,8 @@ def test_a_terminal_gets_a_bar_with_the_time_left() -> None:
     display.event(_event("step", "build", None, 1))
     assert "[2/6] tdm_unet ############" in stream.getvalue()
     assert " 50% 0 s left build" in stream.getvalue()
+    display.end()
+    assert stream.getvalue().endswith("\r\x1b[K"), "an error's reason begins a line"
     assert time_left(0.25, 60) == "3 min 00 s left"
     assert isinstance(display_on(stream), JsonDisplay)
 
