@@ -94,14 +94,17 @@ def build_here(
     remove_partial_files(bundle)
 
     def compare(path: Path, manifest: Manifest, records: list[PlanRecord]) -> None:
-        display.say("drawing with the new plans and on the CPU, to compare")
+        display.say("drawing with all plans and on the CPU, to compare")
         error = compare_pictures(path, manifest, records)
         if error is None:
-            display.say("not every component has a plan yet, so no picture was compared")
+            display.say("some component has no plan yet, so nothing was drawn")
         else:
             display.say(f"the pictures' latents are within {error:.1e} (relative L2)")
 
-    outcome = build_plans(bundle, machine, request, display, compare)
+    try:
+        outcome = build_plans(bundle, machine, request, display, compare)
+    finally:
+        display.end()
     built, kept = len(outcome.built), len(outcome.kept)
     display.say(f"{bundle}: {built} plans built, {kept} kept, for {machine.gpu}")
     return outcome

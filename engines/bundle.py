@@ -61,6 +61,11 @@ class Bundle:
         """Check the digest of every file; returns how many. Raises BundleCorruptError."""
         return self._check(hash_up_to=None, plans=True)
 
+    def verify_component(self, component: Component) -> None:
+        """Check the digest of every file of one component. Raises BundleCorruptError."""
+        for name, record in self.component(component).files.items():
+            self._check_file(name, record, None, REBUILD)
+
     def component(self, component: Component) -> ComponentRecord:
         return self.manifest.components[component]
 

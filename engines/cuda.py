@@ -135,7 +135,7 @@ def driver() -> Driver:
     except ImportError as error:
         raise ProviderUnavailableError(
             "the GPU needs cuda-bindings, which is not installed; "
-            "install it with: pip install 'face-diffuser[tensorrt]'"
+            "install it with: pip install cuda-bindings"
         ) from error
     try:
         checked(bindings.cuInit(0))

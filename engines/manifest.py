@@ -115,18 +115,18 @@ class ComponentRecord:
     fp32_islands: list[Fp32Island] = field(default_factory=list)
 
     def onnx_digest(self) -> str:
-        """Digest of what a plan is built from: the exported graph and its weights file."""
-        names = sorted(name for name in self.files if name in (self.onnx, self._weights))
-        digests = [(name, self.files[name].sha256) for name in names]
+        """Digest of what a plan is built from."""
+        digests = [(name, file.sha256) for name, file in sorted(self._onnx_files().items())]
         return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
 
-    def weights_nbytes(self) -> int:
-        """Size of the weights file; 0 where the graph holds them itself."""
-        return self.files[self._weights].nbytes if self._weights in self.files else 0
+    def onnx_nbytes(self) -> int:
+        """Size of what a plan is built from: nearly all of it weights."""
+        return sum(file.nbytes for file in self._onnx_files().values())
 
-    @property
-    def _weights(self) -> str:
-        return self.onnx.removesuffix(".onnx") + ".data"
+    def _onnx_files(self) -> dict[str, FileRecord]:
+        """The exported graph and its weights file."""
+        weights = self.onnx.removesuffix(".onnx") + ".data"
+        return {name: self.files[name] for name in (self.onnx, weights) if name in self.files}
 
 
 @dataclass(frozen=True, kw_only=True)

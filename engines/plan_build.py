@@ -34,7 +34,7 @@ from engines.plan_record import (
 )
 from engines.plan_shapes import shape_ranges
 from engines.plan_store import (
-    journaled,
+    finished_plan,
     plan_file,
     publish,
     staging_folder,
@@ -98,7 +98,8 @@ def build_plans(
     jobs = plan_jobs(bundle, machine, request)
     records: dict[str, PlanRecord] = {}
     for job in jobs:
-        if (record := journaled(path, job.name, job.key)) is not None:
+        record = finished_plan(path, bundle.manifest, job.name, job.key)
+        if record is not None:
             records[job.name] = record
             display.say(f"{job.name}: unchanged, kept")
     missing = [job for job in jobs if job.name not in records]
@@ -106,6 +107,8 @@ def build_plans(
         display.say(forecast(job, machine).sentence())
     for number, job in enumerate(missing, 1):
         display.start(job.name, number, len(missing))
+        # The key stands for these files' digests, so they must be those of the manifest.
+        bundle.verify_component(job.component)
         record = _built(job, machine, display, build)
         write_journal(path, record)
         records[job.name] = record
@@ -151,7 +154,7 @@ def _job(
         optimization_level=options.optimization_level,
         key=key,
         onnx_digest=record.onnx_digest(),
-        weights_nbytes=record.weights_nbytes(),
+        weights_nbytes=record.onnx_nbytes(),
         onnx=path / record.onnx,
         cpu_onnx=path / record.cpu_onnx,
         plan=staging / f"{name}.plan",

@@ -12,7 +12,7 @@ from engines.files import write_atomic
 from engines.plan_job import PlanJob
 from engines.tensorrt_api import TensorRt, accepted, bytes_of, version_of
 
-_STRONGLY_TYPED_ALWAYS = (11, 0)
+_TENSORRT_11 = (11, 0)
 _MEMORY_WORDS = ("outofmemory", "out of memory", "insufficient memory", "cudaerrormemory")
 
 
@@ -77,13 +77,16 @@ def _network(
     trt: TensorRt, builder: vendor.Builder, logger: vendor.ILogger, job: PlanJob
 ) -> vendor.INetworkDefinition:
     flags = 0
-    if version_of(trt.__version__) < _STRONGLY_TYPED_ALWAYS:
+    if version_of(trt.__version__) < _TENSORRT_11:
         flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = builder.create_network(flags)
     parser = trt.OnnxParser(network, logger)
     # By path, so that the weights file beside the graph is found.
     if not parser.parse_from_file(str(job.onnx)):
-        raise PlanBuildError(f"TensorRT cannot read {job.onnx}: {parser_errors(parser)}")
+        errors = parser_errors(parser)
+        raise PlanBuildError(
+            f"TensorRT {trt.__version__} cannot read {job.onnx}: {errors}{_hint(trt)}"
+        )
     names = [network.get_input(index).name for index in range(network.num_inputs)]
     expected = [tensor.name for tensor in CONTRACTS[job.component].inputs]
     if sorted(names) != sorted(expected):
@@ -92,6 +95,13 @@ def _network(
             f"{', '.join(expected)}; export it again: python -m export.build"
         )
     return network
+
+
+def _hint(trt: TensorRt) -> str:
+    """Attention and normalizations as one node each came with opset 23."""
+    if version_of(trt.__version__) >= _TENSORRT_11:
+        return ""
+    return "; for this TensorRT try the older operators: python -m export.build --opset 21"
 
 
 def parser_errors(parser: vendor.OnnxParser | vendor.OnnxParserRefitter) -> str:

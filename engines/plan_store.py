@@ -33,12 +33,16 @@ def working_timing_cache(bundle: Path) -> Path:
     return working
 
 
-def journaled(bundle: Path, name: str, key: str) -> PlanRecord | None:
-    """The record of a finished plan that was built from the same and whose file is whole."""
-    record = _journal_record(_journal(bundle, name))
-    if record is None or record.key != key or plan_file(bundle, record) is None:
-        return None
-    return record
+def finished_plan(bundle: Path, manifest: Manifest, name: str, key: str) -> PlanRecord | None:
+    """The record of a plan that was built from the same and whose file is whole.
+
+    A bundle that was copied here has its manifest, and perhaps no journals.
+    """
+    listed = [plan for plan in manifest.plans if plan.name == name]
+    for record in (_journal_record(_journal(bundle, name)), *listed):
+        if record is not None and record.key == key and plan_file(bundle, record) is not None:
+            return record
+    return None
 
 
 def plan_file(bundle: Path, record: PlanRecord) -> Path | None:

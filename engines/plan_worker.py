@@ -23,6 +23,7 @@ from engines.gpu import opened_gpu
 from engines.plan_builder import (
     BuildLog,
     Cancellation,
+    PlanCancelledError,
     PlanMemoryError,
     plan_from_onnx,
     progress_monitor,
@@ -88,6 +89,9 @@ def _built(job: PlanJob, log: TextIO, events: Events, cancellation: Cancellation
     trt_logger = logger(trt, sink)
     monitor = progress_monitor(trt, events.phase, cancellation)
     plan = plan_from_onnx(trt, trt_logger, build_log, job, monitor)
+    # A build without a parent must not write where the next one may be writing already.
+    if cancellation.requested:
+        raise PlanCancelledError(f"{job.name}: the build was cancelled")
     with atomic_path(job.plan) as path:
         path.write_bytes(plan)
         build_s = time.monotonic() - started

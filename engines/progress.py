@@ -85,6 +85,10 @@ class Display(Protocol):
         """A worker's event."""
         ...
 
+    def end(self) -> None:
+        """Nothing more will move; leaves the stream at the start of a line."""
+        ...
+
 
 class TerminalDisplay:
     """One line that is drawn over: what is built, how far it is, how long it will take."""
@@ -114,6 +118,10 @@ class TerminalDisplay:
         text = f"{self._title} {bar:<{_BAR}} {share:4.0%} {left} {self._phases.name}"
         width = shutil.get_terminal_size().columns - 1
         self._stream.write(f"\r\x1b[K{text[:width]}")
+        self._stream.flush()
+
+    def end(self) -> None:
+        self._stream.write("\r\x1b[K")
         self._stream.flush()
 
 
@@ -157,6 +165,9 @@ class JsonDisplay:
                 "left_s": round(left_s, 1),
             }
         )
+
+    def end(self) -> None:
+        """Every line is whole already."""
 
     def _write(self, document: dict[str, Any]) -> None:
         self._stream.write(json.dumps(document) + "\n")

@@ -128,7 +128,10 @@ def bytes_of(memory: vendor.IHostMemory) -> bytes:
 
 
 def logger(trt: TensorRt, sink: LogSink) -> vendor.ILogger:
-    """A TensorRT logger that hands each message to `sink`; keep it alive as long as its users."""
+    """A TensorRT logger that hands each message to `sink`; keep it alive as long as its users.
+
+    Verbose messages, of which a build has more than anybody reads, are dropped.
+    """
     base = trt.ILogger
 
     class _Logger(base):  # type: ignore[misc, valid-type]  # the vendor's class is known at run time
@@ -136,6 +139,7 @@ def logger(trt: TensorRt, sink: LogSink) -> vendor.ILogger:
             base.__init__(self)
 
         def log(self, severity: Any, msg: str) -> None:
-            sink(getattr(severity, "name", str(severity)), msg)
+            if severity != base.VERBOSE:
+                sink(getattr(severity, "name", str(severity)), msg)
 
     return cast(vendor.ILogger, _Logger())

@@ -74,11 +74,7 @@ class DataType(Protocol):
 class ILogger(Protocol):
     """The base class of loggers: its `log` receives every message."""
 
-    # The vendor's severities, as attributes of the class: INTERNAL_ERROR, ERROR, WARNING, INFO.
-    INTERNAL_ERROR: Any
-    ERROR: Any
-    WARNING: Any
-    INFO: Any
+    VERBOSE: Any
 
     def log(self, severity: Any, msg: str) -> None: ...
 

@@ -105,6 +105,7 @@ def _draw(options: argparse.Namespace) -> dict[str, Any]:
         "files": [str(file) for file in files],
         "seeds": list(result.seeds),
         "provider": result.provider,
+        "declined": dict(face_diffuser.declined),
         "timings_ms": result.timings_ms,
     }
 

@@ -25,7 +25,7 @@ from runtime.guidance import GuidanceRule
 from runtime.lanes import Lanes
 from runtime.launcher import opened_library
 from runtime.step_kernels import LatentsSize
-from runtime.step_programs import Concurrency
+from runtime.step_programs import Concurrency, StepPrograms
 from runtime.trajectory import Form, Trajectory
 
 MAX_STEPPERS = 4
@@ -89,9 +89,9 @@ class CudaRoad:
     def gpu(self) -> Gpu:
         return self._parts.gpu
 
-    def concurrency(self, form: Form) -> Concurrency:
-        """How the fusion stage of a form runs its two models."""
-        return self._stepper(form).programs.concurrency
+    def programs(self, form: Form) -> StepPrograms:
+        """The steps of a form: how its fusion stage runs, and what that was measured at."""
+        return self._stepper(form).programs
 
     def run(
         self, component: Component, inputs: Mapping[str, Array], output_shape: tuple[int, ...]

@@ -130,6 +130,7 @@ class CudaStepper:
 
     def close(self) -> None:
         """Graphs, then contexts, then buffers; the GPU must be done."""
+        self._taken = -1  # no callback's latents can be read from here on
         self._maps_stack.close()
         self.stack.close()
 

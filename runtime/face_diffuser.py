@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,6 +14,7 @@ from engines.bundle import TOKENIZER_PATH, Bundle
 from engines.contract import LATENT_PX, Component
 from engines.errors import CancelledError, FaceDiffuserError, RequestError
 from engines.provider import Provider
+from runtime.clock import Clock
 from runtime.conditioning import Conditioning, Photo
 from runtime.guidance import Float32Array, GuidanceRule
 from runtime.identity import Identity
@@ -126,7 +124,7 @@ class FaceDiffuser:
         what cannot be drawn and NonFiniteError if an engine fails.
         """
         self._check_open()
-        clock = _Clock()
+        clock = Clock()
         latents, seeds = self._initial_latents(request)
         table = self._table(request)
         embeds = self._embeds(request, clock)
@@ -223,7 +221,7 @@ class FaceDiffuser:
             )
         return coefficient_table(request.scheduler, schedule, steps, request.guidance_scale)
 
-    def _embeds(self, request: Request, clock: _Clock) -> PassEmbeds:
+    def _embeds(self, request: Request, clock: Clock) -> PassEmbeds:
         with clock.measure("text"):
             tokens = self._tokenizer.prompt_tokens(request.prompt, len(request.references))
             negative_ids = self._tokenizer.text_ids(request.negative_prompt)
@@ -234,22 +232,3 @@ class FaceDiffuser:
             ]
         with clock.measure("text"):
             return self._conditioning.pass_embeds(tokens, negative_ids, identities)
-
-
-@dataclass
-class _Clock:
-    """Milliseconds by what they were spent on."""
-
-    spent_ms: dict[str, float] = field(default_factory=dict)
-    started: float = field(default_factory=time.perf_counter)
-
-    @contextmanager
-    def measure(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        spent = (time.perf_counter() - start) * 1e3
-        self.spent_ms[name] = self.spent_ms.get(name, 0.0) + spent
-
-    def timings_ms(self, stages: Mapping[str, float]) -> dict[str, float]:
-        total = (time.perf_counter() - self.started) * 1e3
-        return self.spent_ms | dict(stages) | {"total": total}

@@ -99,7 +99,7 @@ def gpu_findings() -> tuple[GpuFacts | None, list[Finding]]:
             )  # fmt: skip
     except FaceDiffuserError as error:
         too_old = "driver is for CUDA" in str(error)
-        mend = INSTALL if "not installed" in str(error) else "nvidia-smi"
+        mend = "pip install cuda-bindings" if "not installed" in str(error) else "nvidia-smi"
         state = State.PROBLEM if too_old else State.NOTE
         return None, [_mendable("GPU", state, error, mend)]
     version = version_text(facts.cuda_version)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from PIL import Image
 
 from engines.contract import LATENT_PX, Component
 from engines.engine import Array
+from runtime.clock import Clock
 from runtime.engine_pool import EnginePool
 from runtime.guidance import SDM_GUIDES, TDM_GUIDE, Float32Array, Guide, Guided, guided
 from runtime.request import OutputType
@@ -56,14 +55,14 @@ class HostStepper:
         self._sdm_guide = SDM_GUIDES[trajectory.form.guidance_rule]
         self._rows = {guide: self._prompt_rows(guide) for guide in (TDM_GUIDE, self._sdm_guide)}
         self._saliency: list[StepSaliency] = []
-        self._spent_ms: dict[str, float] = {}
+        self._clock = Clock()
 
     def scene(self, step: int) -> None:
-        with self._measured(Stage.SCENE.value):
+        with self._clock.measure(Stage.SCENE.value):
             self._move(step, self._tdm(step).noise)
 
     def fusion(self, step: int) -> None:
-        with self._measured(Stage.FUSION.value):
+        with self._clock.measure(Stage.FUSION.value):
             tdm, sdm = self._tdm(step), self._sdm(step)
             if self._trajectory.form.fusion is Fusion.ADDITION:
                 noise = fused_by_addition(tdm, sdm)
@@ -75,7 +74,7 @@ class HostStepper:
             self._move(step, noise)
 
     def subject(self, step: int) -> None:
-        with self._measured(Stage.SUBJECT.value):
+        with self._clock.measure(Stage.SUBJECT.value):
             self._move(step, self._sdm(step).noise)
 
     def wait(self) -> None:
@@ -90,12 +89,12 @@ class HostStepper:
         if output_type is OutputType.LATENT:
             images: object = self._latents
         else:
-            with self._measured("decode"):
+            with self._clock.measure("decode"):
                 images = self._pictures()
                 if output_type is OutputType.PIL:
                     levels = [np.rint(each * 255).astype(np.uint8) for each in images]
                     images = [Image.fromarray(each) for each in levels]
-        return Drawn(images=images, saliency=tuple(self._saliency), timings_ms=self._spent_ms)
+        return Drawn(images=images, saliency=tuple(self._saliency), timings_ms=self._clock.spent_ms)
 
     def _tdm(self, step: int) -> Guided:
         return self._guided(Component.TDM_UNET, TDM_GUIDE, step)
@@ -134,10 +133,3 @@ class HostStepper:
             pixels = self._engines.run(Component.VAE_DECODER, inputs, (1, 3, height, width))
             picture[...] = as_pictures(pixels)[0]
         return pictures
-
-    @contextmanager
-    def _measured(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        spent = (time.perf_counter() - start) * 1e3
-        self._spent_ms[name] = self._spent_ms.get(name, 0.0) + spent

@@ -7,6 +7,7 @@ from enum import IntEnum
 
 from engines.contract import LATENT_PX, SIZE_MULTIPLE_PX
 from engines.errors import ContractError, RequestError
+from engines.kernel_manifest import REBUILD
 from runtime.guidance import Guide
 from runtime.launcher import KernelLibrary, Launch, LoadedKernel
 from runtime.saliency import Fusion
@@ -99,11 +100,17 @@ class StepKernels:
         table_rows: int,
         steps: int,
     ) -> None:
-        """Raises ContractError where the device's table has no row more than there are steps."""
+        """Raises ContractError for a table without a row more than steps, or other channels."""
         if table_rows <= steps:
             raise ContractError(
                 f"the kernels' table has {table_rows} rows for {steps} steps and must have one "
                 "more; pass runtime.schedule.device_table"
+            )
+        constants = (kernel.kernel.constants for kernel in library.kernels.values())
+        if {each.get("CHANNELS", size.channels) for each in constants} - {size.channels}:
+            raise ContractError(
+                f"the bundle's kernels are for other latents than {size.channels} channels; "
+                f"build them again with: {REBUILD}"
             )
         self.library = library
         self.size = size

@@ -59,6 +59,7 @@ class StepKind:
 class StepPrograms:
     """Captures each kind of step once, and keeps it.
 
+    measured_ms: milliseconds a step of the fusion stage took either way, if it was measured.
     Engines that cannot be captured are enqueued anew in each step, one after the other.
     """
 
@@ -68,6 +69,7 @@ class StepPrograms:
     kernels: StepKernels
     graphs: ExitStack  # closed by the caller, before the engines
     concurrency: Concurrency = Concurrency.SERIAL
+    measured_ms: Mapping[Concurrency, float] = field(default_factory=dict)
     _steps: dict[StepKind, Step] = field(default_factory=dict)
 
     @property
@@ -102,6 +104,7 @@ class StepPrograms:
         with ExitStack() as stack:
             steps = {each: self._recorded(self._work(kind, each), stack) for each in Concurrency}
             spent_ms = step_times(steps, self.lanes.main, reset, timed, trials)
+        self.measured_ms = spent_ms
         self.concurrency = min(spent_ms, key=lambda each: spent_ms[each])
 
     def _recorded(self, work: Step, stack: ExitStack) -> Step:

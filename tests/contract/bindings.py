@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -52,17 +53,11 @@ def real_bindings(major: str, cache: Path) -> Bindings:
     if compiler is None:
         pytest.skip("no gcc to make the stub libraries with")
     folder = cache / VERSIONS[major].replace("=", "").replace("*", "x")
-    if not (folder / "tensorrt_bindings").is_dir():
-        _unpack(_wheel(VERSIONS[major], cache), folder)
-    _alias(folder)
-    source = folder / "stub.c"
-    source.write_text(
-        "".join(f"void *{name}(void) {{ return 0; }}\n" for name in _FUNCTIONS.split())
-    )
-    for library in _LIBRARIES:
-        target = folder / "lib" / f"lib{library}.so.{major}"
-        target.parent.mkdir(exist_ok=True)
-        subprocess.run([compiler, "-shared", "-fPIC", "-o", target, source], check=True)
+    with (cache / f"{folder.name}.lock").open("w") as lock:
+        # Several processes of one test run may be here.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "ready").is_file():
+            _prepare(folder, major, compiler)
     environment = os.environ | {
         "LD_LIBRARY_PATH": str(folder / "lib"),
         "PYTHONPATH": str(folder),
@@ -75,6 +70,26 @@ def real_bindings(major: str, cache: Path) -> Bindings:
     return Bindings(folder, found["version"], found["surface"], environment)
 
 
+def _prepare(folder: Path, major: str, compiler: str) -> None:
+    """Fetch and unpack the bindings, and make the stub libraries that they load."""
+    with zipfile.ZipFile(_wheel(VERSIONS[major], folder.parent)) as archive:
+        archive.extractall(folder)
+    # The package `tensorrt` hands on what the bindings have.
+    package = folder / "tensorrt" / "__init__.py"
+    package.parent.mkdir(exist_ok=True)
+    package.write_text(
+        "from tensorrt_bindings import *\nfrom tensorrt_bindings import __version__\n"
+    )
+    source = folder / "stub.c"
+    functions = [f"void *{name}(void) {{ return 0; }}\n" for name in _FUNCTIONS.split()]
+    source.write_text("".join(functions))
+    (folder / "lib").mkdir(exist_ok=True)
+    for library in _LIBRARIES:
+        target = folder / "lib" / f"lib{library}.so.{major}"
+        subprocess.run([compiler, "-shared", "-fPIC", "-o", target, source], check=True)
+    (folder / "ready").touch()
+
+
 def _wheel(requirement: str, cache: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     fetched = subprocess.run(
@@ -84,17 +99,3 @@ def _wheel(requirement: str, cache: Path) -> Path:
         last = (fetched.stderr.strip().splitlines() or ["no reason given"])[-1]
         pytest.skip(f"{requirement} cannot be fetched for this Python: {last}")
     return next(cache.glob(requirement.split("==")[0] + "*.whl"))
-
-
-def _unpack(wheel: Path, folder: Path) -> None:
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder)
-
-
-def _alias(folder: Path) -> None:
-    """The package `tensorrt`, which hands on what the bindings have."""
-    package = folder / "tensorrt" / "__init__.py"
-    package.parent.mkdir(exist_ok=True)
-    package.write_text(
-        "from tensorrt_bindings import *\nfrom tensorrt_bindings import __version__\n"
-    )

@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -36,6 +37,7 @@ print(json.dumps({"functions": functions, "enums": enums}))
 class Bindings:
     """signatures: by function, the first line of its documentation. enums: members and values."""
 
+    folder: Path
     signatures: dict[str, str]
     enums: dict[str, dict[str, int]]
 
@@ -55,7 +57,7 @@ def bindings(request: pytest.FixtureRequest) -> Bindings:
     assert probed.returncode == 0, probed.stderr
     found = json.loads(probed.stdout)
     signatures = {n: (doc.strip().splitlines() or [""])[0] for n, doc in found["functions"].items()}
-    return Bindings(signatures, found["enums"])
+    return Bindings(folder, signatures, found["enums"])
 
 
 def _unpack(requirement: str, folder: Path) -> None:
@@ -128,6 +130,23 @@ def test_statuses_have_the_numbers_we_know(bindings: Bindings) -> None:
     assert statuses["CUDA_ERROR_NO_DEVICE"] == cuda._NO_DEVICE
     assert statuses["CUDA_ERROR_NOT_READY"] == gpu._NOT_READY
     assert statuses["CUDA_ERROR_INVALID_VALUE"] == launcher._INVALID_VALUE
+
+
+def test_the_real_bindings_take_our_calls(bindings: Bindings, tmp_path: Path) -> None:
+    compiler = shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no gcc to make a stub of libcuda with")
+    source, library = Path(__file__).parent / "stub_libcuda.c", tmp_path / "libcuda.so.1"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    environment = os.environ | {
+        "LD_LIBRARY_PATH": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join([str(bindings.folder), str(ROOT)]),
+    }
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.contract.cuda_calls"], env=environment, cwd=ROOT,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (ran.returncode, ran.stdout) == (0, "done\n"), ran.stderr
 
 
 def test_the_double_has_the_functions_that_are_stated_and_no_other() -> None:

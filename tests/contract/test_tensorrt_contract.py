@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract.bindings import VERSIONS, Bindings, real_bindings
-from tests.contract.wanted import ROOT, Want, importing, missing, wanted
+from tests.contract.wanted import ROOT, Want, importing, missing, unseen_answers, wanted
 from tests.vendor import tensorrt as double
 
 _CHECK = """
@@ -33,10 +33,13 @@ REMOVED_IN_11 = tensorrt.BuilderFlag.FP16
 
 
 @pytest.fixture(scope="session", params=VERSIONS)
-def bindings(request: pytest.FixtureRequest) -> Bindings:
-    cache = request.config.cache
-    assert cache is not None
-    return real_bindings(request.param, cache.mkdir("tensorrt_bindings"))
+def bindings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bindings:
+    """A major version's bindings, kept from run to run where pytest keeps anything."""
+    kept = request.config.cache
+    folder = (
+        tmp_path_factory.mktemp("bindings") if kept is None else kept.mkdir("tensorrt_bindings")
+    )
+    return real_bindings(request.param, folder)
 
 
 def test_every_name_and_argument_we_use_exists(bindings: Bindings) -> None:
@@ -87,6 +90,12 @@ def _assigned(owner: type) -> set[str]:
 
 def test_tensorrt_is_imported_in_one_place() -> None:
     assert importing() == {"tensorrt_api.py"}
+
+
+def test_every_bool_that_tensorrt_answers_with_is_looked_at() -> None:
+    names = {want.member for want in wanted() if want.is_bool}
+    assert {"parse_from_file", "set_timing_cache", "execute_async_v3"} <= names
+    assert unseen_answers() == []
 
 
 def test_the_real_module_has_the_type_that_we_give_it(bindings: Bindings, tmp_path: Path) -> None:

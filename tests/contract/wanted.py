@@ -61,6 +61,20 @@ def importing() -> set[str]:
     return names
 
 
+def unseen_answers() -> list[str]:
+    """Calls whose bool nobody looks at, as file:line; by the names of the Protocols' methods."""
+    names = {want.member for want in wanted() if want.is_bool}
+    return [
+        f"{path.name}:{node.lineno}"
+        for path in sources()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Call)
+        and isinstance(node.value.func, ast.Attribute)
+        and node.value.func.attr in names
+    ]
+
+
 def missing(wants: set[Want], surface: Surface) -> list[str]:
     """What of the wants a version of TensorRT does not have, in words."""
     return sorted(filter(None, (_missing(want, surface) for want in wants)))

@@ -23,7 +23,7 @@ from tests.doubles.cuda_streams import Capture, Event, Graph, Stream, Work
 from tests.kernels.recorder import Recorder
 
 SUCCESS, INVALID_VALUE, OUT_OF_MEMORY, NOT_READY, ILLEGAL_ADDRESS = 0, 1, 2, 600, 700
-CAPTURE_UNSUPPORTED, CAPTURE_INVALIDATED, CAPTURE_UNJOINED = 900, 901, 904
+CAPTURE_UNSUPPORTED, CAPTURE_INVALIDATED, CAPTURE_UNJOINED, CAPTURE_ISOLATION = 900, 901, 904, 905
 
 TORCH_TYPES = {
     "float16": torch.float16, "float32": torch.float32, "int32": torch.int32, "uint8": torch.uint8,
@@ -176,6 +176,9 @@ class CudaDriver(Recorder):
                 capture.streams.append(stream)
             stream.frontier |= hEvent.frontier
             return (SUCCESS,)
+        if stream.capture is not None:
+            stream.capture.valid = False
+            return (CAPTURE_ISOLATION,)
         wanted = hEvent.recorded
         stream.put(lambda: None, blocked=lambda: hEvent.reached < wanted)
         return (SUCCESS,)

@@ -262,6 +262,7 @@ class Builder:
             for step in range(2):
                 monitor.step_complete("Building Engine", step)
             monitor.phase_finish("Building Engine")
+        say(self._logger, ILogger.VERBOSE, "more than anybody reads")
         say(self._logger, ILogger.INFO, f"{hits} of {network.num_layers} from the timing cache")
         return True
 

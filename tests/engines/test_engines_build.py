@@ -66,6 +66,31 @@ def test_ctrl_c_cancels_within_a_second_and_the_next_build_goes_on(
     assert len(Bundle.open(small_copy).manifest.plans) == 2
 
 
+def test_a_build_that_is_killed_leaves_no_worker_and_the_next_one_goes_on(
+    small_copy: Path, double: SetUp
+) -> None:
+    double(step_s=0.3)
+    command = [sys.executable, "-m", "engines.build", str(small_copy)]
+    command += ["--component", "fusion_mlp", "tdm_unet"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as build:
+        assert build.stderr is not None
+        for line in build.stderr:
+            if '"plan": "tdm_unet.native.sm_90", "phase"' in line:
+                break
+        build.kill()
+    log = small_copy / "build" / "plans" / "tdm_unet.native.sm_90.log"
+    deadline = time.monotonic() + 30
+    while "Broken pipe" not in log.read_text() and "cancelled" not in log.read_text():
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
+    assert not log.with_suffix(".plan").exists()
+    assert Bundle.open(small_copy).verify() == 19
+    double()
+    assert engines_build.main(command[3:]) == 0
+    assert log.read_text().count("from the timing cache") == 1
+    assert len(Bundle.open(small_copy).manifest.plans) == 2
+
+
 def test_a_worker_that_dies_is_told_with_its_log(
     small_copy: Path, double: SetUp, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -209,6 +234,8 @@ def test_a_terminal_gets_a_bar_with_the_time_left() -> None:
     display.event(_event("step", "build", None, 1))
     assert "[2/6] tdm_unet ############" in stream.getvalue()
     assert " 50% 0 s left build" in stream.getvalue()
+    display.end()
+    assert stream.getvalue().endswith("\r\x1b[K"), "an error's reason begins a line"
     assert time_left(0.25, 60) == "3 min 00 s left"
     assert isinstance(display_on(stream), JsonDisplay)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -65,6 +66,25 @@ def test_a_second_build_builds_nothing_and_writes_nothing(small_copy: Path) -> N
     assert len(_build(small_copy, builds).kept) == 6
     assert not builds.jobs
     assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_a_bundle_that_was_copied_without_its_journals_is_not_built_again(small_copy: Path) -> None:
+    _build(small_copy, Builds())
+    shutil.rmtree(small_copy / "build")
+    builds = Builds()
+    assert len(_build(small_copy, builds).kept) == 6
+    assert not builds.jobs
+
+
+def test_no_plan_is_built_from_a_model_that_was_altered(small_copy: Path) -> None:
+    path = small_copy / "onnx" / "vae_decoder.data"
+    request = PlanRequest(components=(Component.VAE_DECODER,))
+    bundle = Bundle.open(small_copy)
+    path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(BundleCorruptError, match=r"vae_decoder\.data was altered"):
+        bundle.verify_component(Component.VAE_DECODER)
+    with pytest.raises(BundleCorruptError, match=r"vae_decoder\.data was altered"):
+        _build(small_copy, Builds(), request)
 
 
 def test_profiles_share_the_plans_that_do_not_depend_on_them(small_copy: Path) -> None:

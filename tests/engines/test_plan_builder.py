@@ -111,6 +111,12 @@ def test_every_parser_error_names_its_node(small_copy: Path, double: SetUp) -> N
         _Session().build(_job(small_copy, Component.TDM_UNET))
 
 
+def test_a_parser_of_tensorrt_10_is_offered_an_older_opset(small_copy: Path, double: SetUp) -> None:
+    double(fail={"tdm_unet": "parser"}, version="10.9.0.34")
+    with pytest.raises(PlanBuildError, match=r"TensorRT 10\.9.*--opset 21"):
+        _Session().build(_job(small_copy, Component.TDM_UNET))
+
+
 def test_nothing_built_carries_the_last_error_and_the_log(small_copy: Path, double: SetUp) -> None:
     double(fail={"vae": "nothing"})
     with pytest.raises(PlanBuildError, match=r"vae_decoder.*Could not find any.*sm_90\.log"):
@@ -143,6 +149,7 @@ def test_tdm_and_sdm_share_one_timing_cache(small_copy: Path, double: SetUp) -> 
     second.build(_job(small_copy, Component.SDM_UNET))
     assert "9 of 9 from the timing cache" in second.messages
     assert "9 of 9 from the timing cache" not in first.messages
+    assert all("anybody" not in message for message in first.messages), "verbose"
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", b'{"device": 75, "version": "8"}'])

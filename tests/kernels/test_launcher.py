@@ -198,6 +198,12 @@ def test_a_table_shorter_than_the_steps_is_refused(library: KernelLibrary) -> No
         StepKernels(library, size, BUFFERS, table_rows=51, steps=51)
 
 
+def test_latents_of_other_channels_are_refused(library: KernelLibrary) -> None:
+    size = LatentsSize(images=1, height=64, width=64, channels=16)
+    with pytest.raises(ContractError, match="16 channels"):
+        StepKernels(library, size, BUFFERS, table_rows=52, steps=51)
+
+
 def test_an_architecture_without_cubins_names_the_rebuild(tmp_path: Path, driver: Recorder) -> None:
     expected = r"sm_89, .*for sm_90; .*python -m export\.build"
     with (

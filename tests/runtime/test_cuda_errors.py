@@ -65,7 +65,13 @@ def test_the_faster_way_through_the_fusion_stage_is_taken(bundle: Path) -> None:
     for slowdown, expected in ((1.0, Concurrency.CONCURRENT), (3.0, Concurrency.SERIAL)):
         driver = cuda_driver(bundle / KERNELS_FOLDER, side_by_side=slowdown)
         with on_cuda(bundle, driver=driver, concurrency=None) as cuda:
-            assert cuda.road.concurrency(area) is expected
+            programs = cuda.road.programs(area)
+            assert programs.concurrency is expected
+            # Two engines and two kernels: the engines together, or one after the other.
+            assert programs.measured_ms == {
+                Concurrency.SERIAL: 4.0,
+                Concurrency.CONCURRENT: 3.0 * slowdown,
+            }
 
 
 def test_only_the_latest_sizes_are_kept(bundle: Path) -> None:
@@ -142,6 +148,18 @@ def test_work_that_is_not_joined_is_an_error(driver: CudaDriver) -> None:
 
         with pytest.raises(CudaError, match="904"):
             captured(lanes.main, stack, fork_alone)
+
+
+def test_waiting_for_work_that_was_not_forked_is_an_error(driver: CudaDriver) -> None:
+    with opened_gpu(driver) as gpu, ExitStack() as stack:
+        lanes = Lanes.opened(gpu, stack)
+
+        def never_forked() -> None:
+            lanes.side.record(lanes.joined)
+            lanes.main.wait(lanes.joined)
+
+        with pytest.raises(CudaError, match="905"):
+            captured(lanes.main, stack, never_forked)
 
 
 def test_work_beside_comes_after_the_fork_and_before_the_join(driver: CudaDriver) -> None:

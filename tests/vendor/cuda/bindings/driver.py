@@ -113,10 +113,12 @@ cuDevicePrimaryCtxRelease = cuCtxSetCurrent = _nothing
 
 if KERNELS in os.environ and "runtime" in sys.modules:
     # Drawing launches kernels and captures graphs, which the larger double does, and slowly.
+    from engines.kernel_manifest import KernelManifest
     from tests.doubles import tensorrt_execution
     from tests.doubles.cuda_driver import cuda_driver
 
-    _drawing = cuda_driver(Path(os.environ[KERNELS]))
+    _folder = Path(os.environ[KERNELS])
+    _drawing = cuda_driver(_folder, element_type=KernelManifest.read(_folder).element_type)
     tensorrt_execution.enqueue = _drawing.put
     globals().update(
         {name: getattr(_drawing, name) for name in dir(_drawing) if name.startswith(("cu", "CU"))}
