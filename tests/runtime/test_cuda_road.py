@@ -102,6 +102,12 @@ def test_maps_and_masks_are_the_hosts(cuda: OnCuda, host: FaceDiffuser) -> None:
         np.testing.assert_allclose(one.saliency.sdm, other.saliency.sdm, rtol=1e-3)
 
 
+def test_without_a_fusion_step_there_are_no_maps(cuda: OnCuda) -> None:
+    assert cuda.face_diffuser.generate(small(saliency=True, alpha=0.5, beta=0.5)).saliency == ()
+    request = small(saliency=True, fusion=Fusion.ADDITION)
+    assert cuda.face_diffuser.generate(request).saliency == ()
+
+
 def test_kept_maps_cost_one_copy_a_fusion_step_and_change_nothing(cuda: OnCuda) -> None:
     plain = cuda.face_diffuser.generate(small(beta=1.0))
     before = cuda.count("cuMemcpyDtoHAsync")
