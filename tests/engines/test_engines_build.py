@@ -103,7 +103,7 @@ def test_a_worker_that_dies_is_told_with_its_log(
     reason = capsys.readouterr().err.splitlines()[-1]
     assert "the building process ended with 139 without a word" in reason
     assert reason.endswith("fusion_mlp.fixed.sm_90.log")
-    assert Bundle.open(small_copy).verify() == 21
+    assert Bundle.open(small_copy).verify() == 19
 
 
 def test_a_parser_error_reaches_the_last_line(
