@@ -1,0 +1,15 @@
+"""Flags that several benchmarks share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from benchmarks.model_source import add_source_flags
+
+
+def add_bundle_flags(flags: argparse.ArgumentParser) -> None:
+    """Which bundle, on how many processor cores, and which checkpoint is its reference."""
+    flags.add_argument("--bundle", type=Path, default=Path("bundle"))
+    flags.add_argument("--threads", type=int, help="processor cores to use (default: all)")
+    add_source_flags(flags)
