@@ -119,7 +119,11 @@ class Sampler:
 
     def _look(self) -> None:
         while not self._ended.wait(SAMPLE_S):
-            self.samples.append((time.monotonic(), tree_rss_nbytes(self._process)))
+            first = tree_rss_nbytes(self._process)
+            # A child that has not started its program yet is its parent once more, for a moment.
+            time.sleep(SAMPLE_S / 10)
+            nbytes = min(first, tree_rss_nbytes(self._process))
+            self.samples.append((time.monotonic(), nbytes))
 
 
 def _step_row(text: str, start: float, end: float, samples: Sequence[Sample]) -> dict[str, Any]:
