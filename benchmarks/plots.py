@@ -73,7 +73,7 @@ def throughput_plot(entry: Entry) -> bytes | None:
                 )
         axes.set_xlabel(label)
         axes.set_xticks(x)
-        axes.set_ylim(bottom=0)
+    panes[0].set_ylim(bottom=0)  # both share it, so only once all is drawn
     panes[0].set_ylabel("pictures per second")
     return _png(figure)
 
