@@ -13,6 +13,7 @@ from kernels.variants import VARIANTS
 from runtime.guidance import guided
 from runtime.saliency import fused_by_saliency
 from runtime.schedule import Column
+from runtime.step_kernels import Model
 
 # Nearer to a tie than this, float32 rounding decides a pixel.
 NEAR = 1e-6
@@ -63,6 +64,8 @@ def _against_numpy(form: str, trial: KernelTrial, found: Outputs) -> None:
     _require(form, bool(error <= LATENTS_TOLERANCE))
     _require(form, torch.equal(found["engine_latents"], found["latents"].half()))
     _require(form, found["clock"].tolist() == [1, 0])
+    _require(form, found["timestep"].item() == trial.table[1, Column.TIMESTEP].item())
+    _require(form, not found["faults"].any())
 
 
 def _identical(form: str, found: Outputs, expected: Outputs) -> None:
@@ -103,7 +106,7 @@ def _just_in_time_one(trial: KernelTrial) -> None:
         f"fusion_step_{t.size.height}x{t.size.width}",
         (t.size.images,),
         *(t.tdm, t.sdm, t.latents, t.engine_latents, t.history),
-        *(t.tdm_saliency, t.sdm_saliency, t.mask, t.table, t.clock),
+        *(t.tdm_saliency, t.sdm_saliency, t.mask, t.table, t.clock, t.timestep, t.faults),
         *(*_roles(start=True), 1),
     )
 
@@ -122,7 +125,8 @@ def _just_in_time_two(trial: KernelTrial) -> None:
         "fusion_blend",
         blend.grid,
         *(t.tdm, t.sdm, t.latents, t.engine_latents, t.history),
-        *(t.tdm_saliency, t.sdm_saliency, t.sums, t.mask, t.table, t.clock),
+        *(t.tdm_saliency, t.sdm_saliency, t.sums, t.mask),
+        *(t.table, t.clock, t.timestep, t.faults),
         *(*_roles(start=True), plane, saliency.grid[0], 1),
     )
 
@@ -133,6 +137,6 @@ def _just_in_time_guided(trial: KernelTrial) -> None:
     _just_in_time(
         "guided_step",
         launch.grid,
-        *(t.tdm, t.latents, t.engine_latents, t.history, t.table, t.clock),
-        *(guide.start, guide.base, guide.target, t.size.image_elements),
+        *(t.tdm, t.latents, t.engine_latents, t.history, t.table, t.clock, t.timestep, t.faults),
+        *(Model.TDM, guide.start, guide.base, guide.target, t.size.image_elements),
     )

@@ -8,8 +8,8 @@ from engines.manifest import NoiseSchedule
 from runtime.guidance import SDM_GUIDES, TDM_GUIDE, GuidanceRule
 from runtime.launcher import KernelLibrary, Launch
 from runtime.saliency import Fusion
-from runtime.schedule import HISTORY_SLOTS, Scheduler, coefficient_table
-from runtime.step_kernels import LatentsSize, StepBuffers, StepKernels
+from runtime.schedule import HISTORY_SLOTS, Scheduler, coefficient_table, device_table
+from runtime.step_kernels import LatentsSize, Model, StepBuffers, StepKernels
 
 SCALE = 5.0
 STEPS = 50
@@ -39,8 +39,10 @@ class KernelTrial:
         self.sdm_saliency = torch.full(maps, nan, device=device)
         self.mask = torch.full(maps, 255, device=device, dtype=torch.uint8)
         self.clock = torch.zeros(2, device=device, dtype=torch.int32)
+        self.timestep = torch.full((1,), nan, device=device)
+        self.faults = torch.zeros(4, device=device, dtype=torch.int32)
         table = coefficient_table(Scheduler.DDIM, NoiseSchedule(), STEPS, SCALE)
-        self.table = torch.from_numpy(table).to(device)
+        self.table = torch.from_numpy(device_table(table)).to(device)
         pixel_shape = (size.images, 3, 8 * size.height, 8 * size.width)
         self.decoded = torch.randn(pixel_shape, generator=generator, device=device).half()
         self.picture = torch.zeros(
@@ -50,7 +52,7 @@ class KernelTrial:
         self.size = size
         self.device = device
         self.kernels = StepKernels(
-            library, size, self._buffers(), table_rows=len(table), steps=STEPS
+            library, size, self._buffers(), table_rows=len(self.table), steps=STEPS
         )
 
     def fusion(self, *, one_launch: bool, keep_saliency: bool = False) -> tuple[Launch, ...]:
@@ -60,7 +62,7 @@ class KernelTrial:
         )
 
     def guided(self) -> tuple[Launch, ...]:
-        return self.kernels.guided(self.tdm.data_ptr(), TDM_GUIDE)
+        return self.kernels.guided(self.tdm.data_ptr(), TDM_GUIDE, Model.TDM)
 
     def pixels(self) -> tuple[Launch, ...]:
         return self.kernels.pixels(self.decoded.data_ptr(), self.picture.data_ptr())
@@ -79,7 +81,16 @@ class KernelTrial:
         return self.copies()
 
     def copies(self) -> dict[str, torch.Tensor]:
-        names = ("latents", "engine_latents", "tdm_saliency", "sdm_saliency", "mask", "clock")
+        names = (
+            "latents",
+            "engine_latents",
+            "tdm_saliency",
+            "sdm_saliency",
+            "mask",
+            "clock",
+            "timestep",
+            "faults",
+        )
         if self.device == "cuda":
             torch.cuda.synchronize()
         return {name: getattr(self, name).clone() for name in (*names, "picture")}

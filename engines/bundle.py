@@ -8,10 +8,18 @@ from pathlib import Path
 from engines.contract import Component
 from engines.errors import BundleCorruptError, BundleNotFoundError
 from engines.files import sha256_of_file
-from engines.manifest import MANIFEST_NAME, REBUILD, ComponentRecord, FileRecord, Manifest
+from engines.manifest import (
+    MANIFEST_NAME,
+    REBUILD,
+    REBUILD_PLANS,
+    ComponentRecord,
+    FileRecord,
+    Manifest,
+)
 
 TOKENIZER_PATH = "tokenizer/tokenizer.json"
 BUILD_FOLDER = "build"
+KERNELS_FOLDER = "kernels"
 
 # Up to this size a file is hashed whenever a bundle opens; larger ones only by engines.verify.
 CHEAP_NBYTES = 4 << 20
@@ -25,10 +33,11 @@ class Bundle:
     manifest: Manifest
 
     @classmethod
-    def open(cls, path: str | Path) -> Bundle:
+    def open(cls, path: str | Path, *, plans: bool = True) -> Bundle:
         """Open a bundle and check schema, sizes of all files and digests of the small ones.
 
-        Raises BundleNotFoundError, BundleSchemaError or BundleCorruptError.
+        plans: check the plans too; without them, what builds plans can mend a bundle whose plans
+        are damaged. Raises BundleNotFoundError, BundleSchemaError or BundleCorruptError.
         """
         path = Path(path)
         manifest_path = path / MANIFEST_NAME
@@ -45,25 +54,36 @@ class Bundle:
             )
         text = manifest_path.read_bytes().decode("utf-8", errors="replace")
         bundle = cls(path, Manifest.from_json(text, str(path)))
-        bundle._check(hash_up_to=CHEAP_NBYTES)
+        bundle._check(hash_up_to=CHEAP_NBYTES, plans=plans)
         return bundle
 
     def verify(self) -> int:
         """Check the digest of every file; returns how many. Raises BundleCorruptError."""
-        return self._check(hash_up_to=None)
+        return self._check(hash_up_to=None, plans=True)
+
+    def verify_component(self, component: Component) -> None:
+        """Check the digest of every file of one component. Raises BundleCorruptError."""
+        for name, record in self.component(component).files.items():
+            self._check_file(name, record, None, REBUILD)
 
     def component(self, component: Component) -> ComponentRecord:
         return self.manifest.components[component]
 
-    def _check(self, *, hash_up_to: int | None) -> int:
+    def _check(self, *, hash_up_to: int | None, plans: bool) -> int:
+        of_plans = self.manifest.plan_files()
         files = self.manifest.all_files()
         for name, record in files.items():
-            self._check_file(name, record, hash_up_to)
+            if name not in of_plans:
+                self._check_file(name, record, hash_up_to, REBUILD)
+            elif plans:
+                self._check_file(name, record, hash_up_to, REBUILD_PLANS)
         return len(files)
 
-    def _check_file(self, name: str, record: FileRecord, hash_up_to: int | None) -> None:
+    def _check_file(
+        self, name: str, record: FileRecord, hash_up_to: int | None, command: str
+    ) -> None:
         path = self.path / name
-        mend = f"build it again: {REBUILD.format(bundle=self.path)}"
+        mend = f"build it again: {command.format(bundle=self.path)}"
         if not path.is_file():
             raise BundleCorruptError(f"{path} is missing; {mend}")
         if (nbytes := path.stat().st_size) != record.nbytes:

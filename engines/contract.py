@@ -9,6 +9,7 @@ each model's own configuration decides (see `manifest.Dimensions`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -52,6 +53,20 @@ class Contract:
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         return self.inputs + self.outputs
+
+    def shapes(self, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+        """Every tensor's shape in numbers, given what each symbol stands for."""
+        return {
+            tensor.name: tuple(_number(dimension, sizes) for dimension in tensor.shape)
+            for tensor in self.tensors
+        }
+
+
+def _number(dimension: str | int, sizes: Mapping[str, int]) -> int:
+    if isinstance(dimension, int):
+        return dimension
+    symbol = dimension.lstrip("0123456789")
+    return int(dimension[: -len(symbol)] or 1) * sizes[symbol]
 
 
 _NOISE_PREDICTOR = Contract(

@@ -7,6 +7,13 @@ from typing import Any, Protocol, cast
 
 from engines.errors import FaceDiffuserError, ProviderUnavailableError
 
+Answer = tuple[Any, ...]  # status, then what the function returns
+
+# cuKernelGetParamInfo appeared in CUDA 12.4.
+OLDEST_DRIVER = 12040
+
+_OUT_OF_MEMORY, _NO_DEVICE = 2, 100
+
 
 class CudaError(FaceDiffuserError):
     """A call of the CUDA driver failed; names the status and what it means."""
@@ -15,9 +22,16 @@ class CudaError(FaceDiffuserError):
         super().__init__(message)
         self.status = status
 
+    @property
+    def is_out_of_memory(self) -> bool:
+        return self.status == _OUT_OF_MEMORY
 
-class Driver(Protocol):
-    """The functions of `cuda.bindings.driver` used here; each returns (status, *values)."""
+
+class KernelDriver(Protocol):
+    """What of `cuda.bindings.driver` loads and launches kernels.
+
+    Each function returns (status, *values).
+    """
 
     def cuLibraryLoadData(
         self,
@@ -29,11 +43,11 @@ class Driver(Protocol):
         libraryOptionValues: None,
         numLibraryOptions: int,
         /,
-    ) -> tuple[Any, ...]: ...
-    def cuLibraryGetKernel(self, library: Any, name: bytes, /) -> tuple[Any, ...]: ...
-    def cuLibraryUnload(self, library: Any, /) -> tuple[Any, ...]: ...
-    def cuKernelGetFunction(self, kernel: Any, /) -> tuple[Any, ...]: ...
-    def cuKernelGetParamInfo(self, kernel: Any, paramIndex: int, /) -> tuple[Any, ...]: ...
+    ) -> Answer: ...
+    def cuLibraryGetKernel(self, library: Any, name: bytes, /) -> Answer: ...
+    def cuLibraryUnload(self, library: Any, /) -> Answer: ...
+    def cuKernelGetFunction(self, kernel: Any, /) -> Answer: ...
+    def cuKernelGetParamInfo(self, kernel: Any, paramIndex: int, /) -> Answer: ...
     def cuLaunchKernel(
         self,
         f: Any,
@@ -48,32 +62,100 @@ class Driver(Protocol):
         kernelParams: int,
         extra: int,
         /,
-    ) -> tuple[Any, ...]: ...
+    ) -> Answer: ...
+
+
+class Driver(KernelDriver, Protocol):
+    """All of `cuda.bindings.driver` that is used here.
+
+    Streams and device memory are passed as integers, events and graphs as the objects they came as.
+    """
+
+    @property
+    def CUdevice_attribute(self) -> Any: ...
+    @property
+    def CUstreamCaptureMode(self) -> Any: ...
+    @property
+    def CUstream_flags(self) -> Any: ...
+    @property
+    def CUevent_flags(self) -> Any: ...
+
+    def cuInit(self, Flags: int, /) -> Answer: ...
+    def cuDriverGetVersion(self) -> Answer: ...
+    def cuDeviceGet(self, ordinal: int, /) -> Answer: ...
+    def cuDeviceGetName(self, length: int, dev: Any, /) -> Answer: ...
+    def cuDeviceGetAttribute(self, attrib: Any, dev: Any, /) -> Answer: ...
+    def cuDevicePrimaryCtxRetain(self, dev: Any, /) -> Answer: ...
+    def cuDevicePrimaryCtxRelease(self, dev: Any, /) -> Answer: ...
+    def cuCtxSetCurrent(self, ctx: Any, /) -> Answer: ...
+
+    def cuMemGetInfo(self) -> Answer: ...
+    def cuMemAlloc(self, bytesize: int, /) -> Answer: ...
+    def cuMemFree(self, dptr: int, /) -> Answer: ...
+    def cuMemHostAlloc(self, bytesize: int, Flags: int, /) -> Answer: ...
+    def cuMemFreeHost(self, p: int, /) -> Answer: ...
+    def cuMemcpyHtoDAsync(
+        self, dstDevice: int, srcHost: int, ByteCount: int, hStream: int, /
+    ) -> Answer: ...
+    def cuMemcpyDtoHAsync(
+        self, dstHost: int, srcDevice: int, ByteCount: int, hStream: int, /
+    ) -> Answer: ...
+    def cuMemcpyDtoDAsync(
+        self, dstDevice: int, srcDevice: int, ByteCount: int, hStream: int, /
+    ) -> Answer: ...
+    def cuMemsetD8Async(self, dstDevice: int, uc: int, N: int, hStream: int, /) -> Answer: ...
+
+    def cuStreamCreate(self, Flags: int, /) -> Answer: ...
+    def cuStreamDestroy(self, hStream: int, /) -> Answer: ...
+    def cuStreamSynchronize(self, hStream: int, /) -> Answer: ...
+    def cuStreamWaitEvent(self, hStream: int, hEvent: Any, Flags: int, /) -> Answer: ...
+    def cuStreamBeginCapture(self, hStream: int, mode: Any, /) -> Answer: ...
+    def cuStreamEndCapture(self, hStream: int, /) -> Answer: ...
+    def cuEventCreate(self, Flags: int, /) -> Answer: ...
+    def cuEventRecord(self, hEvent: Any, hStream: int, /) -> Answer: ...
+    def cuEventQuery(self, hEvent: Any, /) -> Answer: ...
+    def cuEventElapsedTime(self, hStart: Any, hEnd: Any, /) -> Answer: ...
+    def cuEventDestroy(self, hEvent: Any, /) -> Answer: ...
+
+    def cuGraphInstantiate(self, hGraph: Any, flags: int, /) -> Answer: ...
+    def cuGraphUpload(self, hGraphExec: Any, hStream: int, /) -> Answer: ...
+    def cuGraphLaunch(self, hGraphExec: Any, hStream: int, /) -> Answer: ...
+    def cuGraphExecDestroy(self, hGraphExec: Any, /) -> Answer: ...
+    def cuGraphDestroy(self, hGraph: Any, /) -> Answer: ...
 
 
 def driver() -> Driver:
     """Import and initialize the CUDA driver.
 
-    Raises ProviderUnavailableError where cuda-bindings, the driver or a GPU is missing.
+    Raises ProviderUnavailableError where cuda-bindings, the driver or a GPU is missing, or where
+    the driver is too old.
     """
     try:
-        bindings = import_module("cuda.bindings.driver")
+        bindings = cast(Driver, import_module("cuda.bindings.driver"))
     except ImportError as error:
         raise ProviderUnavailableError(
             "the GPU needs cuda-bindings, which is not installed; "
-            "install it with: pip install 'face-diffuser[tensorrt]'"
+            "install it with: pip install cuda-bindings"
         ) from error
     try:
         checked(bindings.cuInit(0))
-    # The bindings raise RuntimeError where they find no libcuda.
+        version = int(checked(bindings.cuDriverGetVersion()))
+    # The bindings raise RuntimeError where they find no libcuda, or an older one than they need.
     except (RuntimeError, CudaError) as error:
+        missing = getattr(error, "status", None) == _NO_DEVICE
+        what = "no NVIDIA GPU" if missing else "no working NVIDIA driver and GPU"
         raise ProviderUnavailableError(
-            f"cuda-bindings found no working NVIDIA driver and GPU ({error}); check: nvidia-smi"
+            f"cuda-bindings found {what} ({error}); check: nvidia-smi"
         ) from error
-    return cast(Driver, bindings)
+    if version < OLDEST_DRIVER:
+        raise ProviderUnavailableError(
+            f"the NVIDIA driver is for CUDA {version_text(version)}, this toolkit needs one for "
+            f"CUDA {version_text(OLDEST_DRIVER)} or newer; update it, then check: nvidia-smi"
+        )
+    return bindings
 
 
-def checked(result: tuple[Any, ...]) -> Any:
+def checked(result: Answer) -> Any:
     """Return what a driver call returned: nothing, one value or a tuple; raises CudaError."""
     status, *values = result
     if int(status):
@@ -82,13 +164,22 @@ def checked(result: tuple[Any, ...]) -> Any:
     return values[0] if len(values) == 1 else tuple(values) or None
 
 
+def version_text(version: int) -> str:
+    """CUDA's 12040 -> 12.4."""
+    return f"{version // 1000}.{version % 1000 // 10}"
+
+
 def architecture_of(device: int = 0) -> int:
     """A GPU's compute capability times ten, such as 90; raises ProviderUnavailableError."""
-    bindings = cast(Any, driver())
-    handle = checked(bindings.cuDeviceGet(device))
+    bindings = driver()
+    return architecture_through(bindings, checked(bindings.cuDeviceGet(device)))
+
+
+def architecture_through(bindings: Driver, device: Any) -> int:
+    """The same, of a device's handle."""
     attributes = bindings.CUdevice_attribute
     major, minor = (
-        checked(bindings.cuDeviceGetAttribute(attribute, handle))
+        checked(bindings.cuDeviceGetAttribute(attribute, device))
         for attribute in (
             attributes.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
             attributes.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,

@@ -21,8 +21,24 @@ class BundleSchemaError(BundleError):
     """The manifest was written by another, incompatible version of this toolkit."""
 
 
+class PlanMismatchError(BundleError):
+    """The bundle has no TensorRT plan that this machine can run; says how to build one."""
+
+
+class PlanBuildError(FaceDiffuserError):
+    """A plan could not be built; names the component, the reason and the build log."""
+
+
+class PlanRefusedError(PlanBuildError):
+    """A plan was built and is not published: it drifts, is not finite or not in half precision."""
+
+
 class ProviderUnavailableError(FaceDiffuserError):
     """A backend was asked for that this machine cannot run."""
+
+
+class DeviceMemoryError(FaceDiffuserError):
+    """The GPU has not enough memory left; says how much is free and how much is needed."""
 
 
 class ContractError(FaceDiffuserError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -13,11 +14,13 @@ import numpy.typing as npt
 
 from engines.contract import Component
 from engines.errors import BundleCorruptError, BundleSchemaError
+from engines.plan_record import PlanRecord, plan_record
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 
 REBUILD = "python -m export.build --out {bundle}"
+REBUILD_PLANS = "python -m engines.build {bundle}"
 
 
 class Precision(StrEnum):
@@ -111,10 +114,27 @@ class ComponentRecord:
     parity: dict[str, Parity]
     fp32_islands: list[Fp32Island] = field(default_factory=list)
 
+    def onnx_digest(self) -> str:
+        """Digest of what a plan is built from."""
+        digests = [(name, file.sha256) for name, file in sorted(self._onnx_files().items())]
+        return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
+
+    def onnx_nbytes(self) -> int:
+        """Size of what a plan is built from: nearly all of it weights."""
+        return sum(file.nbytes for file in self._onnx_files().values())
+
+    def _onnx_files(self) -> dict[str, FileRecord]:
+        """The exported graph and its weights file."""
+        weights = self.onnx.removesuffix(".onnx") + ".data"
+        return {name: self.files[name] for name in (self.onnx, weights) if name in self.files}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """Everything a runtime must know before it opens the first engine."""
+    """Everything a runtime must know before it opens the first engine.
+
+    plans: TensorRT plans for any number of GPUs. timing_cache: of the GPU that built last.
+    """
 
     schema_version: int
     precision: Precision
@@ -127,13 +147,20 @@ class Manifest:
     sources: dict[str, str]
     tools: dict[str, str]
     licenses: list[str]
+    plans: list[PlanRecord] = field(default_factory=list)
+    timing_cache: dict[str, FileRecord] = field(default_factory=dict)
 
     def all_files(self) -> dict[str, FileRecord]:
         """Every file of the bundle but the manifest itself, by its path inside the bundle."""
         files = dict(self.files)
         for component in self.components.values():
             files.update(component.files)
-        return files
+        return files | self.plan_files()
+
+    def plan_files(self) -> dict[str, FileRecord]:
+        """The files that engines.build makes on the machine that runs them."""
+        plans = {p.path: FileRecord(nbytes=p.nbytes, sha256=p.sha256) for p in self.plans}
+        return plans | self.timing_cache
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
@@ -179,19 +206,24 @@ def component_record(document: dict[str, Any]) -> ComponentRecord:
     )
 
 
+def dimensions_from(document: dict[str, Any]) -> Dimensions:
+    """Dimensions from their JSON form."""
+    tuples = {name: tuple(document[name]) for name in ("image_mean", "image_std")}
+    return Dimensions(**(document | tuples))
+
+
 def _manifest(document: dict[str, Any]) -> Manifest:
-    dimensions = dict(document["dimensions"])
-    for name in ("image_mean", "image_std"):
-        dimensions[name] = tuple(dimensions[name])
     components = {Component(k): component_record(v) for k, v in document["components"].items()}
     if missing := set(Component) - set(components):
         raise ValueError(f"components missing: {', '.join(sorted(missing))}")
     changed = {
         "precision": Precision(document["precision"]),
-        "dimensions": Dimensions(**dimensions),
+        "dimensions": dimensions_from(document["dimensions"]),
         "noise_schedule": NoiseSchedule(**document["noise_schedule"]),
         "components": components,
         "files": _files(document["files"]),
+        "plans": [plan_record(plan) for plan in document["plans"]],
+        "timing_cache": _files(document["timing_cache"]),
     }
     return Manifest(**(document | changed))
 

@@ -1,8 +1,9 @@
-"""ONNX Runtime as an engine: the CPU provider, on any machine."""
+"""ONNX Runtime as an engine: sessions, and the CPU provider, on any machine."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,6 +14,8 @@ from engines.bundle import Bundle
 from engines.contract import CONTRACTS, Component
 from engines.engine import Array
 from engines.errors import BundleCorruptError, ContractError, ProviderUnavailableError
+from engines.heap import trim_heap
+from engines.provider import Provider
 
 CPU_PROVIDER = "CPUExecutionProvider"
 
@@ -34,32 +37,14 @@ class OnnxRuntimeEngine:
         Runtime or its CPU provider is not installed, BundleCorruptError if the file does not load,
         ContractError if its tensors are not the contract's.
         """
-        ort = _onnxruntime()
+        ort = onnxruntime_with(CPU_PROVIDER, "pip install --force-reinstall onnxruntime")
         self.component = component
-        self.provider = "onnxruntime-cpu"
+        self.provider = str(Provider.ONNXRUNTIME_CPU)
         options = ort.SessionOptions()
-        options.log_severity_level = 3
         if threads is not None:
             options.intra_op_num_threads = threads
-        try:
-            self._session = ort.InferenceSession(onnx_path, options, providers=[CPU_PROVIDER])
-        except Exception as error:
-            # ONNX Runtime raises a family of unrelated classes, all of which mean: not this file.
-            raise BundleCorruptError(
-                f"{onnx_path} does not load: {error}; check the bundle with: "
-                f"python -m engines.verify {onnx_path.parent.parent}"
-            ) from error
-        tensors = [*self._session.get_inputs(), *self._session.get_outputs()]
-        expected = [tensor.name for tensor in CONTRACTS[component].tensors]
-        if [tensor.name for tensor in tensors] != expected:
-            found = ", ".join(tensor.name for tensor in tensors)
-            raise ContractError(
-                f"{onnx_path} has tensors {found}; the contract of {component} says "
-                f"{', '.join(expected)}; export it again: python -m export.build"
-            )
-        self._dtypes: dict[str, np.dtype[Any]] = {
-            tensor.name: _DTYPES[tensor.type] for tensor in tensors
-        }
+        self._session = opened_session(ort, component, onnx_path, options, [CPU_PROVIDER])
+        self._dtypes = session_dtypes(self._session)
         self._binding = self._session.io_binding()
         self._buffers: Mapping[str, Array] = {}
 
@@ -98,6 +83,7 @@ class OnnxRuntimeEngine:
     def close(self) -> None:
         self._buffers = {}
         del self._binding, self._session
+        trim_heap()
 
 
 def open_on_cpu(
@@ -108,18 +94,47 @@ def open_on_cpu(
     return OnnxRuntimeEngine(component, path, threads)
 
 
-def _onnxruntime() -> ModuleType:
+def opened_session(
+    ort: ModuleType, component: Component, onnx_path: Path, options: Any, providers: list[Any]
+) -> Any:
+    """Load a graph; raises BundleCorruptError, or ContractError for other tensors."""
+    options.log_severity_level = 3
     try:
-        import onnxruntime
-    except ImportError as error:
-        raise ProviderUnavailableError(
-            'onnxruntime is not installed; type: pip install "face-diffuser[cpu]"'
+        session = ort.InferenceSession(onnx_path, options, providers=providers)
+    except Exception as error:
+        # ONNX Runtime raises a family of unrelated classes, all of which mean: not this file.
+        raise BundleCorruptError(
+            f"{onnx_path} does not load: {error}; check the bundle with: "
+            f"python -m engines.verify {onnx_path.parent.parent}"
         ) from error
-    if CPU_PROVIDER not in onnxruntime.get_available_providers():
-        found = ", ".join(onnxruntime.get_available_providers())
-        raise ProviderUnavailableError(
-            f"this onnxruntime has no {CPU_PROVIDER}, only {found}; "
-            "type: pip install --force-reinstall onnxruntime"
+    found = list(session_dtypes(session))
+    expected = [tensor.name for tensor in CONTRACTS[component].tensors]
+    if found != expected:
+        raise ContractError(
+            f"{onnx_path} has tensors {', '.join(found)}; the contract of {component} says "
+            f"{', '.join(expected)}; export it again: python -m export.build"
         )
-    module: ModuleType = onnxruntime
+    return session
+
+
+def session_dtypes(session: Any) -> dict[str, np.dtype[Any]]:
+    """Element type of every tensor, inputs first."""
+    tensors = [*session.get_inputs(), *session.get_outputs()]
+    return {tensor.name: _DTYPES[tensor.type] for tensor in tensors}
+
+
+def onnxruntime_with(provider: str, mend: str) -> ModuleType:
+    """The module, found to have a provider; else ProviderUnavailableError says what to type."""
+    try:
+        module = import_module("onnxruntime")
+    except ImportError as error:
+        extra = "cpu" if provider == CPU_PROVIDER else "gpu"
+        raise ProviderUnavailableError(
+            f'onnxruntime is not installed; type: pip install "face-diffuser[{extra}]"'
+        ) from error
+    if provider not in module.get_available_providers():
+        found = ", ".join(module.get_available_providers())
+        raise ProviderUnavailableError(
+            f"this onnxruntime has no {provider}, only {found}; type: {mend}"
+        )
     return module

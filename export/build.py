@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import fcntl
 import os
 import platform
 import shutil
@@ -21,11 +20,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from engines.bundle import BUILD_FOLDER, TOKENIZER_PATH
+from engines.build import add_plan_flags, build_if_possible, plan_request
+from engines.build_lock import build_lock
+from engines.bundle import BUILD_FOLDER, KERNELS_FOLDER, TOKENIZER_PATH
 from engines.cli import run_command
 from engines.contract import LATENT_PX, Component
 from engines.errors import FaceDiffuserError
 from engines.files import remove_partial_files, write_atomic
+from engines.gate import PIPELINE_BOUNDS, relative_l2
 from engines.manifest import (
     MANIFEST_NAME,
     SCHEMA_VERSION,
@@ -33,6 +35,9 @@ from engines.manifest import (
     Manifest,
     Precision,
 )
+from engines.plan_build import PlanRequest
+from engines.plan_store import published_plans, remove_strange_plans
+from engines.progress import Display, JsonDisplay, TerminalDisplay
 from export.checkpoints import (
     RELEASED_MODEL,
     SHIPPED_MODEL,
@@ -50,13 +55,12 @@ from export.component import (
 from export.cubins import ARCHITECTURES, build_cubins
 from export.disk_space import require_disk_space
 from export.model_facts import dimensions_of, noise_schedule_of, tokenizer_json
-from export.parity import PIPELINE_BOUNDS, ParityError, relative_l2
+from export.parity import ParityError
 from export.pipeline import TorchPipeline, TorchRequest
 from export.random_weights import random_checkpoint
 
 MODELS = {"shipped": SHIPPED_MODEL, "released": RELEASED_MODEL}
 PREVIEW_NAME = "preview.png"
-KERNELS_FOLDER = "kernels"
 PREVIEW_STEPS = 20
 # Random weights draw noise however many steps they take, and at full size a step takes seconds.
 NOISE_PREVIEW_STEPS = 3
@@ -94,17 +98,23 @@ def parser() -> argparse.ArgumentParser:
         "--architectures", type=int, nargs="*", choices=ARCHITECTURES, default=ARCHITECTURES,
         metavar="SM", help="GPU architectures to compile kernels for (default: all of %(choices)s)",
     )  # fmt: skip
+    flags.add_argument(
+        "--onnx-only", action="store_true", help="build no TensorRT plans, even where one could"
+    )
+    add_plan_flags(flags)
     flags.add_argument("--out", type=Path, default=Path("bundle"))
     flags.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     return flags
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = parser().parse_args(arguments)
-    return run_command(lambda: _build(options), as_json=options.json)
+    flags = parser()
+    options = flags.parse_args(arguments)
+    plans = None if options.onnx_only else plan_request(flags, options)
+    return run_command(lambda: _build(options, plans), as_json=options.json)
 
 
-def _build(options: argparse.Namespace) -> dict[str, Any]:
+def _build(options: argparse.Namespace, plans: PlanRequest | None) -> dict[str, Any]:
     started = time.monotonic()
 
     def say(text: str) -> None:
@@ -129,6 +139,7 @@ def _build(options: argparse.Namespace) -> dict[str, Any]:
             options.architectures,
             preview_steps=NOISE_PREVIEW_STEPS if options.random_weights else PREVIEW_STEPS,
         )
+        built = None if plans is None else build_if_possible(options.out, plans, _display(say))
     say(f"{options.out} is ready; its picture is {options.out / PREVIEW_NAME}")
     return {
         "bundle": str(options.out),
@@ -138,7 +149,13 @@ def _build(options: argparse.Namespace) -> dict[str, Any]:
             for name, record in manifest.components.items()
         },
         "pipeline_parity": manifest.pipeline_parity,
+        "plans": [plan.name for plan in (built.manifest if built else manifest).plans],
     }
+
+
+def _display(say: Say) -> Display:
+    """Progress of plans; sentences look like all others of this build."""
+    return TerminalDisplay(sys.stderr) if sys.stderr.isatty() else JsonDisplay(sys.stderr, say)
 
 
 def build_bundle(
@@ -206,6 +223,7 @@ def build_bundle(
         tools=tool_versions() | {"python": platform.python_version()},
         licenses=source.licenses(),
     )
+    plans, timing_cache = published_plans(bundle, manifest.components)
     with _candidate(bundle, manifest) as candidate:
         say("drawing in PyTorch and from the bundle, to compare")
         parity = pipeline_parity(candidate, source, manifest)
@@ -221,6 +239,8 @@ def build_bundle(
         manifest,
         pipeline_parity=parity,
         files=manifest.files | {PREVIEW_NAME: file_record(bundle / PREVIEW_NAME)},
+        plans=plans,
+        timing_cache=timing_cache,
     )
     _remove_strangers(bundle, manifest)
     write_atomic(bundle / MANIFEST_NAME, manifest.to_json().encode())
@@ -319,7 +339,8 @@ def _candidate(bundle: Path, manifest: Manifest) -> Iterator[Path]:
 
 
 def _remove_strangers(bundle: Path, manifest: Manifest) -> None:
-    """Remove graphs of an earlier build that this bundle does not list."""
+    """Remove graphs and plans of an earlier build that this bundle does not list."""
+    remove_strange_plans(bundle, manifest)
     listed = {bundle / name for name in manifest.all_files()}
     for path in (bundle / "onnx").iterdir():
         if path not in listed:
@@ -334,14 +355,7 @@ def _locked(bundle: Path) -> Iterator[None]:
         raise BuildError(f"{bundle} is a file; name a folder with --out")
     if bundle.is_dir() and any(bundle.iterdir()) and not folder.is_dir():
         raise BuildError(f"{bundle} is not empty and no bundle; name another folder with --out")
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise BuildError(
-                f"another build is writing {bundle}; wait for it or name another with --out"
-            ) from error
+    with build_lock(bundle):
         yield
 
 

@@ -19,6 +19,8 @@ from torch import nn
 from engines.bundle import BUILD_FOLDER
 from engines.contract import Component
 from engines.files import sha256_of_file, write_atomic
+from engines.gate import bound_of, relative_l2
+from engines.heap import trim_heap
 from engines.manifest import (
     ComponentRecord,
     Dimensions,
@@ -31,13 +33,7 @@ from export.checkpoints import ModelSource
 from export.lint import lint, polygraphy_lint
 from export.modules import module_of
 from export.onnx_export import cpu_graph, load_graph, onnx_from_module
-from export.parity import (
-    bound_of,
-    example_inputs,
-    gate_cases,
-    measured_parity,
-    relative_l2,
-)
+from export.parity import example_inputs, gate_cases, measured_parity
 from export.unet import BatchedPassesUNet
 
 TOOLS = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "onnxruntime", "numpy")
@@ -126,6 +122,7 @@ def build_component(
     onnx_from_module(module, component, example, options.opset, onnx_path)
     del module
     gc.collect()
+    trim_heap()
 
     cpu_path = onnx_path
     if half:
@@ -141,7 +138,6 @@ def build_component(
     for name, path in (("onnx", onnx_path), ("cpu_onnx", cpu_path)):
         progress(f"comparing {path.name} with PyTorch")
         parity[name] = measured_parity(path, component, cases, bound)
-        gc.collect()
 
     record = ComponentRecord(
         input_digest=input_digest(component, source, options),

@@ -29,6 +29,12 @@ def dimensions_of(source: ModelSource) -> Dimensions:
             f"the text encoder is {width} wide, the U-Nets take {expected}; the parts do not "
             "belong together, check --base and --sdm"
         )
+    vae_px = 2 ** (len(source.config(Component.VAE_DECODER)["block_out_channels"]) - 1)
+    if vae_px != LATENT_PX:
+        raise CheckpointError(
+            f"the base's VAE has {vae_px} px a latent, expected {LATENT_PX} as in Stable Diffusion "
+            "1.5; name another with --base"
+        )
     return Dimensions(
         tokens=text["max_position_embeddings"],
         text_width=width,

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from engines.contract import CONTRACTS, NOISE_PREDICTORS, Component
 from engines.errors import FaceDiffuserError
-from engines.manifest import Dimensions, Parity, Precision
+from engines.gate import relative_l2
+from engines.manifest import Dimensions, Parity
 from engines.onnxruntime_engine import OnnxRuntimeEngine
 from export.modules import run
 
@@ -22,30 +23,6 @@ Array = npt.NDArray[np.float32]
 
 class ParityError(FaceDiffuserError):
     """An exported graph drifts from its torch module, or is not finite."""
-
-
-# Half precision rounds each result by up to 2**-11, 2.8e-4 in the mean square. Errors of k
-# roundings in a row add like a random walk, so about 2.8e-4 * sqrt(k): k is some 400 in a U-Net
-# (5.6e-3), 150 in an image encoder or VAE decoder (3.5e-3), 70 in a text encoder (2.4e-3), 8 in the
-# fusion MLP (8e-4). The bounds are twice that, rounded.
-_HALF_BOUNDS = {
-    Component.TEXT_ENCODER: 5e-3,
-    Component.IMAGE_ENCODER: 7e-3,
-    Component.FUSION_MLP: 2e-3,
-    Component.TDM_UNET: 1.2e-2,
-    Component.SDM_UNET: 1.2e-2,
-    Component.VAE_DECODER: 7e-3,
-}
-# In float32 the same walk with 2**-24 stays under 1e-6; sums over thousands of terms in another
-# order cost up to two more digits.
-_SINGLE_BOUND = 1e-4
-# The pipeline amplifies by the guidance scale and may flip pixels whose saliencies nearly tie.
-PIPELINE_BOUNDS = {Precision.FP16: 2e-2, Precision.FP32: 1e-3}
-
-
-def bound_of(component: Component, precision: Precision) -> float:
-    """Largest relative L2 error a component's graph may have."""
-    return _HALF_BOUNDS[component] if precision is Precision.FP16 else _SINGLE_BOUND
 
 
 @dataclass(frozen=True)
@@ -154,8 +131,3 @@ def measured_parity(
             "from a defect"
         )
     return Parity(relative_l2=worst, bound=bound, cases=len(cases))
-
-
-def relative_l2(found: Array, expected: Array) -> float:
-    """|found - expected| / |expected|."""
-    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))

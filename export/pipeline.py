@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
 from engines.contract import Component
+from engines.heap import trim_heap
 from engines.manifest import Dimensions
 from export.checkpoints import ModelSource
 from export.modules import module_of, run
@@ -140,6 +141,7 @@ class TorchPipeline:
     def _run(self, component: Component, **inputs: Tensor) -> Tensor:
         if self._current is None or self._current[0] is not component:
             self._current = None
+            trim_heap()
             module = module_of(component, self._source)
             if self._rounded_to_half:
                 for parameter in module.parameters():

@@ -5,8 +5,8 @@ import triton.language as tl
 
 from kernels.guidance import guided
 from kernels.saliency import subject_wins
-from kernels.step import advance, table_row, take_step, update_of
-from kernels.table import GUIDANCE_SCALE
+from kernels.step import advance, note_fault, table_row, take_step, update_of
+from kernels.table import GUIDANCE_SCALE, SDM, TDM
 
 
 @triton.jit
@@ -34,8 +34,10 @@ def fusion_blend(
     sdm_map,  # [images, h, w] float32, likewise
     sums,  # [images, 4, tiles] float32 of fusion_saliency
     mask,  # [images, h, w] uint8, written on request
-    table,  # [steps, 8] float32
+    table,  # [steps + 1, 8] float32
     clock,  # [2] int32, advanced
+    timestep,  # [1] float32, written: the next step's
+    faults,  # [4] int32, written where a prediction is not finite
     tdm_start,  # passes by role (runtime.guidance.Guide)
     tdm_base,
     tdm_target,
@@ -100,6 +102,8 @@ def fusion_blend(
     else:
         noise = 0.5 * (tdm_noise + sdm_noise)
 
+    note_fault(faults, TDM, step, tdm_noise)
+    note_fault(faults, SDM, step, sdm_noise)
     take_step(
         noise,
         update_of(row),
@@ -110,4 +114,4 @@ def fusion_blend(
         image * elements + offsets,
         inside,
     )
-    advance(clock, step, tl.num_programs(0) * images)
+    advance(clock, timestep, table, step, tl.num_programs(0) * images)

@@ -5,8 +5,8 @@ import triton.language as tl
 
 from kernels.guidance import guided
 from kernels.saliency import smoothed, softmax_sums, subject_wins
-from kernels.step import advance, table_row, take_step, update_of
-from kernels.table import GUIDANCE_SCALE
+from kernels.step import advance, note_fault, table_row, take_step, update_of
+from kernels.table import GUIDANCE_SCALE, SDM, TDM
 
 
 @triton.jit
@@ -19,8 +19,10 @@ def fusion_step(
     tdm_saliency,  # [images, H, W] float32, written on request
     sdm_saliency,  # [images, H, W] float32, written on request
     mask,  # [images, H, W] uint8, written on request
-    table,  # [steps, 8] float32
+    table,  # [steps + 1, 8] float32
     clock,  # [2] int32, advanced
+    timestep,  # [1] float32, written: the next step's
+    faults,  # [4] int32, written where a prediction is not finite
     tdm_start,  # passes by role (runtime.guidance.Guide)
     tdm_base,
     tdm_target,
@@ -113,6 +115,8 @@ def fusion_step(
             offsets,
             inside,
         )
+        note_fault(faults, TDM, step, tdm_noise)
+        note_fault(faults, SDM, step, sdm_noise)
         take_step(
             tl.where(wins, sdm_noise, tdm_noise),
             update,
@@ -123,4 +127,4 @@ def fusion_step(
             image * elements + offsets,
             inside,
         )
-    advance(clock, step, images)
+    advance(clock, timestep, table, step, images)

@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from kernels.guidance import guided
-from kernels.step import advance, table_row, take_step, update_of
+from kernels.step import advance, note_fault, table_row, take_step, update_of
 from kernels.table import GUIDANCE_SCALE
 
 
@@ -14,8 +14,11 @@ def guided_step(
     latents,  # [images, C, h, w] float32, updated in place
     engine_latents,  # [images, C, h, w], the engine's type, written
     history,  # [3, images, C, h, w] float32
-    table,  # [steps, 8] float32
+    table,  # [steps + 1, 8] float32
     clock,  # [2] int32, advanced
+    timestep,  # [1] float32, written: the next step's
+    faults,  # [4] int32, written where a prediction is not finite
+    model,  # whose prediction it is: TDM or SDM (kernels.table)
     start,  # passes by role (runtime.guidance.Guide)
     base,
     target,
@@ -33,6 +36,7 @@ def guided_step(
         prediction, start, base, target, scale, image, images, image_elements, offsets, inside
     )
 
+    note_fault(faults, model, step, noise)
     take_step(
         noise,
         update_of(row),
@@ -43,4 +47,4 @@ def guided_step(
         image * image_elements + offsets,
         inside,
     )
-    advance(clock, step, tl.num_programs(0) * images)
+    advance(clock, timestep, table, step, tl.num_programs(0) * images)

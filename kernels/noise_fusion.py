@@ -48,10 +48,14 @@ def fuse_noise(scene: Tensor, subject: Tensor, *, guidance_scale: float) -> tupl
 
     tiles = triton.cdiv(height, TILE_ROWS - 2 * HALO.value)
     columns = max(triton.next_power_of_2(width), 2 * COLUMNS_PER_WARP)
-    # One row of the coefficient table that "moves" zero latents to exactly the fused noise.
-    table = scene.new_zeros(8).float()
+    # A coefficient table of one step that "moves" zero latents to exactly the fused noise.
+    table = scene.new_zeros(16).float()
     table[1], table[5], table[6] = 1.0, -1.0, guidance_scale
-    clock = scene.new_zeros(2).int()
+    clock, timestep, faults = (
+        scene.new_zeros(2).int(),
+        scene.new_zeros(1).float(),
+        scene.new_zeros(4).int(),
+    )
     latents = scene.new_zeros(images, channels, height, width).float()
     noise = scene.new_empty(images, channels, height, width)
     maps = latents.new_empty(2, images, height, width)
@@ -92,6 +96,8 @@ def fuse_noise(scene: Tensor, subject: Tensor, *, guidance_scale: float) -> tupl
         mask,
         table,
         clock,
+        timestep,
+        faults,
         0,
         0,
         1,

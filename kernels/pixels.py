@@ -3,11 +3,15 @@
 import triton
 import triton.language as tl
 
+from kernels.step import note_fault
+from kernels.table import DECODER
+
 
 @triton.jit
 def pixels(
     decoded,  # [images, 3, 8h, 8w] in [-1, 1], the engine's type
     picture,  # [images, 8h, 8w, 3] uint8, written
+    faults,  # [4] int32, written where a number is not finite
     plane,  # 8h * 8w
     BLOCK: tl.constexpr,
 ):
@@ -19,6 +23,7 @@ def pixels(
     source = image * 3 * plane + (offsets % 3) * plane + offsets // 3
     value = tl.load(decoded + source, mask=inside, other=0.0).to(tl.float32)
 
+    note_fault(faults, DECODER, image, value)
     level = tl.minimum(tl.maximum(value * 0.5 + 0.5, 0.0), 1.0) * 255.0
     # Adding 1.5 * 2**23 leaves no fraction bits: round half to even, as numpy's round does.
     rounded = (level + 12582912.0) - 12582912.0

@@ -12,12 +12,13 @@ from kernels.table import (
     LATENTS,
     NOISE,
     STEP,
+    TIMESTEP,
 )
 
 
 @triton.jit
 def table_row(
-    table,  # [steps, COLUMNS] float32
+    table,  # [steps + 1, COLUMNS] float32
     clock,  # [2] int32
 ):
     """Return the current step and a pointer to its row."""
@@ -67,17 +68,34 @@ def take_step(
 
 
 @triton.jit
+def note_fault(
+    faults,  # [4] int32
+    who,  # whose numbers these are: TDM, SDM or DECODER
+    where,  # the step, or the decoder's image
+    numbers,  # block of float32, finite where they do not count
+):
+    """Record the first NaN or infinity: nothing is written where all numbers are finite."""
+    finite = tl.abs(numbers) < float("inf")
+    if tl.min(finite.to(tl.int32)) == 0:
+        tl.atomic_cas(faults + who, 0, where + 1)
+
+
+@triton.jit
 def advance(
     clock,  # [2] int32
+    timestep,  # [1] float32, written
+    table,  # [steps + 1, COLUMNS] float32
     step,  # the step every program of this launch has read
     programs,  # in this launch
 ):
-    """Count this program's arrival; the last one of the launch moves the clock to the next step.
+    """Count this program's arrival; the last one of the launch moves on to the next step.
 
-    A program arrives after it has read the step (barrier, then an atomic with acquire and release),
-    so when the last arrives nobody reads the step any more, and no second launch is needed.
+    It sets the clock, and the timestep that the engines read. A program arrives after it has read
+    the step (barrier, then an atomic with acquire and release), so when the last arrives nobody
+    reads the step any more, and no second launch is needed.
     """
     tl.debug_barrier()
     if tl.atomic_add(clock + ARRIVALS, 1) == programs - 1:
         tl.store(clock + ARRIVALS, 0)
         tl.store(clock + STEP, step + 1)
+        tl.store(timestep, tl.load(table + (step + 1) * COLUMNS + TIMESTEP))

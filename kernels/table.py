@@ -1,8 +1,8 @@
 """Where the kernels find a step's numbers on the device.
 
-The coefficient table is `runtime.schedule.coefficient_table`: [steps, 8] float32. The kernels
-import triton alone, so its columns are stated again here; a test holds them equal to
-`runtime.schedule.Column`.
+The coefficient table is `runtime.schedule.device_table`: [steps + 1, 8] float32, zeros in the last
+row. The kernels import triton alone, so its columns are stated again here; a test holds them equal
+to `runtime.schedule.Column`.
 """
 
 import triton.language as tl
@@ -12,6 +12,7 @@ NOISE = tl.constexpr(1)
 HISTORY_0 = tl.constexpr(2)
 KEEP_SLOT = tl.constexpr(5)
 GUIDANCE_SCALE = tl.constexpr(6)
+TIMESTEP = tl.constexpr(7)
 COLUMNS = tl.constexpr(8)
 
 HISTORY_SLOTS = tl.constexpr(3)
@@ -19,3 +20,9 @@ HISTORY_SLOTS = tl.constexpr(3)
 # The clock, [2] int32, zeros before the first step: the step, and how many programs have read it.
 STEP = tl.constexpr(0)
 ARRIVALS = tl.constexpr(1)
+
+# Faults, [4] int32, zeros before the first step: 0, or 1 + the first step at which the model
+# predicted a number that is not finite; for the decoder, 1 + the image.
+TDM = tl.constexpr(0)
+SDM = tl.constexpr(1)
+DECODER = tl.constexpr(2)

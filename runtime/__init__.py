@@ -1,5 +1,6 @@
 """Face-Diffuser's embedded runtime: draw people of given photos from a bundle, without PyTorch."""
 
+from engines.cuda import CudaError
 from engines.errors import (
     BundleCorruptError,
     BundleError,
@@ -7,13 +8,16 @@ from engines.errors import (
     BundleSchemaError,
     CancelledError,
     ContractError,
+    DeviceMemoryError,
     FaceDiffuserError,
     NonFiniteError,
+    PlanMismatchError,
     PromptError,
     ProviderUnavailableError,
     ReferenceImageError,
     RequestError,
 )
+from engines.provider import Provider
 from runtime.face_diffuser import FaceDiffuser
 from runtime.guidance import GuidanceRule
 from runtime.identity import Identity
@@ -29,6 +33,8 @@ __all__ = [
     "BundleSchemaError",
     "CancelledError",
     "ContractError",
+    "CudaError",
+    "DeviceMemoryError",
     "FaceDiffuser",
     "FaceDiffuserError",
     "Fusion",
@@ -36,7 +42,9 @@ __all__ = [
     "Identity",
     "NonFiniteError",
     "OutputType",
+    "PlanMismatchError",
     "PromptError",
+    "Provider",
     "ProviderUnavailableError",
     "ReferenceImageError",
     "Request",

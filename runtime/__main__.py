@@ -14,7 +14,16 @@ import numpy as np
 from engines.cli import run_command
 from engines.errors import RequestError
 from engines.files import write_atomic
-from runtime import FaceDiffuser, Fusion, GuidanceRule, OutputType, Request, Scheduler, StepInfo
+from runtime import (
+    FaceDiffuser,
+    Fusion,
+    GuidanceRule,
+    OutputType,
+    Provider,
+    Request,
+    Scheduler,
+    StepInfo,
+)
 
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(Request)}
 
@@ -45,6 +54,10 @@ def parser() -> argparse.ArgumentParser:
         values = [choice.value for choice in choices]
         flags.add_argument(_flag(name), choices=values, default=str(_DEFAULTS[name]))
     flags.add_argument("--latents", type=Path, help=".npy with initial noise [images, 4, h, w]")
+    flags.add_argument(
+        "--provider", choices=[each.value for each in Provider],
+        help="compute on this one or fail (default: the first of these that can run here)",
+    )  # fmt: skip
     flags.add_argument("--threads", type=int, help="processor cores to use (default: all)")
     flags.add_argument(
         "--low-memory", action="store_true", help="hold one engine in memory at a time"
@@ -70,7 +83,10 @@ def _draw(options: argparse.Namespace) -> dict[str, Any]:
     )
     progress = _show_progress if sys.stderr.isatty() else None
     with FaceDiffuser.open(
-        options.bundle, threads=options.threads, low_memory=options.low_memory
+        options.bundle,
+        provider=options.provider,
+        threads=options.threads,
+        low_memory=options.low_memory,
     ) as face_diffuser:
         result = face_diffuser.generate(request, on_step=progress)
     if as_latents:
@@ -89,6 +105,7 @@ def _draw(options: argparse.Namespace) -> dict[str, Any]:
         "files": [str(file) for file in files],
         "seeds": list(result.seeds),
         "provider": result.provider,
+        "declined": dict(face_diffuser.declined),
         "timings_ms": result.timings_ms,
     }
 

@@ -9,8 +9,9 @@ import numpy as np
 from engines.bundle import Bundle
 from engines.contract import CONTRACTS, Component
 from engines.engine import Array, Engine
-from engines.errors import NonFiniteError
 from engines.onnxruntime_engine import open_on_cpu
+from engines.provider import Provider
+from runtime.faults import non_finite
 
 OpenEngine = Callable[[Bundle, Component, int | None], Engine]
 
@@ -21,7 +22,7 @@ class EnginePool:
     low_memory: hold one engine at a time, opening it again whenever another was used in between.
     """
 
-    provider = "onnxruntime-cpu"
+    provider = str(Provider.ONNXRUNTIME_CPU)
 
     def __init__(
         self,
@@ -66,10 +67,7 @@ class EnginePool:
         engine.enqueue()
         result = buffers[output]
         if not np.isfinite(result).all():
-            raise NonFiniteError(
-                f"{component} on {engine.provider} produced NaN or infinity{where}; "
-                f"check the bundle with: python -m engines.verify {self._bundle.path}"
-            )
+            raise non_finite(component, engine.provider, where, self._bundle.path)
         return result
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engines.cuda import CudaError, Driver, checked
+from engines.cuda import CudaError, KernelDriver, checked
 from engines.errors import BundleCorruptError, ContractError, ProviderUnavailableError
 from engines.kernel_manifest import (
     REBUILD,
@@ -36,7 +36,7 @@ _INVALID_VALUE = 1  # CUDA_ERROR_INVALID_VALUE: there is no parameter of this in
 class Launch:
     """One kernel with its arguments in place: enqueued as often as wanted."""
 
-    driver: Driver
+    driver: KernelDriver
     function: Any
     grid: Grid
     threads: int
@@ -71,7 +71,7 @@ class LoadedKernel:
     name: str
     kernel: Kernel
     shared_nbytes: int
-    driver: Driver
+    driver: KernelDriver
     function: Any
 
     def prepare(self, grid: Grid, arguments: Mapping[str, int]) -> Launch:
@@ -141,7 +141,9 @@ class KernelLibrary:
 
 
 @contextmanager
-def opened_library(folder: Path, architecture: int, driver: Driver) -> Iterator[KernelLibrary]:
+def opened_library(
+    folder: Path, architecture: int, driver: KernelDriver
+) -> Iterator[KernelLibrary]:
     """Load every kernel of folder for a GPU architecture, such as 90, into the current context.
 
     Raises ProviderUnavailableError where no cubin is for this architecture, BundleError where a
@@ -188,7 +190,7 @@ def _whole(folder: Path, name: str, manifest: KernelManifest, architecture: int)
 
 
 def _loaded(
-    name: str, kernel: Kernel, architecture: int, driver: Driver, library: Any
+    name: str, kernel: Kernel, architecture: int, driver: KernelDriver, library: Any
 ) -> LoadedKernel:
     """Find the entry and hold its parameters against kernels.json."""
     handle = checked(driver.cuLibraryGetKernel(library, kernel.entry.encode()))
@@ -208,7 +210,7 @@ def _loaded(
     )
 
 
-def _parameter_sizes(driver: Driver, kernel: Any) -> Iterator[int]:
+def _parameter_sizes(driver: KernelDriver, kernel: Any) -> Iterator[int]:
     """The size of each parameter, in order, as the module itself has it."""
     index = 0
     while True:

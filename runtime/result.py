@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from runtime.request import Request
@@ -10,15 +12,23 @@ from runtime.saliency import Float32Array, Saliency
 from runtime.schedule import Stage
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class StepInfo:
-    """A finished step. latents: [images, 4, h, w] float32 after it; copy them to keep them."""
+    """A finished step.
+
+    read_latents: copies the latents from where they are, which on a GPU takes time; use `latents`.
+    """
 
     step: int
     num_steps: int
     timestep: int
     stage: Stage
-    latents: Float32Array
+    read_latents: Callable[[], Float32Array]
+
+    @cached_property
+    def latents(self) -> Float32Array:
+        """[images, 4, h, w] float32 after the step, fetched when first asked for, in on_step."""
+        return self.read_latents()
 
 
 @dataclass(frozen=True, eq=False)

@@ -128,6 +128,11 @@ def coefficient_table(
     return table.astype(np.float32)
 
 
+def device_table(table: Float32Array) -> Float32Array:
+    """The table as the kernels read it: the row after the last is there to be read, and zeros."""
+    return np.vstack([table, np.zeros((1, len(Column)), np.float32)])
+
+
 def _ddim_updates(schedule: NoiseSchedule, timesteps: list[int], steps: int) -> list[Update]:
     """DDIM with eta 0 (Song et al. 2021, Eq. 12)."""
     return [

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from enum import IntEnum
 
 from engines.contract import LATENT_PX, SIZE_MULTIPLE_PX
 from engines.errors import ContractError, RequestError
+from engines.kernel_manifest import REBUILD
 from runtime.guidance import Guide
 from runtime.launcher import KernelLibrary, Launch, LoadedKernel
 from runtime.saliency import Fusion
@@ -55,13 +57,22 @@ class LatentsSize:
         return self.channels * self.plane
 
 
+class Model(IntEnum):
+    """Whose numbers a kernel looks at, and where it records one that is not finite."""
+
+    TDM = 0
+    SDM = 1
+    DECODER = 2
+
+
 @dataclass(frozen=True, kw_only=True)
 class StepBuffers:
     """Device addresses of a step's buffers, aligned to 16 bytes.
 
     Shapes and types are those in the kernels' signatures. The saliency maps and the mask are
     [images, h, w] float32 and uint8; in the two-launch form the maps also carry a step's work.
-    sums: sums_elements() float32. clock: two int32, set to zero before the first step.
+    sums: sums_elements(...) float32. Before the first step, the two int32 of the clock and the four
+    of faults are zeros, and timestep, one float32, is the first step's.
     """
 
     latents: int
@@ -69,6 +80,8 @@ class StepBuffers:
     history: int
     table: int
     clock: int
+    timestep: int
+    faults: int
     tdm_saliency: int
     sdm_saliency: int
     sums: int
@@ -87,21 +100,28 @@ class StepKernels:
         table_rows: int,
         steps: int,
     ) -> None:
-        """Raises ContractError where the coefficient table has fewer rows than there are steps."""
-        if table_rows < steps:
+        """Raises ContractError for a table without a row more than steps, or other channels."""
+        if table_rows <= steps:
             raise ContractError(
-                f"the kernels' coefficient table has {table_rows} rows for {steps} steps; "
-                "pass runtime.schedule.coefficient_table of this many steps"
+                f"the kernels' table has {table_rows} rows for {steps} steps and must have one "
+                "more; pass runtime.schedule.device_table"
+            )
+        constants = (kernel.kernel.constants for kernel in library.kernels.values())
+        if {each.get("CHANNELS", size.channels) for each in constants} - {size.channels}:
+            raise ContractError(
+                f"the bundle's kernels are for other latents than {size.channels} channels; "
+                f"build them again with: {REBUILD}"
             )
         self.library = library
         self.size = size
         self.buffers = buffers
 
-    def guided(self, prediction: int, guide: Guide) -> tuple[Launch, ...]:
-        """The one launch that ends a step of the scene or subject stage."""
+    def guided(self, prediction: int, guide: Guide, model: Model) -> tuple[Launch, ...]:
+        """The one launch that ends a step of the scene (TDM) or subject (SDM) stage."""
         kernel = self.library["guided_step"]
         arguments = {
             "prediction": prediction,
+            "model": model,
             "start": guide.start,
             "base": guide.base,
             "target": guide.target,
@@ -136,21 +156,23 @@ class StepKernels:
                 for name in ("tdm_saliency", "sdm_saliency", "mask")
             }
             return (self.library[whole].prepare((self.size.images, 1), arguments),)
-        saliency = self._saliency_kernel()
+        saliency = _saliency_kernel(self.library, self.size)
         tiles = _tiles(self.size.height, saliency)
         return (self._saliency(saliency, arguments, tiles), self._blend(arguments, tiles=tiles))
 
-    def pixels(self, decoded: int, picture: int) -> tuple[Launch, ...]:
-        """The one launch from the VAE's [images, 3, 8h, 8w] to [images, 8h, 8w, 3] uint8."""
+    def pixels(
+        self, decoded: int, picture: int, *, images: int | None = None
+    ) -> tuple[Launch, ...]:
+        """The one launch from the VAE's [images, 3, 8h, 8w] to [images, 8h, 8w, 3] uint8.
+
+        images: how many are decoded at once, by default all of the trajectory.
+        """
         kernel = self.library["pixels"]
         plane = self.size.plane * LATENT_PX**2
-        grid = (_blocks(3 * plane, kernel), self.size.images)
-        arguments = {"decoded": decoded, "picture": picture, "plane": plane}
+        grid = (_blocks(3 * plane, kernel), images or self.size.images)
+        addresses = {"decoded": decoded, "picture": picture, "faults": self.buffers.faults}
+        arguments = {**addresses, "plane": plane}
         return (kernel.prepare(grid, arguments),)
-
-    def sums_elements(self) -> int:
-        """How many float32 the workspace `sums` holds."""
-        return self.size.images * 4 * _tiles(self.size.height, self._saliency_kernel())
 
     def _saliency(self, kernel: LoadedKernel, models: dict[str, int], tiles: int) -> Launch:
         buffers = self.buffers
@@ -196,21 +218,27 @@ class StepKernels:
         )
         return kernel.prepare((_blocks(self.size.plane, kernel), self.size.images), arguments)
 
-    def _saliency_kernel(self) -> LoadedKernel:
-        """The kernel with the narrowest rows that hold the latents'."""
-        for name in _SALIENCY_KERNELS:
-            kernel = self.library[name]
-            if kernel.kernel.constants["COLUMNS"] >= self.size.width:
-                return kernel
-        raise RequestError(
-            f"kernel {kernel.name} takes a width of up to "
-            f"{kernel.kernel.constants['COLUMNS'] * LATENT_PX} px, found "
-            f"{self.size.width * LATENT_PX} px; ask for a smaller width"
-        )
-
     def _step_buffers(self) -> dict[str, int]:
-        names = ("latents", "engine_latents", "history", "table", "clock")
+        names = ("latents", "engine_latents", "history", "table", "clock", "timestep", "faults")
         return {name: getattr(self.buffers, name) for name in names}
+
+
+def sums_elements(library: KernelLibrary, size: LatentsSize) -> int:
+    """How many float32 the workspace `sums` holds; raises RequestError for too wide latents."""
+    return size.images * 4 * _tiles(size.height, _saliency_kernel(library, size))
+
+
+def _saliency_kernel(library: KernelLibrary, size: LatentsSize) -> LoadedKernel:
+    """The kernel with the narrowest rows that hold the latents'."""
+    for name in _SALIENCY_KERNELS:
+        kernel = library[name]
+        if kernel.kernel.constants["COLUMNS"] >= size.width:
+            return kernel
+    raise RequestError(
+        f"kernel {kernel.name} takes a width of up to "
+        f"{kernel.kernel.constants['COLUMNS'] * LATENT_PX} px, found "
+        f"{size.width * LATENT_PX} px; ask for a smaller width"
+    )
 
 
 def _models(predictions: tuple[int, int], guides: tuple[Guide, Guide]) -> dict[str, int]:

@@ -18,6 +18,7 @@ from engines.errors import (
 )
 from runtime import FaceDiffuser, Request
 from runtime.engine_pool import EnginePool
+from runtime.host_road import HostRoad
 
 REBUILD = "python -m export.build"
 
@@ -60,7 +61,7 @@ def test_a_half_written_bundle_says_that_the_build_resumes(bundle_copy: Path) ->
         Bundle.open(bundle_copy)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema_version": 1}', "\x00\x01"])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema_version": 2}', "\x00\x01"])
 def test_a_broken_manifest_is_named(text: str, bundle_copy: Path) -> None:
     (bundle_copy / "manifest.json").write_text(text)
     with pytest.raises(BundleCorruptError, match="manifest"):
@@ -70,7 +71,7 @@ def test_a_broken_manifest_is_named(text: str, bundle_copy: Path) -> None:
 def test_a_manifest_of_a_newer_schema_is_refused(bundle_copy: Path) -> None:
     path = bundle_copy / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 99}))
-    with pytest.raises(BundleSchemaError, match="schema 99, this toolkit reads 1"):
+    with pytest.raises(BundleSchemaError, match="schema 99, this toolkit reads 2"):
         Bundle.open(bundle_copy)
 
 
@@ -102,7 +103,7 @@ def test_a_non_finite_output_names_engine_step_and_timestep(
     monkeypatch.setattr(onnxruntime_engine.OnnxRuntimeEngine, "enqueue", poisoned)
     reference = Path(__file__).parents[1] / "golden" / "refs" / "man1.png"
     bundle = Bundle.open(golden_bundle)
-    with FaceDiffuser(bundle, EnginePool(bundle)) as face_diffuser:
+    with FaceDiffuser(bundle, HostRoad(EnginePool(bundle))) as face_diffuser:
         request = Request(
             prompt="a man <|image|>", references=[reference], num_inference_steps=4, height=64,
             width=64, alpha=0.5, beta=0.5,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -18,20 +21,28 @@ from engines.bundle import Bundle
 from engines.contract import Component
 from engines.errors import BundleCorruptError
 from engines.manifest import Precision
+from engines.plan_build import PlanRequest, build_plans
 from export.build import main
 from export.checkpoints import Checkpoint, Sources
 from export.disk_space import weight_elements
 from export.lint import LintError, lint
 from export.model_facts import dimensions_of
 from export.parity import GateCase, ParityError, measured_parity
+from tests.doubles.plan_builds import Builds, Said
+from tests.engines.conftest import MACHINE
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 PARTS = ["--base", str(GOLDEN / "base"), "--tdm", str(GOLDEN / "TDM"), "--sdm", str(GOLDEN / "SDM")]
+VERIFY = ["-m", "engines.verify", "bundle"]
 PARTS += ["--image-encoder", str(GOLDEN / "image_encoder"), "--architectures"]
 
 
-def test_a_killed_build_resumes_and_keeps_what_was_finished(bundle_copy: Path) -> None:
+def test_a_killed_build_resumes_and_keeps_what_was_finished(
+    bundle_copy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unets = PlanRequest(components=(Component.TDM_UNET, Component.SDM_UNET))
+    build_plans(bundle_copy, MACHINE, unets, Said(), lambda *_: None, Builds())
     record = bundle_copy / "build" / "image_encoder.json"
     record.unlink()
     kept = (bundle_copy / "onnx" / "tdm_unet.onnx").stat().st_mtime_ns
@@ -47,8 +58,13 @@ def test_a_killed_build_resumes_and_keeps_what_was_finished(bundle_copy: Path) -
     build.stderr.close()
     with pytest.raises(BundleCorruptError, match="unfinished build"):
         Bundle.open(bundle_copy)
+    monkeypatch.setitem(sys.modules, "cuda.bindings.driver", None)
     assert main(arguments) == 0
-    assert Bundle.open(bundle_copy).verify() > 0
+    bundle = Bundle.open(bundle_copy)
+    assert bundle.verify() > 0
+    assert {plan.component for plan in bundle.manifest.plans} == set(unets.components)
+    (told,) = (line for line in capsys.readouterr().err.splitlines() if "ONNX here" in line)
+    assert told.endswith(f"python -m engines.build {bundle_copy}")
     assert record.is_file()
     assert (bundle_copy / "onnx" / "tdm_unet.onnx").stat().st_mtime_ns == kept
 
@@ -112,15 +128,33 @@ def test_the_forecast_is_what_the_weights_take(golden_bundle: Path, component: C
     assert written == pytest.approx(4 * elements, rel=0.2)
 
 
+def readme_commands(first_word: str) -> list[str]:
+    """The README's commands that start with a word, as a shell takes them."""
+    joined = (ROOT / "README.md").read_text().replace("\\\n", " ")
+    return [line.strip() for line in joined.splitlines() if line.startswith(f"    {first_word}")]
+
+
 @pytest.mark.slow
-def test_the_first_command_of_the_readme_ends_in_a_picture(tmp_path: Path) -> None:
-    bundle = tmp_path / "bundle"
-    command = [sys.executable, "-m", "export.build", "--fp16", "--out", str(bundle)]
-    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr
-    opened = Bundle.open(bundle)
+def test_the_commands_of_the_readme_end_in_pictures(tmp_path: Path) -> None:
+    """Builds, draws and verifies the shipped model as a new user types it."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    readme = (ROOT / "README.md").read_text()
+    (python_example,) = re.findall(r"^```python\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
+    commands = [shlex.split(command) for command in readme_commands("python -m")]
+    build, draw = commands[:2]
+    assert build[2:] == ["export.build", "--fp16"]
+    assert draw[2] == "runtime"
+    for command in (build[1:], draw[1:], ["-c", python_example], VERIFY):
+        finished = subprocess.run(
+            [sys.executable, *command],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert finished.returncode == 0, finished.stderr
+    opened = Bundle.open(tmp_path / "bundle")
     assert opened.manifest.precision is Precision.FP16
     for record in opened.manifest.components.values():
         assert all(figures.relative_l2 <= figures.bound for figures in record.parity.values())
-    with Image.open(bundle / "preview.png") as picture:
-        assert np.asarray(picture).std() > 1
+    for path in (tmp_path / "bundle" / "preview.png", tmp_path / "park.png"):
+        with Image.open(path) as picture:
+            assert np.asarray(picture).std() > 1

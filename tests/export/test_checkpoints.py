@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -332,6 +335,26 @@ def test_a_file_of_something_else_is_refused(sources: Sources, tmp_path: Path) -
 def test_a_source_that_is_nowhere_is_named_with_its_flag(sources: Sources) -> None:
     with pytest.raises(CheckpointError, match="--tdm"):
         Checkpoint.open(changed(sources, tdm=Path("/no/such/folder")))
+
+
+def test_a_hub_id_is_read_from_the_hubs_cache_without_a_network(
+    sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "hub" / "models--someone--base"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    shutil.copytree(sources.base, repository / "snapshots" / commit)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+
+    local, cached = (
+        Checkpoint.open(dataclasses.replace(sources, base=base))
+        for base in (sources.base, "someone/base")
+    )
+    assert cached.digest(Component.VAE_DECODER) == local.digest(Component.VAE_DECODER)
+    with pytest.raises(CheckpointError, match="hf download someone/other"):
+        Checkpoint.open(dataclasses.replace(sources, base="someone/other"))
 
 
 def test_an_unknown_prediction_type_is_refused(sources: Sources) -> None:

@@ -66,16 +66,17 @@ CONSTANTS = {
     "pixels": {"BLOCK": 4096},
 }
 _STEP = "latents* engine_latents* history*"
+_CLOCK = "table* clock* timestep* faults*"
 _ROLES = "tdm_start tdm_base tdm_target sdm_start sdm_base sdm_target"
 _ARGUMENTS = {
-    "guided_step": f"prediction* {_STEP} table* clock* start base target image_elements",
+    "guided_step": f"prediction* {_STEP} {_CLOCK} model start base target image_elements",
     "fusion_step": f"tdm_prediction* sdm_prediction* {_STEP} tdm_saliency* sdm_saliency* mask* "
-    f"table* clock* {_ROLES} keep_saliency",
+    f"{_CLOCK} {_ROLES} keep_saliency",
     "fusion_saliency": "tdm_prediction* sdm_prediction* tdm_map* sdm_map* sums* table* clock* "
     "tdm_base tdm_target sdm_base sdm_target height width plane",
     "fusion_blend": f"tdm_prediction* sdm_prediction* {_STEP} tdm_map* sdm_map* sums* mask* "
-    f"table* clock* {_ROLES} plane tiles keep_saliency",
-    "pixels": "decoded* picture* plane",
+    f"{_CLOCK} {_ROLES} plane tiles keep_saliency",
+    "pixels": "decoded* picture* faults* plane",
 }
 _MULTIPLES = {"image_elements": 16, "plane": 16, "width": 8}
 
@@ -97,7 +98,9 @@ def arguments_of(kernel: str) -> tuple[Argument, ...]:
     return (*visible, *hidden)
 
 
-def written_library(folder: Path, architecture: int = 90) -> Recorder:
+def written_library(
+    folder: Path, architecture: int = 90, element_type: str = "float16"
+) -> Recorder:
     """Write kernels.json with made-up cubins into folder; return the driver that knows them."""
     kernels = {}
     for name, constants in CONSTANTS.items():
@@ -112,7 +115,7 @@ def written_library(folder: Path, architecture: int = 90) -> Recorder:
             cubins={architecture: cubin},
         )
     manifest = KernelManifest(
-        element_type="float16", digest="made up", compiler="none", kernels=kernels
+        element_type=element_type, digest="made up", compiler="none", kernels=kernels
     )
     write_atomic(folder / FILE_NAME, manifest.to_json().encode())
     return Recorder({k.entry.encode(): [a.nbytes for a in k.arguments] for k in kernels.values()})

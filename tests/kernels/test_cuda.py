@@ -1,13 +1,14 @@
 """The driver's import site and its statuses."""
 
-import importlib
-import inspect
 import sys
+from pathlib import Path
 
 import pytest
 
 from engines import cuda
 from engines.errors import ProviderUnavailableError
+from tests.doubles.cuda_driver import cuda_driver
+from tests.kernels.recorder import written_library
 
 
 def test_checked_returns_what_the_driver_returned() -> None:
@@ -39,15 +40,13 @@ def test_a_machine_without_a_driver_is_named(monkeypatch: pytest.MonkeyPatch) ->
         cuda.driver()
 
 
-def test_the_functions_are_the_bindings_own() -> None:
-    try:
-        bindings = importlib.import_module("cuda.bindings.driver")
-    except ImportError:
-        pytest.skip("cuda-bindings is not installed")
-    stated = {n: f for n, f in vars(cuda.Driver).items() if n.startswith("cu")}
-    assert stated
-    for name, function in stated.items():
-        documented = inspect.getdoc(getattr(bindings, name)) or ""
-        signature = documented.splitlines()[0]
-        names = list(inspect.signature(function).parameters)[1:]
-        assert all(parameter in signature for parameter in names), signature
+def test_an_old_driver_is_named_with_the_version_it_must_have(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    written_library(tmp_path)
+    old = cuda_driver(tmp_path, version=12020)
+    monkeypatch.setattr(cuda, "import_module", lambda _: old)
+    with pytest.raises(ProviderUnavailableError, match=r"CUDA 12\.2, .* CUDA 12\.4 or newer"):
+        cuda.driver()
+    old.version = 12040
+    assert cuda.architecture_of() == 90

@@ -176,3 +176,23 @@ def test_the_host_twin_equals_the_paper() -> None:
         rtol=0,
         atol=LATENTS_TOLERANCE,
     )
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")  # numpy, of which the interpreter is made
+@pytest.mark.parametrize(
+    ("form", "value", "size"),
+    [
+        (one_launch, float("nan"), (1, 64, 64)),
+        (two_launches, float("-inf"), (1, 8, 8)),
+        (addition, float("inf"), (1, 8, 8)),
+    ],
+)
+def test_the_first_prediction_that_is_not_finite_is_on_record(
+    form: Form, value: float, size: tuple[int, int, int]
+) -> None:
+    # Only the pass where SDM's noise starts: it is in no saliency map, and TDM may win the pixel.
+    case = trial(Data.WHITE, size)
+    case.sdm[0, 2, 5, 7] = value
+    assert form(case).faults.tolist() == [0, LATE_STEP + 1, 0, 0]
+    case.tdm[1, 0, 7, 7] = value
+    assert form(case).faults.tolist() == [LATE_STEP + 1, LATE_STEP + 1, 0, 0]

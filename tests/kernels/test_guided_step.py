@@ -9,7 +9,15 @@ import torch
 
 from kernels import table
 from runtime.guidance import SDM_GUIDES, TDM_GUIDE, GuidanceRule, Guide
-from runtime.schedule import HISTORY_SLOTS, Column, Scheduler, coefficient_table, timesteps_of
+from runtime.schedule import (
+    HISTORY_SLOTS,
+    Column,
+    Scheduler,
+    coefficient_table,
+    device_table,
+    timesteps_of,
+)
+from runtime.step_kernels import Model
 from tests.kernels.trial import BY_NAME, SCALE, SCHEDULE, STEPS, launched, roles
 from tests.references import guidance as guidance_reference
 from tests.references.scheduler import Steps
@@ -26,7 +34,8 @@ GUIDED: dict[Guide, Callable[..., Any]] = {
 def test_a_trajectory_is_the_papers(guide: Guide, scheduler: Scheduler) -> None:
     images, shape = 2, (2, 4, 8, 24)
     generator = torch.Generator().manual_seed(0)
-    coefficients = torch.from_numpy(coefficient_table(scheduler, SCHEDULE, STEPS, SCALE))
+    rows = coefficient_table(scheduler, SCHEDULE, STEPS, SCALE)
+    coefficients = torch.from_numpy(device_table(rows))
     timesteps = timesteps_of(scheduler, SCHEDULE, STEPS)
     spacing = SCHEDULE.num_train_timesteps // STEPS
     steps = Steps(SCHEDULE.alphas_cumprod(), timesteps, spacing)
@@ -36,19 +45,22 @@ def test_a_trajectory_is_the_papers(guide: Guide, scheduler: Scheduler) -> None:
     expected = latents.double().numpy()
     engine_latents = torch.full(shape, float("nan"), dtype=torch.float16)
     history = torch.full((HISTORY_SLOTS, *shape), float("nan"))
-    clock = torch.zeros(2, dtype=torch.int32)
+    clock, faults = torch.zeros(2, dtype=torch.int32), torch.zeros(4, dtype=torch.int32)
+    timestep = torch.full((1,), float("nan"))
     for step in range(len(timesteps)):
         passes = torch.randn((len(guide.passes), *shape), generator=generator).half()
         launched(
             "guided_step",
             (-(-latents[0].numel() // BY_NAME["guided_step"].constants["BLOCK"]), images),
-            *(passes, latents, engine_latents, history, coefficients, clock),
+            *(passes, latents, engine_latents, history, coefficients, clock, timestep, faults, 0),
             *roles(guide),
             latents[0].numel(),
         )
         noise, _ = GUIDED[guide](*passes.double().numpy(), SCALE)
         expected = step_of(step, expected, noise)
         assert clock.tolist() == [step + 1, 0]
+        assert timestep.item() == [*timesteps, 0][step + 1]
+        assert not faults.any()
         # Float32 coefficients and sums, some 10 roundings a step of values up to about 100.
         np.testing.assert_allclose(
             latents.numpy(), expected, rtol=0, atol=10 * (step + 1) * 100 * 2.0**-24
@@ -62,5 +74,10 @@ def test_the_columns_are_the_schedules() -> None:
     assert table.HISTORY_0.value == Column.HISTORY_0
     assert table.KEEP_SLOT.value == Column.KEEP_SLOT
     assert table.GUIDANCE_SCALE.value == Column.GUIDANCE_SCALE
+    assert table.TIMESTEP.value == Column.TIMESTEP
     assert table.COLUMNS.value == len(Column)
     assert table.HISTORY_SLOTS.value == HISTORY_SLOTS
+
+
+def test_the_models_are_the_runtimes() -> None:
+    assert [table.TDM.value, table.SDM.value, table.DECODER.value] == list(Model)

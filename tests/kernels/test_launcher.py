@@ -21,7 +21,7 @@ from engines.kernel_manifest import FILE_NAME, KernelManifest, cubin_path
 from runtime.guidance import SDM_GUIDES, TDM_GUIDE, GuidanceRule
 from runtime.launcher import KernelLibrary, Launch, opened_library
 from runtime.saliency import Fusion
-from runtime.step_kernels import LatentsSize, StepBuffers, StepKernels
+from runtime.step_kernels import LatentsSize, Model, StepBuffers, StepKernels, sums_elements
 from tests.kernels.recorder import CONSTANTS, Recorder, written_library
 
 BUFFERS = StepBuffers(
@@ -30,6 +30,8 @@ BUFFERS = StepBuffers(
     history=0x3000,
     table=0x4000,
     clock=0x5000,
+    timestep=0x5100,
+    faults=0x5200,
     tdm_saliency=0x6000,
     sdm_saliency=0x7000,
     sums=0x8000,
@@ -37,6 +39,7 @@ BUFFERS = StepBuffers(
 )
 TDM, SDM = 0xA000, 0xB000
 GUIDES = (TDM_GUIDE, SDM_GUIDES[GuidanceRule.PAPER])
+PIXELS = {"decoded": TDM, "picture": SDM, "faults": BUFFERS.faults}
 STREAM = 77
 
 
@@ -53,7 +56,7 @@ def library(tmp_path: Path, driver: Recorder) -> Iterator[KernelLibrary]:
 
 def kernels(library: KernelLibrary, images: int, height: int, width: int) -> StepKernels:
     size = LatentsSize(images=images, height=height, width=width)
-    return StepKernels(library, size, BUFFERS, table_rows=51, steps=51)
+    return StepKernels(library, size, BUFFERS, table_rows=52, steps=51)
 
 
 def enqueued(driver: Recorder, launches: tuple[Launch, ...]) -> list[tuple[str, tuple[int, ...]]]:
@@ -64,18 +67,19 @@ def enqueued(driver: Recorder, launches: tuple[Launch, ...]) -> list[tuple[str, 
 
 
 def test_a_guided_step_is_one_launch(library: KernelLibrary, driver: Recorder) -> None:
-    launches = kernels(library, 2, 64, 72).guided(TDM, TDM_GUIDE)
+    launches = kernels(library, 2, 64, 72).guided(TDM, TDM_GUIDE, Model.TDM)
     assert enqueued(driver, launches) == [("guided_step", (18, 2))]
     _, geometry, values = driver.launches[0]
     assert geometry == (18, 2, 1, 128, 1, 1, 1024, STREAM)
     elements = 4 * 64 * 72
-    assert values == [TDM, 0x1000, 0x2000, 0x3000, 0x4000, 0x5000, 0, 0, 1, elements, 0, 0]
+    buffers = [0x1000, 0x2000, 0x3000, 0x4000, 0x5000, 0x5100, 0x5200]
+    assert values == [TDM, *buffers, Model.TDM, 0, 0, 1, elements, 0, 0]
 
 
 def test_fusion_at_64_x_64_is_one_launch(library: KernelLibrary, driver: Recorder) -> None:
     launches = kernels(library, 3, 64, 64).fusion((TDM, SDM), GUIDES, Fusion.SALIENCY)
     assert enqueued(driver, launches) == [("fusion_step", (3, 1))]
-    assert driver.launches[0][2][10:] == [0, 0, 1, 0, 1, 2, 0, 0, 0]
+    assert driver.launches[0][2][12:] == [0, 0, 1, 0, 1, 2, 0, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -94,7 +98,7 @@ def test_fusion_of_other_sizes_is_two_launches(
     ]
     saliency, blend = (values for _, _, values in driver.launches)
     assert saliency[7:] == [0, 1, 1, 2, height, width, height * width, 0, 0]
-    assert blend[11:] == [0, 0, 1, 0, 1, 2, height * width, tiles, 1, 0, 0]
+    assert blend[13:] == [0, 0, 1, 0, 1, 2, height * width, tiles, 1, 0, 0]
 
 
 def test_two_launches_can_be_asked_for(library: KernelLibrary, driver: Recorder) -> None:
@@ -113,13 +117,13 @@ def test_addition_is_one_launch_of_any_size(library: KernelLibrary, driver: Reco
 def test_pixels_are_one_launch(library: KernelLibrary, driver: Recorder) -> None:
     launches = kernels(library, 2, 64, 64).pixels(TDM, SDM)
     assert enqueued(driver, launches) == [("pixels", (192, 2))]
-    assert driver.launches[0][2] == [TDM, SDM, 512 * 512, 0, 0]
+    assert driver.launches[0][2] == [TDM, SDM, BUFFERS.faults, 512 * 512, 0, 0]
 
 
 def test_a_launch_is_replayed_from_the_same_memory(
     library: KernelLibrary, driver: Recorder
 ) -> None:
-    (launch,) = kernels(library, 1, 64, 64).guided(TDM, TDM_GUIDE)
+    (launch,) = kernels(library, 1, 64, 64).guided(TDM, TDM_GUIDE, Model.TDM)
     launch.enqueue(STREAM)
     launch.enqueue(STREAM)
     assert driver.launches[0] == driver.launches[1]
@@ -132,19 +136,19 @@ def test_every_kernel_is_unloaded(tmp_path: Path, driver: Recorder) -> None:
 
 
 def test_the_workspace_is_four_sums_a_tile(library: KernelLibrary) -> None:
-    assert kernels(library, 2, 64, 96).sums_elements() == 2 * 4 * 16
+    assert sums_elements(library, LatentsSize(images=2, height=64, width=96)) == 2 * 4 * 16
 
 
 def test_a_misaligned_address_names_kernel_and_argument(library: KernelLibrary) -> None:
     with pytest.raises(
         ContractError, match=r"guided_step: prediction is 0xa008, .* multiple of 16"
     ):
-        kernels(library, 1, 64, 64).guided(TDM + 8, TDM_GUIDE)
+        kernels(library, 1, 64, 64).guided(TDM + 8, TDM_GUIDE, Model.TDM)
 
 
 def test_a_null_address_is_refused(library: KernelLibrary) -> None:
     with pytest.raises(ContractError, match="guided_step: prediction is 0x0"):
-        kernels(library, 1, 64, 64).guided(0, TDM_GUIDE)
+        kernels(library, 1, 64, 64).guided(0, TDM_GUIDE, Model.TDM)
 
 
 def test_arguments_must_be_complete(library: KernelLibrary) -> None:
@@ -154,15 +158,15 @@ def test_arguments_must_be_complete(library: KernelLibrary) -> None:
 
 def test_a_promise_about_numbers_is_kept(library: KernelLibrary) -> None:
     with pytest.raises(ContractError, match="plane is 100, expected a multiple of 16"):
-        library["pixels"].prepare((1, 1), {"decoded": TDM, "picture": SDM, "plane": 100})
+        library["pixels"].prepare((1, 1), PIXELS | {"plane": 100})
     with pytest.raises(ContractError, match="int32"):
-        library["pixels"].prepare((1, 1), {"decoded": TDM, "picture": SDM, "plane": 2**31})
+        library["pixels"].prepare((1, 1), PIXELS | {"plane": 2**31})
 
 
 @pytest.mark.parametrize("grid", [(0, 1), (1, 65536)])
 def test_an_impossible_grid_is_refused(library: KernelLibrary, grid: tuple[int, int]) -> None:
     with pytest.raises(ContractError, match="pixels cannot be launched"):
-        library["pixels"].prepare(grid, {"decoded": TDM, "picture": SDM, "plane": 64})
+        library["pixels"].prepare(grid, PIXELS | {"plane": 64})
 
 
 @pytest.mark.parametrize(
@@ -190,8 +194,14 @@ def test_too_wide_and_too_high_name_the_kernel(library: KernelLibrary) -> None:
 
 def test_a_table_shorter_than_the_steps_is_refused(library: KernelLibrary) -> None:
     size = LatentsSize(images=1, height=64, width=64)
-    with pytest.raises(ContractError, match="50 rows for 51 steps"):
-        StepKernels(library, size, BUFFERS, table_rows=50, steps=51)
+    with pytest.raises(ContractError, match="51 rows for 51 steps"):
+        StepKernels(library, size, BUFFERS, table_rows=51, steps=51)
+
+
+def test_latents_of_other_channels_are_refused(library: KernelLibrary) -> None:
+    size = LatentsSize(images=1, height=64, width=64, channels=16)
+    with pytest.raises(ContractError, match="16 channels"):
+        StepKernels(library, size, BUFFERS, table_rows=52, steps=51)
 
 
 def test_an_architecture_without_cubins_names_the_rebuild(tmp_path: Path, driver: Recorder) -> None:
@@ -260,7 +270,7 @@ def test_no_json_names_the_build(tmp_path: Path) -> None:
 
 
 def test_a_failing_launch_is_an_error(library: KernelLibrary, driver: Recorder) -> None:
-    (launch,) = kernels(library, 1, 64, 64).guided(TDM, TDM_GUIDE)
+    (launch,) = kernels(library, 1, 64, 64).guided(TDM, TDM_GUIDE, Model.TDM)
     driver.launch_status = 700
     with pytest.raises(CudaError, match="700"):
         launch.enqueue(STREAM)

@@ -17,7 +17,8 @@ def test_bytes_are_the_rounded_exact_values(size: tuple[int, int, int], dtype: t
     picture = torch.full((images, height, width, 3), 77, dtype=torch.uint8)
     elements = picture[0].numel()
     grid = (-(-elements // BY_NAME["pixels"].constants["BLOCK"]), images)
-    launched("pixels", grid, decoded, picture, height * width)
+    faults = torch.zeros(4, dtype=torch.int32)
+    launched("pixels", grid, decoded, picture, faults, height * width)
 
     exact = decoded.double().numpy()
     half_way = np.abs((np.clip(exact / 2 + 0.5, 0, 1) * 255) % 1 - 0.5).transpose(0, 2, 3, 1)
@@ -25,3 +26,12 @@ def test_bytes_are_the_rounded_exact_values(size: tuple[int, int, int], dtype: t
     decided = half_way > 2 * 255 * 2.0**-24
     assert (picture.numpy() == pixels(exact))[decided].all()
     assert decided.mean() > 0.99
+    assert not faults.any()
+
+
+def test_a_number_that_is_not_finite_never_passes_for_black() -> None:
+    decoded = torch.zeros((2, 3, 64, 64), dtype=torch.float16)
+    decoded[1, 2, 9, 9] = float("nan")
+    picture, faults = torch.zeros((2, 64, 64, 3), dtype=torch.uint8), torch.zeros(4).int()
+    launched("pixels", (3, 2), decoded, picture, faults, 64 * 64)
+    assert faults.tolist() == [0, 0, 2, 0]

@@ -18,9 +18,10 @@ from runtime.schedule import (
     Stage,
     StageBoundaries,
     coefficient_table,
+    device_table,
     updated_latents,
 )
-from runtime.step_kernels import LatentsSize, StepBuffers, StepKernels
+from runtime.step_kernels import LatentsSize, Model, StepBuffers, StepKernels
 from tests.kernels.interpreter import Interpreter, interpreter
 
 STEPS, SCALE = 6, 5.0
@@ -35,8 +36,10 @@ class Buffers:
         self.latents = latents.clone()
         self.engine_latents = torch.full_like(latents, float("nan"), dtype=torch.float16)
         self.history = torch.full((HISTORY_SLOTS, *latents.shape), float("nan"))
-        self.table = torch.from_numpy(table)
+        self.table = torch.from_numpy(device_table(table))
         self.clock = torch.zeros(2, dtype=torch.int32)
+        self.timestep = torch.full((1,), float("nan"))
+        self.faults = torch.zeros(4, dtype=torch.int32)
         self.tdm_saliency, self.sdm_saliency = torch.full((2, *maps), float("nan"))
         self.mask = torch.full(maps, 255, dtype=torch.uint8)
         self.sums = torch.full((size.images * size.height,), float("nan"))
@@ -65,13 +68,13 @@ def test_one_set_of_launches_serves_every_step(
 
     with opened_library(tmp_path, 90, driver) as library:
         kernels = StepKernels(
-            library, size, buffers.addresses(), table_rows=len(table), steps=len(table)
+            library, size, buffers.addresses(), table_rows=len(buffers.table), steps=len(table)
         )
         tdm, sdm = buffers.tdm.data_ptr(), buffers.sdm.data_ptr()
         launches = {
-            Stage.SCENE: kernels.guided(tdm, GUIDES[0]),
+            Stage.SCENE: kernels.guided(tdm, GUIDES[0], Model.TDM),
             Stage.FUSION: kernels.fusion((tdm, sdm), GUIDES, fusion),
-            Stage.SUBJECT: kernels.guided(sdm, GUIDES[1]),
+            Stage.SUBJECT: kernels.guided(sdm, GUIDES[1], Model.SDM),
         }
         for step, row in enumerate(table):
             for prediction in (buffers.tdm, buffers.sdm):

@@ -123,6 +123,8 @@ class Output:
     sdm: torch.Tensor
     mask: torch.Tensor
     clock: torch.Tensor
+    timestep: torch.Tensor
+    faults: torch.Tensor
 
     @classmethod
     def before(cls, trial: Trial) -> Output:
@@ -136,6 +138,8 @@ class Output:
             sdm=maps[1],
             mask=torch.full((images, height, width), 255, dtype=torch.uint8),
             clock=torch.tensor([LATE_STEP, 0], dtype=torch.int32),
+            timestep=torch.full((1,), float("nan")),
+            faults=torch.zeros(4, dtype=torch.int32),
         )
 
 
@@ -156,7 +160,7 @@ def one_launch(trial: Trial, *, keep_saliency: bool = True) -> Output:
         "fusion_step_64x64",
         (trial.latents.shape[0],),
         *(trial.tdm, trial.sdm, out.latents, out.engine_latents, out.history),
-        *(out.tdm, out.sdm, out.mask, trial.table, out.clock),
+        *(out.tdm, out.sdm, out.mask, trial.table, out.clock, out.timestep, out.faults),
         *roles(TDM_GUIDE),
         *roles(trial.sdm_guide),
         int(keep_saliency),
@@ -198,7 +202,7 @@ def blend(
         "fusion_blend",
         (-(-height * width // 256), images),
         *(trial.tdm, trial.sdm, out.latents, out.engine_latents, out.history),
-        *(out.tdm, out.sdm, sums, out.mask, trial.table, out.clock),
+        *(out.tdm, out.sdm, sums, out.mask, trial.table, out.clock, out.timestep, out.faults),
         *roles(TDM_GUIDE),
         *roles(trial.sdm_guide),
         *(height * width, tiles, int(keep_saliency)),

@@ -1,0 +1,93 @@
+"""The parity gate's bounds and inputs, for whatever computes a component."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.contract import CONTRACTS, Component, ElementType, Tensor
+from engines.manifest import Precision
+from engines.plan_shapes import Shape, ShapeRanges
+
+Array = npt.NDArray[Any]
+
+# Half precision rounds each result by up to 2**-11, 2.8e-4 in the mean square. Errors of k
+# roundings in a row add like a random walk, so about 2.8e-4 * sqrt(k): k is some 400 in a U-Net
+# (5.6e-3), 150 in an image encoder or VAE decoder (3.5e-3), 70 in a text encoder (2.4e-3), 8 in the
+# fusion MLP (8e-4). The bounds are twice that, rounded.
+_HALF_BOUNDS = {
+    Component.TEXT_ENCODER: 5e-3,
+    Component.IMAGE_ENCODER: 7e-3,
+    Component.FUSION_MLP: 2e-3,
+    Component.TDM_UNET: 1.2e-2,
+    Component.SDM_UNET: 1.2e-2,
+    Component.VAE_DECODER: 7e-3,
+}
+# In float32 the same walk with 2**-24 stays under 1e-6; sums over thousands of terms in another
+# order cost up to two more digits.
+_SINGLE_BOUND = 1e-4
+# The pipeline amplifies by the guidance scale and may flip pixels whose saliencies nearly tie.
+PIPELINE_BOUNDS = {Precision.FP16: 2e-2, Precision.FP32: 1e-3}
+
+# With plans, each U-Net call rounds in half precision: 5.6e-3 as above. Guidance at scale 5 adds
+# two passes with weights 5 and -4 and so multiplies independent errors by sqrt(25 + 16) = 6.4:
+# 3.6e-2 of the noise, which is most of a latent. The bound is twice that, rounded.
+PLAN_PIPELINE_BOUNDS = {Precision.FP16: 7e-2, Precision.FP32: 1e-3}
+
+# Noise levels of a trajectory's start, middle and end.
+_TIMESTEPS = (981, 501, 21)
+_SEED = 2311_10329
+
+
+def bound_of(component: Component, precision: Precision) -> float:
+    """Largest relative L2 error that a component may have in a precision."""
+    return _HALF_BOUNDS[component] if precision is Precision.FP16 else _SINGLE_BOUND
+
+
+def relative_l2(found: Array, expected: Array) -> float:
+    """|found - expected| / |expected|."""
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+def gate_shapes(ranges: tuple[ShapeRanges, ...]) -> list[dict[str, Shape]]:
+    """Input shapes to compare a plan at: the best and the largest of each optimization profile."""
+    shapes: list[dict[str, Shape]] = []
+    for profile in ranges:
+        for which in (1, 2):
+            each = {name: bounds[which] for name, bounds in profile.items()}
+            if each not in shapes:
+                shapes.append(each)
+    return shapes
+
+
+def gate_inputs(component: Component, shapes: dict[str, Shape]) -> Iterator[dict[str, Array]]:
+    """Seeded inputs of realistic scale for these shapes; a noise predictor's at three timesteps.
+
+    Latents of every timestep have unit variance; embeds leave a layer norm, so they have it too.
+    """
+    random = np.random.RandomState(_SEED)
+    inputs = CONTRACTS[component].inputs
+    has_timestep = any(tensor.name == "timestep" for tensor in inputs)
+    for timestep in _TIMESTEPS if has_timestep else (None,):
+        yield {
+            tensor.name: (
+                np.full(shapes[tensor.name], timestep, np.float32)
+                if tensor.name == "timestep"
+                else _values(tensor, shapes[tensor.name], random)
+            )
+            for tensor in inputs
+        }
+
+
+def _values(tensor: Tensor, shape: Shape, random: np.random.RandomState) -> Array:
+    match tensor.element_type:
+        case ElementType.INT32:
+            # Token ids that every vocabulary of byte pairs has.
+            return random.randint(0, 256, shape).astype(np.int32)
+        case ElementType.BOOL:
+            return random.random_sample(shape) < 0.2
+        case _:
+            return random.standard_normal(shape).astype(np.float32)

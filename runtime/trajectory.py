@@ -1,0 +1,128 @@
+"""What a picture is drawn from and what comes of it, whichever road it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from engines.contract import Component
+from engines.engine import Array
+from runtime.guidance import Float32Array, GuidanceRule, Pass
+from runtime.request import OutputType
+from runtime.result import StepSaliency
+from runtime.saliency import Fusion
+from runtime.schedule import Column, Stage, StageBoundaries
+
+PassEmbeds = Mapping[Pass, Float32Array]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """What a road prepares for ahead of a request: everything that its graphs depend on.
+
+    images, height, width: of the latents. saliency: whether maps and masks are kept.
+    """
+
+    images: int
+    height: int
+    width: int
+    guidance_rule: GuidanceRule = GuidanceRule.PAPER
+    fusion: Fusion = Fusion.SALIENCY
+    saliency: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trajectory:
+    """One denoising run.
+
+    latents: initial noise [images, 4, h, w] float32. table: one row per step (schedule.Column).
+    embeds: prompt embeds [tokens, text_width] float32 of each guidance pass.
+    """
+
+    form: Form
+    latents: Float32Array
+    table: Float32Array
+    boundaries: StageBoundaries
+    embeds: PassEmbeds
+    guidance_scale: float
+    output_type: OutputType
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def timestep(self, step: int) -> int:
+        """Noise level of a step, 0 to 999."""
+        return int(self.table[step, Column.TIMESTEP])
+
+    def stages(self) -> tuple[Stage, ...]:
+        """The stage of every step."""
+        return tuple(self.boundaries.stage(step) for step in range(len(self)))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Drawn:
+    """The end of a trajectory: images as Result has them, milliseconds by stage."""
+
+    images: Any
+    saliency: tuple[StepSaliency, ...]
+    timings_ms: Mapping[str, float]
+
+
+class Stepper(Protocol):
+    """Takes the steps of one trajectory, in order; a step may still be under way on return."""
+
+    def scene(self, step: int) -> None:
+        """TDM's guided noise (Eq. 1) moves the latents to the next noise level."""
+        ...
+
+    def fusion(self, step: int) -> None:
+        """The noises of both models, fused (Eq. 3 to 5), move them."""
+        ...
+
+    def subject(self, step: int) -> None:
+        """SDM's guided noise (Eq. 2) moves them."""
+        ...
+
+    def wait(self) -> None:
+        """Return when the last step is done."""
+        ...
+
+    def latents_reader(self) -> Callable[[], Float32Array]:
+        """What gives [images, 4, h, w] float32 after the last step, while that is the last."""
+        ...
+
+    def finish(self) -> Drawn:
+        """Decode, wait, and give the result; raises NonFiniteError."""
+        ...
+
+
+class Road(Protocol):
+    """A bundle's components on one backend: the host's in numpy, or a GPU's."""
+
+    @property
+    def provider(self) -> str: ...
+
+    def run(
+        self, component: Component, inputs: Mapping[str, Array], output_shape: tuple[int, ...]
+    ) -> Array:
+        """Run an encoder; its output is valid until it runs again. Raises NonFiniteError."""
+        ...
+
+    def warm_up(self, form: Form) -> None:
+        """Do now what the first request of this form would wait for."""
+        ...
+
+    def stepper(self, trajectory: Trajectory) -> Stepper:
+        """Set a trajectory up; one at a time."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def as_pictures(pixels: Float32Array) -> Float32Array:
+    """The decoder's [images, 3, H, W] in [-1, 1] as [images, H, W, 3] in [0, 1]."""
+    pictures: Float32Array = np.clip(pixels.transpose(0, 2, 3, 1) * np.float32(0.5) + 0.5, 0, 1)
+    return pictures

@@ -1,0 +1,1 @@
+"""What only a machine with a GPU and TensorRT can show: `pytest -m tensorrt`."""

@@ -1,0 +1,1 @@
+"""Our view of TensorRT against its real bindings, without its native libraries."""

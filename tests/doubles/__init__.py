@@ -1,0 +1,1 @@
+"""Doubles of vendor modules: the few objects that are used, computing on the CPU."""

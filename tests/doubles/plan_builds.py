@@ -1,0 +1,55 @@
+"""Builds of plans without any TensorRT, for what goes on around a build."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from engines.plan_builder import PlanMemoryError
+from engines.plan_job import PlanJob
+from engines.plan_process import OnEvent
+from engines.progress import JsonDisplay
+
+
+class Said(JsonDisplay):
+    """Remembers sentences."""
+
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.sentences.append(text)
+
+    def start(self, name: str, number: int, of: int) -> None:
+        """Nothing to show."""
+
+
+class Builds:
+    """Builds of plans that are nothing but their key, with what goes wrong on the way."""
+
+    def __init__(self, stop_at: str = "", memory_above: int = 5) -> None:
+        self.jobs: list[PlanJob] = []
+        self._stop_at, self._memory_above = stop_at, memory_above
+
+    def __call__(self, job: PlanJob, on_event: OnEvent) -> dict[str, Any]:
+        self.jobs.append(job)
+        if job.name.startswith(self._stop_at or "-"):
+            raise KeyboardInterrupt
+        if job.optimization_level > self._memory_above:
+            raise PlanMemoryError(f"{job.name}: TensorRT built nothing: out of memory")
+        content = job.key.encode()
+        job.plan.parent.mkdir(parents=True, exist_ok=True)
+        job.plan.write_bytes(content)
+        job.timing_cache.write_text(job.name)
+        return {
+            "nbytes": len(content),
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "build_s": 1.0,
+            "device_memory_nbytes": 256,
+            "precision": {"layers": 10, "half_layers": 9},
+            "parity": {"relative_l2": 1e-3, "bound": 1e-2, "cases": 3},
+        }
+
+    @property
+    def names(self) -> set[str]:
+        return {f"{job.component}.{job.profile}" for job in self.jobs}

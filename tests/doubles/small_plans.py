@@ -1,0 +1,67 @@
+"""Plans of a bundle for the TensorRT double, as a build would leave them, for small pictures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+
+from engines.bundle import Bundle
+from engines.contract import Component
+from engines.manifest import MANIFEST_NAME
+from engines.plan_options import PlanOptions, Profile
+from engines.plan_record import PLANS_FOLDER, PlanParity, PlanPrecision, PlanRecord
+from engines.plan_shapes import shape_ranges
+from tests.doubles.small_bundle import file_record
+from tests.doubles.tensorrt_names import packed
+
+VERSION = "11.4.0.106"
+# Of a native size of 512 px: 64 to 128 px.
+SMALL = Profile(
+    name="small", images=(1, 1, 2), size=(1 / 8, 1 / 8, 1 / 4), decoder="small", help="for tests"
+)
+
+
+def add_plans(bundle: Path, architecture: int = 90, version: str = VERSION) -> None:
+    """Write a plan of every component and name it in the manifest."""
+    opened = Bundle.open(bundle)
+    (bundle / PLANS_FOLDER).mkdir(exist_ok=True)
+    plans = [_added(opened, component, architecture, version) for component in Component]
+    manifest = replace(opened.manifest, plans=[*opened.manifest.plans, *plans])
+    (bundle / MANIFEST_NAME).write_text(manifest.to_json())
+
+
+def _added(bundle: Bundle, component: Component, architecture: int, version: str) -> PlanRecord:
+    shapes = shape_ranges(component, SMALL, bundle.manifest.dimensions)
+    record = bundle.component(component)
+    header = {
+        "version": version, "architecture": architecture, "anywhere": False,
+        "file": Path(record.onnx).name, "profiles": shapes, "detailed": True, "aux_streams": 0,
+        "level": 3, "stripped": False,
+    }  # fmt: skip
+    path = f"{PLANS_FOLDER}/{component}.small.sm_{architecture}.plan"
+    model = onnx.load(bundle.path / record.onnx)
+    (bundle.path / path).write_bytes(packed(header, model.SerializeToString()))
+    written = file_record(bundle.path / path)
+    return PlanRecord(
+        component=component,
+        profile=SMALL.name,
+        architecture=architecture,
+        tensorrt=version,
+        cuda="13.0",
+        driver="unknown",
+        gpu="Double of a GPU",
+        options=PlanOptions(),
+        optimization_level=3,
+        key=f"{component} {architecture} {version}",
+        onnx_digest=record.onnx_digest(),
+        path=path,
+        nbytes=written.nbytes,
+        sha256=written.sha256,
+        shapes=shapes,
+        device_memory_nbytes=1 << 20,
+        precision=PlanPrecision(layers=1, half_layers=1),
+        parity=PlanParity(relative_l2=0.0, bound=1.0, cases=1),
+        build_s=1.0,
+    )

@@ -1,0 +1,68 @@
+"""The TensorRT double in place of TensorRT, and bundles to build plans for."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engines.machine import Machine
+from tests.doubles.small_bundle import half_bundle
+from tests.doubles.tensorrt_names import SETTINGS, Settings
+
+ROOT = Path(__file__).parents[2]
+VENDOR = ROOT / "tests" / "vendor"
+SetUp = Callable[..., Settings]
+
+MACHINE = Machine(
+    architecture=90,
+    gpu="Double of a GPU",
+    cuda="13.0",
+    driver="unknown",
+    tensorrt=Settings().version,
+    free_nbytes=1 << 34,
+    total_nbytes=1 << 34,
+)
+
+
+@pytest.fixture(scope="session")
+def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six tiny half-precision graphs, to be read only."""
+    return half_bundle(tmp_path_factory.mktemp("small") / "bundle")
+
+
+@pytest.fixture
+def small_copy(small_bundle: Path, tmp_path: Path) -> Path:
+    """A bundle to build plans in."""
+    return Path(shutil.copytree(small_bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[SetUp]:
+    """Put the doubles where TensorRT and cuda-bindings are looked for, here and in processes.
+
+    Calling it changes how they behave from now on.
+    """
+    vendor = ("tensorrt", "cuda", "cuda.bindings", "cuda.bindings.driver")
+    before = {name: sys.modules.pop(name) for name in vendor if name in sys.modules}
+    monkeypatch.syspath_prepend(str(VENDOR))
+    paths = [str(ROOT), str(VENDOR), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+
+    def set_up(**changes: Any) -> Settings:
+        settings = Settings(**changes)
+        monkeypatch.setenv(SETTINGS, settings.to_environment())
+        sys.modules.pop("tensorrt", None)
+        sys.modules.pop("tests.vendor.tensorrt", None)
+        return settings
+
+    set_up()
+    yield set_up
+    for name in vendor:
+        sys.modules.pop(name, None)
+    sys.modules.update(before)
