@@ -21,11 +21,12 @@ from benchmarks.model_source import source_name, source_of
 from benchmarks.picture_times import PictureTimes, timed_pictures
 from benchmarks.record import Status, record
 from benchmarks.reference_check import Reference
-from benchmarks.roads import opened_road, providers
+from benchmarks.roads import TORCH, opened_road, providers
 from benchmarks.start_up import started
 from benchmarks.stats import summary
 from benchmarks.workload import QUICK_STEPS, SEED, STEPS, Workload
 from engines.bundle import Bundle
+from engines.errors import PlanMismatchError, ProviderUnavailableError
 
 PICTURES, QUICK_PICTURES = 10, 3
 STARTS, QUICK_STARTS = 3, 1
@@ -35,6 +36,7 @@ text = latency_text
 
 def add_flags(flags: argparse.ArgumentParser) -> None:
     add_bundle_flags(flags)
+    flags.add_argument("--size-px", type=int, help="height and width (default: the model's own)")
     flags.add_argument("--steps", type=int, help=f"(default: {STEPS}, quick {QUICK_STEPS})")
     flags.add_argument(
         "--pictures", type=int, help=f"(default: {PICTURES}, quick {QUICK_PICTURES})"
@@ -43,33 +45,38 @@ def add_flags(flags: argparse.ArgumentParser) -> None:
 
 def measured(
     *, quick: bool, bundle: Path, threads: int | None, steps: int | None, pictures: int | None,
-    **source: Any,
+    size_px: int | None, **source: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """A row per component, stage and total of each provider; raises ReferenceMismatchError."""
     opened = Bundle.open(bundle)
-    reference = Reference(source_of(source_name(source, opened), opened), opened.manifest)
-    workload = Workload(steps=steps or (QUICK_STEPS if quick else STEPS))
+    checkpoint = source_of(source_name(source, opened), opened)
+    reference = Reference(checkpoint, opened.manifest)
+    workload = Workload(steps=steps or (QUICK_STEPS if quick else STEPS), size_px=size_px)
     count = pictures or (QUICK_PICTURES if quick else PICTURES)
     rows: list[dict[str, Any]] = []
     facts = bundle_facts(opened, threads) | {"workload": vars(workload), "providers": {}}
-    for provider, reason in providers(opened).items():
-        if reason is not None:
-            rows.append({"provider": provider, "status": Status.SKIPPED.value, "reason": reason})
+    for provider, reason in providers().items():
+        try:
+            if reason is not None:
+                raise ProviderUnavailableError(reason)
+            with opened_road(bundle, provider, threads, checkpoint) as road:
+                agreement = reference.check(road.face_diffuser)
+                times = timed_pictures(road, workload, count)
+                held = gpu_nbytes(os.getpid())
+        except (ProviderUnavailableError, PlanMismatchError) as error:
+            status = Status.SKIPPED.value
+            rows.append({"provider": provider, "status": status, "reason": str(error)})
             continue
-        with opened_road(bundle, provider, threads) as road:
-            agreement = reference.check(road.face_diffuser)
-            # The first call was the check's; the start-up below has its own first picture.
-            times = timed_pictures(road, workload, count)
-            held = gpu_nbytes(os.getpid())
         rows += rows_of(provider, times)
+        starts = QUICK_STARTS if quick else STARTS
         facts["providers"][provider] = {
             "agreement": agreement.to_json(),
             "host_share": host_share(times),
-            "start": start_facts(
-                opened, provider, threads, workload, QUICK_STARTS if quick else STARTS
-            ),
             "gpu_nbytes": held,
         }
+        if provider != TORCH:
+            start = start_facts(opened, provider, threads, workload, starts)
+            facts["providers"][provider]["start"] = start
     return record("latency", rows, gpu=None, facts=facts, seeds=[SEED])
 
 

@@ -18,13 +18,14 @@ def latency_text(entry: Mapping[str, Any]) -> str:
         if rows[0]["status"] != Status.MEASURED:
             parts.append(f"{provider}: {rows[0]['status']}, {rows[0]['reason']}")
             continue
-        start = entry["facts"]["providers"][provider]["start"]
+        start = entry["facts"]["providers"][provider].get("start")
         parts += [
             f"{provider}, {entry['facts']['threads']} threads",
             table(pipeline_rows(rows)),
             table([_shown(row) for row in rows]),
-            table([_start_row(start)]),
         ]
+        if start is not None:
+            parts.append(table([_start_row(start)]))
     return "\n\n".join(parts)
 
 

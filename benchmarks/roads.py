@@ -14,13 +14,21 @@ import numpy as np
 from benchmarks.machine import gpu_facts
 from engines.bundle import Bundle
 from engines.contract import CONTRACTS, Component
+from engines.cuda import driver
 from engines.engine import Array, Engine
+from engines.gpu import Gpu, Stream
 from engines.onnxruntime_engine import open_on_cpu
+from engines.provider import Provider
+from export.checkpoints import ModelSource
 from runtime import FaceDiffuser
+from runtime.cuda_road import CudaRoad
 from runtime.engine_pool import EnginePool
+from runtime.host_road import HostRoad
+from runtime.trajectory import Road
 
-CPU = "onnxruntime-cpu"
-GPU_PROVIDERS = ("tensorrt", "onnxruntime-cuda")
+CPU = Provider.ONNXRUNTIME_CPU.value
+# The CUDA runtime on engines made of torch modules; for measuring, no provider of the runtime's.
+TORCH = "torch-cuda"
 
 
 @dataclass(frozen=True)
@@ -85,26 +93,51 @@ class OpenedRoad:
     log: CallLog | None
 
 
-def providers(bundle: Bundle) -> dict[str, str | None]:
-    """Every provider that the toolkit has -> None, or why it cannot be measured here."""
-    reasons: dict[str, str | None] = {}
-    for provider in GPU_PROVIDERS:
-        missing = "no NVIDIA GPU" if gpu_facts() is None else "the runtime has no such provider yet"
-        reasons[provider] = missing
-    return {CPU: None} | reasons
+def providers() -> dict[str, str | None]:
+    """Every provider that can be measured -> None, or why not on this machine."""
+    gpu = None if gpu_facts() is not None else "no NVIDIA GPU"
+    on_gpu = dict.fromkeys((Provider.TENSORRT.value, Provider.ONNXRUNTIME_CUDA.value, TORCH), gpu)
+    return {CPU: None} | on_gpu
 
 
 @contextmanager
-def opened_road(path: str | Path, provider: str, threads: int | None) -> Iterator[OpenedRoad]:
-    """Open a bundle on a provider, with its engine calls logged where they are host calls."""
-    log = CallLog()
+def opened_road(
+    path: str | Path, provider: str, threads: int | None, source: ModelSource | None = None
+) -> Iterator[OpenedRoad]:
+    """Open a bundle on a provider, with its engine calls logged where they are host calls.
 
-    def open_logged(bundle: Bundle, component: Component, cores: int | None) -> Engine:
-        return LoggedEngine(open_on_cpu(bundle, component, cores), component, log)
+    source: the bundle's checkpoint, for TORCH alone. Raises ProviderUnavailableError or
+    PlanMismatchError where this machine or the bundle is not made for the provider.
+    """
+    if provider == CPU:
+        log = CallLog()
+        bundle = Bundle.open(path)
+        with FaceDiffuser(bundle, _logged_road(bundle, threads, log)) as face_diffuser:
+            yield OpenedRoad(face_diffuser, log)
+    elif provider == TORCH:
+        if source is None:
+            raise ValueError(f"{TORCH} computes with the checkpoint's own modules; name its source")
+        bundle = Bundle.open(path)
+        with FaceDiffuser(bundle, _torch_road(bundle, source)) as face_diffuser:
+            yield OpenedRoad(face_diffuser, None)
+    else:
+        with FaceDiffuser.open(path, provider=provider, threads=threads) as face_diffuser:
+            yield OpenedRoad(face_diffuser, None)
 
-    if provider != CPU:
-        raise ValueError(f"{provider} is not measured; providers() says why")
-    bundle = Bundle.open(path)
-    engines = EnginePool(bundle, threads=threads, open_engine=open_logged)
-    with FaceDiffuser(bundle, engines) as face_diffuser:
-        yield OpenedRoad(face_diffuser, log)
+
+def _logged_road(bundle: Bundle, threads: int | None, log: CallLog) -> Road:
+    def open_logged(opened: Bundle, component: Component, cores: int | None) -> Engine:
+        return LoggedEngine(open_on_cpu(opened, component, cores), component, log)
+
+    return HostRoad(EnginePool(bundle, threads=threads, open_engine=open_logged))
+
+
+def _torch_road(bundle: Bundle, source: ModelSource) -> Road:
+    """The CUDA runtime, with PyTorch's kernels where TensorRT's would be."""
+    from benchmarks.torch_device import TorchProvider
+
+    def open_provider(opened: Bundle, gpu: Gpu, stream: Stream) -> Any:
+        del opened, gpu, stream
+        return TorchProvider(source, "cuda", bundle.manifest.precision)
+
+    return CudaRoad(bundle, driver(), open_provider)

@@ -44,8 +44,7 @@ def drawing(bundle: str, provider: str, threads: int | None, workload: Mapping[s
 
     Answers when each started and ended, on the monotonic clock that all processes share.
     """
-    del provider  # the runtime has one
-    face_diffuser = FaceDiffuser.open(bundle, threads=threads)
+    face_diffuser = FaceDiffuser.open(bundle, provider=provider, threads=threads)
     request = Workload(**workload).request()
 
     def draw(message: Message) -> dict[str, Any]:

@@ -10,27 +10,18 @@ import ctypes
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from engines.contract import CONTRACTS, Component, ElementType
+from engines.device import DeviceTensor
 from engines.errors import ContractError
+from engines.manifest import Precision
 from export.checkpoints import ModelSource
 from export.modules import module_of
-
-
-class DeviceTensor(Protocol):
-    """Where a tensor lies: address, shape and numpy dtype."""
-
-    @property
-    def address(self) -> int: ...
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def dtype(self) -> np.dtype[Any]: ...
 
 
 class TorchProvider:
@@ -38,9 +29,9 @@ class TorchProvider:
 
     provider = "torch"
 
-    def __init__(self, source: ModelSource, device: str, dtype: torch.dtype) -> None:
-        """dtype: torch.float16 or torch.float32, what numpy and the step kernels know too."""
-        self._source, self._device, self._dtype = source, torch.device(device), dtype
+    def __init__(self, source: ModelSource, device: str, precision: Precision) -> None:
+        self._source, self._device = source, torch.device(device)
+        self._dtype = torch.float16 if precision is Precision.FP16 else torch.float32
         self._modules: dict[Component, nn.Module] = {}
 
     def open(self, component: Component, shapes: Mapping[str, tuple[int, ...]]) -> TorchEngine:

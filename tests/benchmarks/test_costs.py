@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,9 @@ from torch import nn
 from benchmarks.costs import cost_of, cost_of_call
 from benchmarks.torch_device import TorchProvider
 from engines.contract import CONTRACTS, Component
+from engines.device import DeviceTensor
 from engines.errors import ContractError
+from engines.manifest import Precision
 from export.checkpoints import ModelSource
 from export.model_facts import dimensions_of
 from export.modules import module_of, run
@@ -53,16 +54,9 @@ def test_stable_diffusions_unet_costs_what_is_published() -> None:
     assert 0.97 < two.flops / (2 * one.flops) < 0.98
 
 
-@dataclass(frozen=True)
-class _Place:
-    address: int
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-
-def places(buffers: dict[str, Any]) -> dict[str, _Place]:
+def places(buffers: dict[str, Any]) -> dict[str, DeviceTensor]:
     return {
-        name: _Place(buffer.ctypes.data, buffer.shape, buffer.dtype)
+        name: DeviceTensor(buffer.ctypes.data, buffer.shape, buffer.dtype)
         for name, buffer in buffers.items()
     }
 
@@ -76,14 +70,14 @@ def test_a_torch_engine_computes_its_module_in_place(
     output = CONTRACTS[component].outputs[0].name
     buffers = {name: value.numpy() for name, value in inputs.items()}
     buffers[output] = np.full(expected.shape, np.nan, np.float32)
-    engine = TorchProvider(source, "cpu", torch.float32).open(component, {})
+    engine = TorchProvider(source, "cpu", Precision.FP32).open(component, {})
     engine.bind(places(buffers), workspace=0, stream=0)
     engine.enqueue(stream=0)
     np.testing.assert_array_equal(buffers[output], expected)
 
 
 def test_a_torch_engine_wants_the_contracts_tensors(source: ModelSource) -> None:
-    engine = TorchProvider(source, "cpu", torch.float32).open(Component.FUSION_MLP, {})
+    engine = TorchProvider(source, "cpu", Precision.FP32).open(Component.FUSION_MLP, {})
     with pytest.raises(ContractError, match="before it was bound"):
         engine.enqueue(stream=0)
     with pytest.raises(ContractError, match="its own are"):
