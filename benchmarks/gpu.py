@@ -23,6 +23,7 @@ from typing import Any
 from benchmarks.machine import gpu_facts, usable_cpus
 from benchmarks.peaks import peaks
 from benchmarks.record import Status, record
+from benchmarks.roads import TORCH
 from benchmarks.worker import Worker
 from engines.errors import ProviderUnavailableError
 from engines.manifest import MANIFEST_NAME
@@ -46,10 +47,13 @@ class Outcome:
 
 def add_flags(flags: argparse.ArgumentParser) -> None:
     flags.add_argument("--bundle", type=Path, default=Path("bundle"))
+    flags.add_argument("--provider", default=TORCH, help="to race with PyTorch on the bundle")
     flags.add_argument("--budget-s", type=float, default=BUDGET_S)
 
 
-def measured(*, quick: bool, bundle: Path, budget_s: float, results: Path | None) -> dict[str, Any]:
+def measured(
+    *, quick: bool, bundle: Path, provider: str, budget_s: float, results: Path | None
+) -> dict[str, Any]:
     """A row per part; raises ProviderUnavailableError without a GPU."""
     started = time.monotonic()
     facts_of_gpu = gpu_facts()
@@ -59,11 +63,11 @@ def measured(*, quick: bool, bundle: Path, budget_s: float, results: Path | None
     with Worker(peaks, arguments) as worker:
         facts = {"peaks": worker.ask(), "budget_s": budget_s}
     left = budget_s - (time.monotonic() - started)
-    rows = run_parts(parts(bundle, quick=quick), left, partial(run_command_line, results))
+    rows = run_parts(parts(bundle, provider, quick=quick), left, partial(run_command_line, results))
     return record("gpu", rows, gpu=facts_of_gpu["name"], facts=facts)
 
 
-def parts(bundle: Path, *, quick: bool) -> dict[str, list[str]]:
+def parts(bundle: Path, provider: str, *, quick: bool) -> dict[str, list[str]]:
     """What to type after `python -m benchmarks`, most wanted first."""
     flags = ["--quick"] if quick else []
     peers = ["peers", "--device", "cuda", "--without-bundle", "--model", "random", *flags]
@@ -71,6 +75,10 @@ def parts(bundle: Path, *, quick: bool) -> dict[str, list[str]]:
     found = {"kernels": ["kernels", *flags]}
     if (bundle / MANIFEST_NAME).is_file():
         found["latency"] = ["latency", "--bundle", str(bundle), *flags]
+        found["the bundle against PyTorch, 50 steps"] = [
+            "peers", "--device", "cuda", "--bundle", str(bundle), "--provider", provider,
+            "--work", "trajectory", "--steps", "50", "--rounds", "5", "--peers", *names,
+        ]  # fmt: skip
     found["PyTorch, one fusion step"] = [*peers, "--work", "step", "--peers", *names]
     found["PyTorch, 50 steps"] = [
         *peers, "--work", "trajectory", "--steps", "50", "--rounds", "3", "--peers", *names,

@@ -51,16 +51,16 @@ class Course:
         Raises WorkerError and ProviderUnavailableError.
         """
         common = {"work": self.work.to_json(), "inputs": str(self._inputs)}
+        source = {"source": self.source.to_json()}
         wanted: dict[str, Any] = {"threads": self.threads}
         if peer.wants == "source":
-            wanted["source"] = self.source.to_json()
+            wanted |= source
         elif peer.wants == "bundle":
-            wanted["bundle"] = str(self.bundle)
+            wanted |= source | {"bundle": str(self.bundle)}
         else:
             wanted["folder"] = str(self.folder)
             if not any(self.folder.glob("*.onnx")):
-                source = {"source": self.source.to_json(), "folder": str(self.folder)}
-                Worker(exporting, common | source).close()
+                Worker(exporting, common | source | {"folder": str(self.folder)}).close()
         python = self.openvino_python if "openvino" in peer.function else sys.executable
         arguments = common | wanted | dict(peer.arguments)
         return Worker(peer.function, arguments, threads=self.threads, python=python)

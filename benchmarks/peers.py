@@ -26,7 +26,7 @@ from benchmarks.peer_course import Course
 from benchmarks.peer_race import BOUND, raced
 from benchmarks.peer_work import WorkKind, work_of
 from benchmarks.record import record
-from benchmarks.roads import CPU
+from benchmarks.roads import CPU, providers
 from benchmarks.workload import GUIDANCE_SCALE, SEED
 from engines.bundle import Bundle
 from engines.errors import ProviderUnavailableError
@@ -44,7 +44,13 @@ def add_flags(flags: argparse.ArgumentParser) -> None:
         "--without-bundle", action="store_true",
         help="race the peers alone, against the reference; name the model with --model",
     )  # fmt: skip
-    flags.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    flags.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="the peers'")
+    flags.add_argument(
+        "--provider",
+        choices=list(providers()),
+        default=CPU,
+        help="the bundle's (default: %(default)s)",
+    )
     flags.add_argument(
         "--work", nargs="*", choices=[kind.value for kind in WorkKind],
         help="what to race on (default: all; quick: step)",
@@ -61,6 +67,7 @@ def add_flags(flags: argparse.ArgumentParser) -> None:
 
 def measured(
     *, quick: bool, bundle: Path, threads: int | None, without_bundle: bool, device: str,
+    provider: str,
     work: list[str] | None, steps: int | None, size_px: int | None, rounds: int | None,
     peers: list[str] | None, openvino_python: str, **source: Any,
 ) -> dict[str, Any]:  # fmt: skip
@@ -77,7 +84,7 @@ def measured(
     model = name.opened() if opened is None else source_of(name, opened)
     entrants = peer_list.peers(device)
     reference = entrants[0]
-    home = reference if opened is None else peer_list.ours(CPU)
+    home = reference if opened is None else peer_list.ours(provider)
     cores, count = threads or usable_cpus(), rounds or (QUICK_ROUNDS if quick else ROUNDS)
     total, dimensions = steps or (QUICK_STEPS if quick else STEPS), dimensions_of(model)
     kinds = [WorkKind(kind) for kind in work or ([WorkKind.STEP] if quick else list(WorkKind))]
@@ -104,6 +111,7 @@ def measured(
             )  # fmt: skip
             rows += raced(course, home, reference, chosen, rounds=count)
     facts = {"bound": BOUND, "rounds": count, "threads": cores, "device": device}
+    facts["provider"] = None if opened is None else provider
     if opened is not None:
         facts |= bundle_facts(opened, cores)
     gpu = facts_of_gpu["name"] if facts_of_gpu is not None and device == "cuda" else None

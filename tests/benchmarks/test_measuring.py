@@ -95,7 +95,7 @@ def test_the_gpu_script_goes_on_after_a_failure_and_stops_when_time_is_up() -> N
 
 
 def test_the_gpu_script_types_only_words_that_the_command_line_knows(golden_bundle: Path) -> None:
-    for words in gpu.parts(golden_bundle, quick=False).values():
+    for words in gpu.parts(golden_bundle, "torch-cuda", quick=False).values():
         module = __import__(f"benchmarks.{words[0]}", fromlist=["measured"])
         assert command_line._parser(module).parse_args(words).name == words[0]
 
