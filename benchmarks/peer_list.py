@@ -18,9 +18,9 @@ class Peer:
     """A contestant.
 
     function: what its worker runs. arguments: beside work, inputs and threads. works: the kinds of
-    work it can do. wants: what its function takes, "source" (the checkpoint), "folder" (plain exports) or "bundle"
-    (with its checkpoint). quick: whether it takes part in a quick run. isa: a processor flag that
-    it needs to be more than an emulation.
+    work it can do. wants: what its function takes, "source" (the checkpoint), "folder" (plain
+    exports) or "bundle" (with its checkpoint). quick: whether it takes part in a quick run. isa: a
+    processor flag that it needs to be more than an emulation.
     """
 
     name: str
