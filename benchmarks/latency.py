@@ -21,7 +21,7 @@ from benchmarks.model_source import source_name, source_of
 from benchmarks.picture_times import PictureTimes, timed_pictures
 from benchmarks.record import Status, record
 from benchmarks.reference_check import Reference
-from benchmarks.roads import TORCH, opened_road, providers
+from benchmarks.roads import TORCH, gpu_of, opened_road, providers
 from benchmarks.start_up import started
 from benchmarks.stats import summary
 from benchmarks.workload import QUICK_STEPS, SEED, STEPS, Workload
@@ -77,7 +77,8 @@ def measured(
         if provider != TORCH:
             start = start_facts(opened, provider, threads, workload, starts)
             facts["providers"][provider]["start"] = start
-    return record("latency", rows, gpu=None, facts=facts, seeds=[SEED])
+    gpu = next((name for name in map(gpu_of, facts["providers"]) if name), None)
+    return record("latency", rows, gpu=gpu, facts=facts, seeds=[SEED])
 
 
 def rows_of(provider: str, times: PictureTimes) -> list[dict[str, Any]]:

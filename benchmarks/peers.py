@@ -19,14 +19,13 @@ from typing import Any
 
 from benchmarks import peer_list
 from benchmarks.bundle_facts import bundle_facts
-from benchmarks.common_flags import add_bundle_flags
+from benchmarks.common_flags import add_bundle_flags, add_provider_flag
 from benchmarks.machine import gpu_facts, usable_cpus
 from benchmarks.model_source import source_name, source_of
 from benchmarks.peer_course import Course
 from benchmarks.peer_race import BOUND, raced
 from benchmarks.peer_work import WorkKind, work_of
 from benchmarks.record import record
-from benchmarks.roads import CPU, providers
 from benchmarks.workload import GUIDANCE_SCALE, SEED
 from engines.bundle import Bundle
 from engines.errors import ProviderUnavailableError
@@ -45,12 +44,7 @@ def add_flags(flags: argparse.ArgumentParser) -> None:
         help="race the peers alone, against the reference; name the model with --model",
     )  # fmt: skip
     flags.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="the peers'")
-    flags.add_argument(
-        "--provider",
-        choices=list(providers()),
-        default=CPU,
-        help="the bundle's (default: %(default)s)",
-    )
+    add_provider_flag(flags, torch=True)
     flags.add_argument(
         "--work", nargs="*", choices=[kind.value for kind in WorkKind],
         help="what to race on (default: all; quick: step)",

@@ -100,6 +100,12 @@ def providers() -> dict[str, str | None]:
     return {CPU: None} | on_gpu
 
 
+def gpu_of(provider: str) -> str | None:
+    """The name of the GPU that a provider computes on; None for the CPU's."""
+    facts = None if provider == CPU else gpu_facts()
+    return None if facts is None else facts["name"]
+
+
 @contextmanager
 def opened_road(
     path: str | Path, provider: str, threads: int | None, source: ModelSource | None = None

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bundle_facts import bundle_facts
-from benchmarks.common_flags import add_bundle_flags
+from benchmarks.common_flags import add_bundle_flags, add_provider_flag
 from benchmarks.costs import Cost, cost_of
 from benchmarks.fits import exponent, line
 from benchmarks.model_source import source_name, source_of
 from benchmarks.record import Status, record
 from benchmarks.reference_check import Reference
-from benchmarks.roads import CPU, opened_road
+from benchmarks.roads import gpu_of, opened_road
 from benchmarks.stats import summary
 from benchmarks.timing import repeated_ms
 from benchmarks.workload import SEED, Workload
@@ -43,11 +43,18 @@ CostOf = Callable[..., Cost]
 
 def add_flags(flags: argparse.ArgumentParser) -> None:
     add_bundle_flags(flags)
+    add_provider_flag(flags)
     flags.add_argument("--pictures", type=int, help=f"at each point (default: {PICTURES})")
 
 
 def measured(
-    *, quick: bool, bundle: Path, threads: int | None, pictures: int | None, **source: Any
+    *,
+    quick: bool,
+    bundle: Path,
+    threads: int | None,
+    provider: str,
+    pictures: int | None,
+    **source: Any,
 ) -> dict[str, Any]:
     """A row per point of each axis; raises ReferenceMismatchError."""
     opened = Bundle.open(bundle)
@@ -58,7 +65,7 @@ def measured(
     costs = counted(checkpoint, dimensions)
     measured_once: dict[Workload, float] = {}
     rows = []
-    with opened_road(bundle, CPU, threads) as road:
+    with opened_road(bundle, provider, threads) as road:
         agreement = reference.check(road.face_diffuser)
         for axis, value, workload in points(dimensions.native_px, quick=quick):
             if workload not in measured_once:
@@ -75,12 +82,13 @@ def measured(
                 }
             )
     facts = bundle_facts(opened, threads) | {
+        "provider": provider,
         "base": vars(QUICK_BASE if quick else BASE),
         "pictures": count,
         "agreement": agreement.to_json(),
         "fits": fits(rows),
     }
-    return record("scaling", rows, gpu=None, facts=facts, seeds=[SEED])
+    return record("scaling", rows, gpu=gpu_of(provider), facts=facts, seeds=[SEED])
 
 
 def points(native_px: int, *, quick: bool) -> list[tuple[str, int, Workload]]:

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bundle_facts import bundle_facts
-from benchmarks.common_flags import add_bundle_flags
+from benchmarks.common_flags import add_bundle_flags, add_provider_flag
 from benchmarks.fits import knee
 from benchmarks.machine import described, usable_cpus
 from benchmarks.model_source import source_name, source_of
 from benchmarks.record import Status, record
 from benchmarks.reference_check import Reference
-from benchmarks.roads import CPU, opened_road
+from benchmarks.roads import gpu_of, opened_road
 from benchmarks.start_up import drawing
 from benchmarks.stats import summary
 from benchmarks.worker import Worker
@@ -46,18 +46,19 @@ class Point:
 
 def add_flags(flags: argparse.ArgumentParser) -> None:
     add_bundle_flags(flags)
+    add_provider_flag(flags)
     flags.add_argument("--steps", type=int, help=f"(default: {STEPS}, quick {QUICK_STEPS})")
     flags.add_argument("--requests", type=int, help="by each process at each point")
 
 
 def measured(
-    *, quick: bool, bundle: Path, threads: int | None, steps: int | None, requests: int | None,
-    **source: Any,
+    *, quick: bool, bundle: Path, threads: int | None, provider: str, steps: int | None,
+    requests: int | None, **source: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """A row per point; raises ReferenceMismatchError."""
     opened = Bundle.open(bundle)
     reference = Reference(source_of(source_name(source, opened), opened), opened.manifest)
-    with opened_road(bundle, CPU, threads) as road:
+    with opened_road(bundle, provider, threads) as road:
         agreement = reference.check(road.face_diffuser)
     cores = threads or usable_cpus()
     count = requests or (QUICK_REQUESTS if quick else REQUESTS)
@@ -70,12 +71,16 @@ def measured(
             rows.append(vars(point) | {"status": Status.SKIPPED.value, "reason": reason})
             continue
         workload = Workload(steps=steps, images=point.images)
-        rows.append(row := measured_point(bundle, point, workload, cores, count))
+        rows.append(row := measured_point(bundle, provider, point, workload, cores, count))
         if point.processes == 1:
             rss = max(rss, row["peak_rss_nbytes"])
     mark_knees(rows)
-    facts = bundle_facts(opened, threads) | {"steps": steps, "agreement": agreement.to_json()}
-    return record("throughput", rows, gpu=None, facts=facts, seeds=[SEED])
+    facts = bundle_facts(opened, threads) | {
+        "provider": provider,
+        "steps": steps,
+        "agreement": agreement.to_json(),
+    }
+    return record("throughput", rows, gpu=gpu_of(provider), facts=facts, seeds=[SEED])
 
 
 def points(images: Iterable[int], cores: int) -> list[Point]:
@@ -87,12 +92,12 @@ def points(images: Iterable[int], cores: int) -> list[Point]:
 
 
 def measured_point(
-    bundle: Path, point: Point, workload: Workload, cores: int, requests: int
+    bundle: Path, provider: str, point: Point, workload: Workload, cores: int, requests: int
 ) -> dict[str, Any]:
     """Warm every process up with one request, then let all draw at once."""
     threads = max(1, cores // point.processes)
     arguments = {
-        "bundle": str(bundle), "provider": CPU, "threads": threads, "workload": vars(workload),
+        "bundle": str(bundle), "provider": provider, "threads": threads, "workload": vars(workload),
     }  # fmt: skip
     with ExitStack() as stack:
         workers = [
