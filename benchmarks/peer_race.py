@@ -81,8 +81,9 @@ class Race:
 
     def own_row(self, agree: Agreement) -> dict[str, Any]:
         """The home contestant alone."""
-        times = [self.worker.ask()["ms"] for _ in range(self.rounds)]
-        return self._common(self.home) | _figures(agree, times, self.worker)
+        lap = Lap(self.worker)
+        times = [lap() for _ in range(self.rounds)]
+        return self._common(self.home) | _figures(agree, times, lap)
 
     def row(self, peer: Peer) -> dict[str, Any]:
         """Check a peer, then let both take turns; one that cannot is skipped or refused."""
@@ -99,13 +100,11 @@ class Race:
 
     def _raced(self, peer: Peer, away: Worker) -> dict[str, Any]:
         agree = self.judge.check(peer.name, away)
-        times = interleaved_ms(
-            {self.home: lambda: self.worker.ask()["ms"], peer.name: lambda: away.ask()["ms"]},
-            rounds=self.rounds,
-            seed=SEED,
-        )
+        lap = Lap(away)
+        laps = {self.home: Lap(self.worker), peer.name: lap}
+        times = interleaved_ms(laps, rounds=self.rounds, seed=SEED)
         ratio = paired_ratio(times[peer.name], times[self.home])
-        return _figures(agree, times[peer.name], away) | {
+        return _figures(agree, times[peer.name], lap) | {
             "against": self.home,
             "against_p50_ms": summary(times[self.home]).p50,
             "times_as_long": ratio.ratio,
@@ -125,13 +124,25 @@ class Race:
         }
 
 
-def _figures(agree: Agreement, times: Sequence[float], worker: Worker) -> dict[str, Any]:
-    found, last = summary(times), worker.ask()
+class Lap:
+    """One run of a contestant; gives its milliseconds and keeps what else it answered."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.last: dict[str, Any] = {}
+
+    def __call__(self) -> float:
+        self.last = self.worker.ask()
+        return float(self.last["ms"])
+
+
+def _figures(agree: Agreement, times: Sequence[float], lap: Lap) -> dict[str, Any]:
+    found = summary(times)
     return agree.to_json() | {
         "status": Status.MEASURED.value,
         "p50_ms": found.p50,
         "spread": found.spread,
-        "load_s": worker.started["load_s"],
-        "peak_rss_nbytes": last["peak_rss_nbytes"],
-        "gpu_nbytes": last["gpu_nbytes"],
+        "load_s": lap.worker.started["load_s"],
+        "peak_rss_nbytes": lap.last["peak_rss_nbytes"],
+        "gpu_nbytes": lap.last["gpu_nbytes"],
     }

@@ -17,6 +17,7 @@ from benchmarks.record import ReferenceMismatchError, record, records
 from benchmarks.reference_check import Reference
 from benchmarks.roads import CPU, opened_road, providers
 from benchmarks.start_up import drawing
+from benchmarks.throughput import Point, measured_point
 from benchmarks.workload import Workload
 from engines.bundle import Bundle
 from tests.benchmarks.test_peers import SOURCE
@@ -98,6 +99,17 @@ def test_the_gpu_script_types_only_words_that_the_command_line_knows(golden_bund
     for words in gpu.parts(golden_bundle, "torch-cuda", quick=False).values():
         module = __import__(f"benchmarks.{words[0]}", fromlist=["measured"])
         assert command_line._parser(module).parse_args(words).name == words[0]
+
+
+def test_throughput_counts_pictures_from_the_first_start_to_the_last_end(
+    golden_bundle: Path,
+) -> None:
+    workload = Workload(steps=1, people=1, size_px=64, images=2)
+    row = measured_point(golden_bundle, CPU, Point(2, 1), workload, cores=1, requests=2)
+    assert (row["pictures"], row["threads_each"], row["status"]) == (4, 1, "measured")
+    # Two requests, one after the other, of two pictures each.
+    assert row["pictures_per_s"] <= 4 / (2 * row["request_p50_ms"] / 1e3) * 1.01
+    assert row["request_p50_ms"] <= row["request_p99_ms"]
 
 
 def test_a_missing_gpu_is_skipped_hardware(
