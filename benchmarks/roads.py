@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,12 +19,15 @@ from engines.engine import Array, Engine
 from engines.gpu import Gpu, Stream
 from engines.onnxruntime_engine import open_on_cpu
 from engines.provider import Provider
-from export.checkpoints import ModelSource
 from runtime import FaceDiffuser
 from runtime.cuda_road import CudaRoad
 from runtime.engine_pool import EnginePool
 from runtime.host_road import HostRoad
 from runtime.trajectory import Road
+
+if TYPE_CHECKING:
+    # Not at run time: a process that is measured must hold no torch that its user would not load.
+    from export.checkpoints import ModelSource
 
 CPU = Provider.ONNXRUNTIME_CPU.value
 # The CUDA runtime on engines made of torch modules; for measuring, no provider of the runtime's.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -162,6 +163,13 @@ def test_a_worker_that_cannot_run_here_says_so() -> None:
 def test_a_worker_that_dies_is_an_error_not_a_hang() -> None:
     with pytest.raises(WorkerError, match="exit code"):
         Worker("benchmarks.stats:summary", {"samples": []})
+
+
+def test_what_is_measured_in_a_process_of_its_own_loads_no_torch() -> None:
+    modules = "benchmarks.peer_ours, benchmarks.start_up, benchmarks.peer_sessions"
+    code = f"import sys, {modules}; print([m for m in ('torch', 'onnx') if m in sys.modules])"
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert finished.stdout.strip() == "[]", finished.stderr
 
 
 class _Judge:
