@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,9 @@ from export.modules import module_of, run
 # Equal accuracy, as relative L2 against float32: of the U-Nets' predictions where the work is one
 # step, of the decoded picture where it is more.
 BOUND = 2e-2
+# Thread pools spin for up to 0.2 s (OpenMP's default) after work is done; a contestant must not run
+# beside the threads of the one before.
+SETTLE_S = 0.3
 
 
 def raced(
@@ -78,10 +82,11 @@ class Race:
     worker: Worker
     judge: Judge
     rounds: int
+    settle_s: float = SETTLE_S
 
     def own_row(self, agree: Agreement) -> dict[str, Any]:
         """The home contestant alone."""
-        lap = Lap(self.worker)
+        lap = Lap(self.worker, self.settle_s)
         times = [lap() for _ in range(self.rounds)]
         return self._common(self.home) | _figures(agree, times, lap)
 
@@ -100,8 +105,8 @@ class Race:
 
     def _raced(self, peer: Peer, away: Worker) -> dict[str, Any]:
         agree = self.judge.check(peer.name, away)
-        lap = Lap(away)
-        laps = {self.home: Lap(self.worker), peer.name: lap}
+        lap = Lap(away, self.settle_s)
+        laps = {self.home: Lap(self.worker, self.settle_s), peer.name: lap}
         times = interleaved_ms(laps, rounds=self.rounds, seed=SEED)
         ratio = paired_ratio(times[peer.name], times[self.home])
         return _figures(agree, times[peer.name], lap) | {
@@ -127,11 +132,12 @@ class Race:
 class Lap:
     """One run of a contestant; gives its milliseconds and keeps what else it answered."""
 
-    def __init__(self, worker: Worker) -> None:
-        self.worker = worker
+    def __init__(self, worker: Worker, settle_s: float) -> None:
+        self.worker, self._settle_s = worker, settle_s
         self.last: dict[str, Any] = {}
 
     def __call__(self) -> float:
+        time.sleep(self._settle_s)
         self.last = self.worker.ask()
         return float(self.last["ms"])
 

@@ -194,7 +194,7 @@ def race(golden_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         folder=tmp_path_factory.mktemp("race"),
     )
     with run.started(contestant("home", factor=2.0)) as worker:
-        yield Race(run, "home", worker, _Judge(), rounds=4)  # type: ignore[arg-type]
+        yield Race(run, "home", worker, _Judge(), rounds=4, settle_s=0.0)  # type: ignore[arg-type]
 
 
 def contestant(name: str, *, isa: str | None = None, **arguments: Any) -> Peer:
