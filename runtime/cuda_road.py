@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 
 import numpy as np
@@ -13,8 +13,10 @@ from engines.bundle import KERNELS_FOLDER, Bundle
 from engines.contract import Component
 from engines.cuda import Driver
 from engines.engine import Array
-from engines.errors import DeviceMemoryError
+from engines.errors import DeviceMemoryError, ProviderUnavailableError
 from engines.gpu import Gpu, Stream, opened_gpu
+from engines.kernel_manifest import FILE_NAME
+from engines.manifest import REBUILD
 from engines.provider import DeviceProvider
 from runtime.arena import Workspaces
 from runtime.cuda_encoder import CudaEncoder
@@ -23,7 +25,7 @@ from runtime.cuda_stepper import CudaStepper
 from runtime.faults import non_finite
 from runtime.guidance import GuidanceRule
 from runtime.lanes import Lanes
-from runtime.launcher import opened_library
+from runtime.launcher import KernelLibrary, opened_library
 from runtime.step_kernels import LatentsSize
 from runtime.step_programs import Concurrency, StepPrograms
 from runtime.trajectory import Form, Trajectory
@@ -56,7 +58,7 @@ class CudaRoad:
     ) -> None:
         """Open the GPU, the kernels and the provider; engines are opened when they are needed.
 
-        Raises ProviderUnavailableError where the kernels or plans are for other GPUs.
+        Raises ProviderUnavailableError where the bundle has no kernels or plans for this GPU.
         """
         self._concurrency, self._trials = concurrency, trials
         self._encoders: dict[tuple[Component, int], CudaEncoder] = {}
@@ -66,8 +68,7 @@ class CudaRoad:
             # Closed in reverse: engines' weights, kernels, events and streams, the GPU.
             gpu = stack.enter_context(opened_gpu(driver))
             lanes = Lanes.opened(gpu, stack)
-            folder = bundle.path / KERNELS_FOLDER
-            library = stack.enter_context(opened_library(folder, gpu.architecture, driver))
+            library = stack.enter_context(_opened_kernels(bundle, gpu))
             provider = open_provider(bundle, gpu, lanes.main)
             stack.callback(provider.close)
             self._parts = CudaParts(
@@ -156,3 +157,16 @@ class CudaRoad:
     def _give_up_oldest(self) -> None:
         self._parts.lanes.main.synchronize()
         self._steppers.popitem(last=False)[1].close()
+
+
+@contextmanager
+def _opened_kernels(bundle: Bundle, gpu: Gpu) -> Iterator[KernelLibrary]:
+    """The bundle's kernels; one that was built without any is not damaged, but not for a GPU."""
+    folder = bundle.path / KERNELS_FOLDER
+    if not (folder / FILE_NAME).is_file():
+        raise ProviderUnavailableError(
+            f"{bundle.path} has no GPU kernels; build them, on Linux, with: "
+            f"{REBUILD.format(bundle=bundle.path)}"
+        )
+    with opened_library(folder, gpu.architecture, gpu.driver) as library:
+        yield library

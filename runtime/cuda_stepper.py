@@ -20,7 +20,7 @@ from runtime.guidance import SDM_GUIDES, TDM_GUIDE, Float32Array, Guide
 from runtime.lanes import Lanes
 from runtime.request import OutputType
 from runtime.result import StepSaliency
-from runtime.saliency import Fusion, Saliency
+from runtime.saliency import Saliency
 from runtime.schedule import Stage, device_table
 from runtime.step_programs import Step, StepKind, StepPrograms
 from runtime.trajectory import Drawn, Form, Trajectory
@@ -67,7 +67,7 @@ class CudaStepper:
         stages, form = trajectory.stages(), trajectory.form
         self._steps = {s: self.programs.step(StepKind.of(s, form)) for s in sorted_stages(stages)}
         self._timeline, self._kept, self._taken = [], [], 0
-        if self._keeps_maps:
+        if form.keeps_maps and Stage.FUSION in stages:
             self._make_room(stages.count(Stage.FUSION) * self.buffers.maps.nbytes)
         self._stage_inputs()
         inputs, pinned = self.buffers.inputs, self.buffers.pinned
@@ -78,7 +78,7 @@ class CudaStepper:
 
     def fusion(self, step: int) -> None:
         self._launch(Stage.FUSION)
-        if self._keeps_maps:
+        if self._trajectory.form.keeps_maps:
             nbytes = self.buffers.maps.nbytes
             assert self._maps is not None
             slot = self._maps.address + len(self._kept) * nbytes
@@ -134,11 +134,6 @@ class CudaStepper:
         self._maps_stack.close()
         self.stack.close()
 
-    @property
-    def _keeps_maps(self) -> bool:
-        form = self._trajectory.form
-        return form.saliency and form.fusion is Fusion.SALIENCY
-
     def _launch(self, stage: Stage) -> None:
         self._mark(stage.value)
         self._steps[stage]()
@@ -153,7 +148,9 @@ class CudaStepper:
     def _stage_inputs(self) -> None:
         trajectory, staged = self._trajectory, self.buffers.staged
         staged["latents"][...] = trajectory.latents
-        staged["engine_latents"][...] = trajectory.latents
+        with np.errstate(over="ignore"):
+            # What half precision cannot hold comes back as a NonFiniteError.
+            staged["engine_latents"][...] = trajectory.latents
         staged["timestep"][...] = trajectory.timestep(0)
         staged["clock"][...] = 0
         staged["faults"][...] = 0

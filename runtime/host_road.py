@@ -68,7 +68,7 @@ class HostStepper:
                 noise = fused_by_addition(tdm, sdm)
             else:
                 noise, saliency = fused_by_saliency(tdm, sdm)
-                if self._trajectory.form.saliency:
+                if self._trajectory.form.keeps_maps:
                     timestep = self._trajectory.timestep(step)
                     self._saliency.append(StepSaliency(step, timestep, saliency))
             self._move(step, noise)

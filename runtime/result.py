@@ -46,7 +46,8 @@ class Result:
 
     images: PIL pictures, or an array: "np" [images, height, width, 3] float32 in [0, 1], "latent"
     [images, 4, h, w] float32. seeds: one per image. timings_ms: milliseconds spent on text,
-    references, scene, fusion, subject, decode, and in total. saliency: one entry per fusion step if
+    references, scene, fusion, subject, decode (these four by the GPU's own clock, where there is
+    one), and in total. saliency: one entry per fusion step if
     it was asked for.
     """
 

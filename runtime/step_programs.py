@@ -41,7 +41,7 @@ class BoundModel:
 
 @dataclass(frozen=True, kw_only=True)
 class StepKind:
-    """What a step's work depends on; fusion and saliency count in the fusion stage alone."""
+    """What a step's work depends on. saliency: whether the step leaves maps to be kept."""
 
     stage: Stage
     fusion: Fusion = Fusion.SALIENCY
@@ -52,7 +52,7 @@ class StepKind:
         """The kind of this stage's steps in a form."""
         if stage is not Stage.FUSION:
             return cls(stage=stage)
-        return cls(stage=stage, fusion=form.fusion, saliency=form.saliency)
+        return cls(stage=stage, fusion=form.fusion, saliency=form.keeps_maps)
 
 
 @dataclass(repr=False)

@@ -23,7 +23,7 @@ PassEmbeds = Mapping[Pass, Float32Array]
 class Form:
     """What a road prepares for ahead of a request: everything that its graphs depend on.
 
-    images, height, width: of the latents. saliency: whether maps and masks are kept.
+    images, height, width: of the latents. saliency: whether maps and masks are asked for.
     """
 
     images: int
@@ -32,6 +32,11 @@ class Form:
     guidance_rule: GuidanceRule = GuidanceRule.PAPER
     fusion: Fusion = Fusion.SALIENCY
     saliency: bool = False
+
+    @property
+    def keeps_maps(self) -> bool:
+        """Whether there are maps to keep: addition has none."""
+        return self.saliency and self.fusion is Fusion.SALIENCY
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -96,6 +96,8 @@ class CudaDriver(Recorder):
     def cuMemAlloc(self, bytesize: int) -> tuple[Any, ...]:
         if self._unsafe("cuMemAlloc"):
             return CAPTURE_UNSUPPORTED, 0
+        if bytesize <= 0:
+            return INVALID_VALUE, 0
         if self.device.nbytes + bytesize > self.total_nbytes:
             return OUT_OF_MEMORY, 0
         self._opened("memory")
@@ -110,6 +112,8 @@ class CudaDriver(Recorder):
     def cuMemHostAlloc(self, bytesize: int, Flags: int) -> tuple[Any, ...]:
         if self._unsafe("cuMemHostAlloc"):
             return CAPTURE_UNSUPPORTED, 0
+        if bytesize <= 0:
+            return INVALID_VALUE, 0
         self._opened("pinned")
         return SUCCESS, self.pinned.allocate(bytesize)
 

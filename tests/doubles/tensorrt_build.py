@@ -254,9 +254,10 @@ class Builder:
                 os._exit(139)
             hits += node.op_type in timed
             timed[node.op_type] = timed.get(node.op_type, 0) + 1
-            time.sleep(settings().step_s)
-            if monitor is not None and not monitor.step_complete("Timing graph nodes", step):
-                return False
+            for _ in range(1 + round(settings().layer_s / 0.1)):
+                time.sleep(0.1 if settings().layer_s else 0)
+                if monitor is not None and not monitor.step_complete("Timing graph nodes", step):
+                    return False
         if monitor is not None:
             monitor.phase_finish("Timing graph nodes")
             for step in range(2):

@@ -25,8 +25,9 @@ class Settings:
     its build fails: "parser", "nothing" (returns None), "memory" (runs out of it), "crash" (the
     process dies). memory_above_level: builds above this level run out of memory. single: file name
     parts whose engines come out in single precision. drift: file name part -> factor on the
-    engine's output (NaN too). step_s: how long each build step takes. unreadable_layers: the
-    inspector tells names only. memory_nbytes: of the GPU. driver_cuda: the driver's CUDA version.
+    engine's output (NaN too). layer_s: how long each layer is timed, in steps of a tenth of a
+    second. unreadable_layers: the inspector tells names only. memory_nbytes: of the GPU.
+    driver_cuda: the driver's CUDA version.
     """
 
     version: str = "11.4.0.106"
@@ -36,7 +37,7 @@ class Settings:
     memory_above_level: int | None = None
     single: tuple[str, ...] = ()
     drift: dict[str, float] = dataclasses.field(default_factory=dict)
-    step_s: float = 0.0
+    layer_s: float = 0.0
     unreadable_layers: bool = False
     memory_nbytes: int = 1 << 34
     driver_cuda: int = 13000

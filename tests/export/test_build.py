@@ -109,6 +109,7 @@ def test_a_build_that_would_not_fit_the_disk_is_refused_before_it_writes(
     bundle_copy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (bundle_copy / "build" / "sdm_unet.json").unlink()
+    (bundle_copy / "build" / "lock").touch()
     before = sorted(bundle_copy.rglob("*"))
     usage = shutil.disk_usage(bundle_copy)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10_000_000))

@@ -69,19 +69,32 @@ def driver() -> cuda.Driver:
         pytest.skip(str(error))
 
 
-@pytest.fixture(scope="module")
-def bundle(
-    driver: cuda.Driver, golden_bundle: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def _with_cubins(golden_bundle: Path, folder: Path, driver: cuda.Driver, precision: str) -> Path:
     """The golden bundle with real cubins for this GPU."""
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
         pytest.skip("this torch is built without CUDA")
-    path = Path(shutil.copytree(golden_bundle, tmp_path_factory.mktemp("gpu") / "bundle"))
+    path = Path(shutil.copytree(golden_bundle, folder / "bundle"))
     with opened_gpu(driver) as gpu:
         architecture = gpu.architecture
-    build_cubins(path / KERNELS_FOLDER, precision="fp32", architectures=(architecture,))
+    build_cubins(path / KERNELS_FOLDER, precision=precision, architectures=(architecture,))
     return path
+
+
+@pytest.fixture(scope="module")
+def bundle(
+    driver: cuda.Driver, golden_bundle: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """For torch engines in half precision."""
+    return _with_cubins(golden_bundle, tmp_path_factory.mktemp("half"), driver, "fp16")
+
+
+@pytest.fixture(scope="module")
+def single_bundle(
+    driver: cuda.Driver, golden_bundle: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """For the golden bundle's own ONNX models."""
+    return _with_cubins(golden_bundle, tmp_path_factory.mktemp("single"), driver, "fp32")
 
 
 @contextmanager
@@ -93,7 +106,7 @@ def on_gpu(
     capturable: bool = True,
 ) -> Iterator[FaceDiffuser]:
     bundle = Bundle.open(path)
-    provider = TorchProvider("float32", "cuda", capturable, on_torchs_stream)
+    provider = TorchProvider("float16", "cuda", capturable, on_torchs_stream)
     road = CudaRoad(bundle, driver, lambda *_: provider, concurrency=concurrency)
     with FaceDiffuser(bundle, road) as opened:
         yield opened
@@ -201,16 +214,14 @@ def test_the_faster_way_through_the_fusion_stage_is_measured(
         assert programs.measured_ms[programs.concurrency] == min(programs.measured_ms.values())
 
 
-def test_onnx_runtimes_cuda_provider_draws_what_the_cpu_draws(
-    bundle: Path, driver: cuda.Driver
-) -> None:
+def test_onnx_runtimes_cuda_provider_draws_what_the_cpu_draws(single_bundle: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         pytest.skip("onnxruntime-gpu is not installed")
     request = native(guidance_rule="released")
-    with FaceDiffuser.open(bundle, provider="onnxruntime-cpu") as host:
+    with FaceDiffuser.open(single_bundle, provider="onnxruntime-cpu") as host:
         expected = host.generate(request).images
-    with FaceDiffuser.open(bundle, provider="onnxruntime-cuda") as opened:
+    with FaceDiffuser.open(single_bundle, provider="onnxruntime-cuda") as opened:
         found = opened.generate(request).images
     # TF32 products have 11 bits: 5e-4 a product, over some hundred layers and six steps.
     assert relative_l2(found, expected) < 5e-2

@@ -26,10 +26,10 @@ from tests.kernels.recorder import written_library
 REFERENCE = Path(__file__).parents[1] / "golden" / "refs" / "man1.png"
 
 
-def with_kernels(golden_bundle: Path, folder: Path) -> Path:
-    """The golden bundle with a made-up library of kernels, for engines in single precision."""
+def with_kernels(golden_bundle: Path, folder: Path, element_type: str = "float32") -> Path:
+    """The golden bundle with a made-up library of kernels, for engines of a precision."""
     bundle = Path(shutil.copytree(golden_bundle, folder / "bundle"))
-    written_library(bundle / KERNELS_FOLDER, element_type="float32")
+    written_library(bundle / KERNELS_FOLDER, element_type=element_type)
     return bundle
 
 

@@ -26,7 +26,6 @@ from runtime.step_programs import Concurrency
 from runtime.trajectory import Form
 from tests.doubles.cuda_driver import CudaDriver, Misuse, cuda_driver
 from tests.doubles.host_engine import HostProvider
-from tests.kernels.recorder import written_library
 from tests.runtime.cuda_double import OnCuda, on_cuda, small, with_kernels
 
 
@@ -214,8 +213,7 @@ def test_kernels_that_do_not_fit_are_named(
     settings: dict[str, Any], element_type: str, error: type[Exception], reason: str,
     golden_bundle: Path, tmp_path: Path,
 ) -> None:  # fmt: skip
-    path = with_kernels(golden_bundle, tmp_path)
-    written_library(path / KERNELS_FOLDER, element_type=element_type)
+    path = with_kernels(golden_bundle, tmp_path, element_type)
     driver = cuda_driver(path / KERNELS_FOLDER, **settings)
     with (
         pytest.raises(error, match=reason),

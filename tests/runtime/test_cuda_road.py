@@ -102,6 +102,12 @@ def test_maps_and_masks_are_the_hosts(cuda: OnCuda, host: FaceDiffuser) -> None:
         np.testing.assert_allclose(one.saliency.sdm, other.saliency.sdm, rtol=1e-3)
 
 
+def test_without_a_fusion_step_there_are_no_maps(cuda: OnCuda) -> None:
+    assert cuda.face_diffuser.generate(small(saliency=True, alpha=0.5, beta=0.5)).saliency == ()
+    request = small(saliency=True, fusion=Fusion.ADDITION)
+    assert cuda.face_diffuser.generate(request).saliency == ()
+
+
 def test_kept_maps_cost_one_copy_a_fusion_step_and_change_nothing(cuda: OnCuda) -> None:
     plain = cuda.face_diffuser.generate(small(beta=1.0))
     before = cuda.count("cuMemcpyDtoHAsync")
@@ -235,17 +241,26 @@ def test_a_number_that_is_not_finite_names_engine_and_step(
         assert np.isfinite(picture).all()
 
 
-def test_the_engines_of_the_gpu_tests_replay_what_they_do_eagerly(bundle: Path) -> None:
+@pytest.mark.filterwarnings("ignore:invalid value", "ignore:overflow")  # the interpreter's numpy
+@pytest.mark.parametrize("element", ["float16", "float32"])
+def test_the_engines_of_the_gpu_tests_replay_what_they_do_eagerly(
+    element: str, golden_bundle: Path, tmp_path: Path
+) -> None:
+    bundle = with_kernels(golden_bundle, tmp_path, element)
     pictures = []
     for capturable in (True, False):
-        driver = cuda_driver(bundle / KERNELS_FOLDER)
-        provider = TorchProvider("float32", "cpu", capturable, driver.put)
+        driver = cuda_driver(bundle / KERNELS_FOLDER, element_type=element)
+        provider = TorchProvider(element, "cpu", capturable, driver.put)
         road = CudaRoad(
             Bundle.open(bundle), driver, partial(_given, provider), trials=1,
             concurrency=Concurrency.CONCURRENT,
         )  # fmt: skip
         with FaceDiffuser(Bundle.open(bundle), road) as face_diffuser, quiet_steps(driver):
-            pictures.append(face_diffuser.generate(small(beta=1.0)).images)
+            pictures.append(face_diffuser.generate(small(beta=1.0, output_type="np")).images)
+            enormous = np.full((1, 4, 8, 8), 1e38, np.float32)
+            if element == "float16":
+                with pytest.raises(NonFiniteError, match="tdm_unet on tensorrt"):
+                    face_diffuser.generate(small(latents=enormous))
     np.testing.assert_array_equal(pictures[0], pictures[1])
     assert pictures[0].std() > 0.1
 

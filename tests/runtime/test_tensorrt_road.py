@@ -115,6 +115,16 @@ def test_plans_for_another_machine_are_an_error_only_where_they_are_asked_for(
         assert list(face_diffuser.declined) == [Provider.TENSORRT, Provider.ONNXRUNTIME_CUDA]
 
 
+def test_a_bundle_without_kernels_is_drawn_on_the_cpu(
+    bundle: Path, tmp_path: Path, machine: CudaDriver
+) -> None:
+    path = Path(shutil.copytree(bundle, tmp_path / "bundle"))
+    shutil.rmtree(path / KERNELS_FOLDER)
+    with FaceDiffuser.open(path) as face_diffuser:
+        assert face_diffuser.provider == "onnxruntime-cpu"
+        assert "has no GPU kernels" in face_diffuser.declined[Provider.TENSORRT]
+
+
 def test_without_tensorrt_its_installation_is_named(
     bundle: Path, machine: CudaDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
