@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from benchmarks.kernel_trial import GUIDES, SCALE, KernelTrial
-from engines.errors import FaceDiffuserError
+from benchmarks.record import ReferenceMismatchError
 from kernels.variants import VARIANTS
 from runtime.guidance import guided
 from runtime.saliency import fused_by_saliency
@@ -24,7 +24,7 @@ _VARIANTS = {variant.name: variant for variant in VARIANTS}
 Outputs = dict[str, torch.Tensor]
 
 
-class KernelMismatchError(FaceDiffuserError):
+class KernelMismatchError(ReferenceMismatchError):
     """A kernel's result is not what the plain formulas give; nothing was timed."""
 
 

@@ -58,7 +58,7 @@ class TorchPipeline:
 
     def final_latents(self, request: TorchRequest) -> Tensor:
         """Denoised latents [images, 4, h, w]."""
-        null, text, augmented = self._prompt_embeds(request)
+        null, text, augmented = self.prompt_embeds(request)
         scene, subject = (null, text), (text, augmented)
         scheduler_class: Any = DDIMScheduler
         scheduler = scheduler_class.from_config(self._source.scheduler_config(), clip_sample=False)
@@ -93,7 +93,8 @@ class TorchPipeline:
         guidance = request.guidance_scale * (target - base)
         return base + guidance, guidance
 
-    def _prompt_embeds(self, request: TorchRequest) -> tuple[Tensor, Tensor, Tensor]:
+    def prompt_embeds(self, request: TorchRequest) -> tuple[Tensor, Tensor, Tensor]:
+        """Null, text and augmented prompt embeds, each [1, tokens, text_width]."""
         tokenizer: Any = CLIPTokenizer.from_pretrained(self._source.tokenizer_folder)
         window = self._dimensions.tokens
         bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id

@@ -1,0 +1,84 @@
+"""The machine that measures: processors, memory, clocks, load and GPU, as the system tells them."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+# Instruction sets that decide how fast matrix products can be.
+_ISA = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8")
+_GPU_FACTS = (
+    "name", "driver_version", "memory.total", "power.limit",
+    "clocks.sm", "clocks.max.sm", "clocks.mem", "persistence_mode",
+)  # fmt: skip
+# More runnable processes than this share of the processors, and timings are not this machine's own.
+BUSY_SHARE = 0.25
+
+
+def usable_cpus() -> int:
+    """Processors that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def described() -> dict[str, Any]:
+    """What a record says of the machine; what the system does not tell is null."""
+    cpuinfo = _text("/proc/cpuinfo")
+    flags = set((_first(r"^flags\s*:\s*(.*)$", cpuinfo) or "").split())
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "kernel": platform.release(),
+        "cpu": _first(r"^model name\s*:\s*(.*)$", cpuinfo) or platform.processor() or None,
+        "cpus": os.cpu_count(),
+        "usable_cpus": usable_cpus(),
+        "isa": [name for name in _ISA if name in flags],
+        "clock_mhz": _number(_first(r"^cpu MHz\s*:\s*(.*)$", cpuinfo)),
+        "governor": _text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or None,
+        "memory_nbytes": _memory_nbytes(),
+        "load_average": None if load is None else round(load, 2),
+        "busy": None if load is None else load > BUSY_SHARE * usable_cpus(),
+        "gpu_facts": gpu_facts(),
+        "python": platform.python_version(),
+    }
+
+
+def gpu_facts() -> dict[str, str] | None:
+    """Name, driver, memory, power limit and clocks of the first GPU; None where there is none."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return None
+    query = [tool, f"--query-gpu={','.join(_GPU_FACTS)}", "--format=csv,noheader", "--id=0"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, check=True, timeout=30)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    values = [value.strip() for value in answer.stdout.strip().split(",")]
+    return dict(zip(_GPU_FACTS, values, strict=True)) if len(values) == len(_GPU_FACTS) else None
+
+
+def _memory_nbytes() -> int | None:
+    kib = _number(_first(r"^MemTotal:\s*(\d+) kB", _text("/proc/meminfo")))
+    return None if kib is None else int(kib) * 1024
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _first(pattern: str, text: str) -> str | None:
+    found = re.search(pattern, text, re.MULTILINE)
+    return found.group(1).strip() if found else None
+
+
+def _number(text: str | None) -> float | None:
+    return None if text is None else float(text)

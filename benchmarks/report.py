@@ -1,0 +1,69 @@
+"""One self-contained HTML page and PNG plots from the records.
+
+    python -m benchmarks report [--results FOLDER] [--out FOLDER]
+
+Of each benchmark the page shows the newest full record of each machine, else the newest quick one,
+with what was skipped or refused and why. A benchmark without a record is listed as not measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.page import Section, page
+from benchmarks.plots import PLOTS, quality_plot
+from benchmarks.record import records
+from engines.files import write_atomic
+
+ORDER = (
+    "latency", "throughput", "scaling", "peers", "roofline", "kernels", "cubins", "build",
+    "quality", "gpu",
+)  # fmt: skip
+
+Entry = Mapping[str, Any]
+
+
+def add_flags(flags: argparse.ArgumentParser) -> None:
+    flags.add_argument("--out", type=Path, default=Path("report"), help="folder to write")
+
+
+def written(*, results: Path | None, out: Path, quick: bool) -> dict[str, Any]:
+    """Write index.html and the plots; answers their names."""
+    del quick  # a report is always the whole
+    newest = {name: chosen(records(name, results)) for name in ORDER}
+    latency = newest["latency"][0] if newest["latency"] else None
+    sections, files = [], []
+    for name, entries in newest.items():
+        for number, entry in enumerate(entries):
+            png = plot_of(name, entry, latency)
+            if png is not None:
+                files.append(f"{name}.png" if not number else f"{name}-{number}.png")
+                write_atomic(out / files[-1], png)
+            sections.append(Section(name, entry, png))
+    missing = [name for name, entries in newest.items() if not entries]
+    write_atomic(out / "index.html", page(sections, missing).encode())
+    print(f"{out / 'index.html'}: {len(sections)} records, {len(files)} plots")
+    return {"page": str(out / "index.html"), "plots": files, "not_measured": missing}
+
+
+def chosen(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The newest full record of each machine, latest first; a quick one only where no other is."""
+    best: dict[str, dict[str, Any]] = {}
+    for entry in entries:
+        machine = entry["machine"]
+        key = f"{machine.get('cpu')} {machine.get('cpus')} {machine.get('gpu')}"
+        known = best.get(key)
+        if known is None or known["quick"] or not entry["quick"]:
+            best.pop(key, None)
+            best[key] = entry
+    return list(best.values())[::-1]
+
+
+def plot_of(name: str, entry: Entry, latency: Entry | None) -> bytes | None:
+    """A record's plot, if its benchmark has one and something was measured."""
+    if name == "quality":
+        return quality_plot(entry, latency)
+    return PLOTS[name](entry) if name in PLOTS else None
