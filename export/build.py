@@ -61,9 +61,10 @@ from export.random_weights import random_checkpoint
 
 MODELS = {"shipped": SHIPPED_MODEL, "released": RELEASED_MODEL}
 PREVIEW_NAME = "preview.png"
-PREVIEW_STEPS = 20
-# Random weights draw noise however many steps they take, and at full size a step takes seconds.
-NOISE_PREVIEW_STEPS = 3
+# What the runtime is asked for beside prompt, references and seed, as its command line takes it.
+PREVIEW = ("--num-inference-steps", "20")
+# Random weights draw noise however large and long: at full size a step takes seconds and gigabytes.
+NOISE_PREVIEW = ("--num-inference-steps", "3", "--height", "256", "--width", "256")
 PREVIEW_PROMPT = "a man <|image|> and a woman <|image|> in a park"
 _REFERENCES = Path(__file__).parents[1] / "examples" / "references"
 PREVIEW_REFERENCES = (_REFERENCES / "him.png", _REFERENCES / "her.png")
@@ -137,7 +138,7 @@ def _build(options: argparse.Namespace, plans: PlanRequest | None) -> dict[str, 
             build_options,
             say,
             options.architectures,
-            preview_steps=NOISE_PREVIEW_STEPS if options.random_weights else PREVIEW_STEPS,
+            preview=NOISE_PREVIEW if options.random_weights else PREVIEW,
         )
         built = None if plans is None else build_if_possible(options.out, plans, _display(say))
     say(f"{options.out} is ready; its picture is {options.out / PREVIEW_NAME}")
@@ -165,12 +166,12 @@ def build_bundle(
     say: Say,
     architectures: Sequence[int] = ARCHITECTURES,
     *,
-    preview_steps: int = PREVIEW_STEPS,
+    preview: Sequence[str] = PREVIEW,
 ) -> Manifest:
     """Build or finish a bundle; whatever an earlier build left that still fits is kept.
 
-    architectures: GPU architectures to compile kernels for. preview_steps: num_inference_steps of
-    the picture that ends the build. The manifest is written last, so a bundle that opens is
+    architectures: GPU architectures to compile kernels for. preview: what the runtime is asked for
+    in the picture that ends the build. The manifest is written last, so a bundle that opens is
     complete. Raises CheckpointError, LintError, ParityError, KernelBuildError, DiskSpaceError or
     BuildError, and leaves what is finished for the next build.
     """
@@ -232,7 +233,7 @@ def build_bundle(
         _run_runtime(
             candidate,
             *("--seed", "7", "--out", str(candidate / PREVIEW_NAME)),
-            *("--num-inference-steps", str(preview_steps)),
+            *preview,
         )
         (candidate / PREVIEW_NAME).replace(bundle / PREVIEW_NAME)
     manifest = dataclasses.replace(

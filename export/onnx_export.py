@@ -32,7 +32,9 @@ def onnx_from_module(
     contract = CONTRACTS[component]
     # Latents come in whole steps of 64 px, that is 8.
     height, width = 8 * Dim("h8", min=1, max=128), 8 * Dim("w8", min=1, max=128)
-    symbols = {name: Dim(name) for name in ("n", "images", "rows")} | {"h": height, "w": width}
+    # The tracer tells one from many, the graph does not: the gate runs it on one image as well.
+    counts = {name: Dim(name, min=2) for name in ("n", "images", "rows")}
+    symbols = counts | {"h": height, "w": width}
     shapes = {
         tensor.name: {
             axis: symbols[str(size)] for axis, size in enumerate(tensor.shape) if size in symbols

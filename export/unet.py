@@ -23,11 +23,13 @@ class BatchedPassesUNet(nn.Module):
     def __init__(self, unet: Any) -> None:
         super().__init__()
         self.unet = unet
-        first = next((b for b in unet.down_blocks if _has_cross_attention(b)), None)
-        if first is None:
+        attending = [_has_cross_attention(block) for block in unet.down_blocks]
+        if True not in attending:
             raise ValueError("this U-Net has no cross-attention in its down blocks")
+        # By its number: under torch.export a block is not the object that it is here.
+        self.first_to_see_the_prompt = attending.index(True)
+        first = unet.down_blocks[self.first_to_see_the_prompt]
         first.attentions[0] = RepeatingTransformer(first.attentions[0])
-        self.first_to_see_the_prompt = first
 
     def forward(self, latents: Tensor, timestep: Tensor, prompt_embeds: Tensor) -> Tensor:
         unet = self.unet
@@ -37,8 +39,8 @@ class BatchedPassesUNet(nn.Module):
 
         hidden = unet.conv_in(latents)
         skips = [hidden]
-        for block in unet.down_blocks:
-            if block is self.first_to_see_the_prompt:
+        for number, block in enumerate(unet.down_blocks):
+            if number == self.first_to_see_the_prompt:
                 skips = [repeated(skip, rows) for skip in skips]
             hidden, new_skips = _run(block, prompt_embeds, hidden, time_embed)
             skips.extend(new_skips)

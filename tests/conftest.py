@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from engines.manifest import MANIFEST_NAME, Precision
-from export.build import build_bundle
+from export.build import NOISE_PREVIEW, build_bundle
 from export.checkpoints import Checkpoint, Sources
 from export.component import BuildOptions
 
@@ -23,6 +23,22 @@ def pytest_configure() -> None:
         # Workers whose thread pools all spin on all cores would mostly wait for each other.
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep workers from waiting for each other: who starts first builds the bundle that many share,
+    while the others run the longest test and all that need no bundle."""
+    sharing = {item.path for item in items if "golden_bundle" in getattr(item, "fixturenames", ())}
+    first = min(sharing, default=None)
+
+    def turn(item: pytest.Item) -> int:
+        if item.path == first:
+            return 0
+        if item.path.name == "test_readme.py":
+            return 1
+        return 3 if item.path in sharing else 2
+
+    items.sort(key=turn)
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +58,7 @@ def golden_bundle(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> P
                 BuildOptions(precision=Precision.FP32),
                 print,
                 architectures=(),
-                preview_steps=2,
+                preview=NOISE_PREVIEW,
             )
     return bundle
 

@@ -1,0 +1,52 @@
+"""The README's commands, typed as a new user types them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from engines.bundle import Bundle
+from engines.manifest import Precision
+
+ROOT = Path(__file__).parents[1]
+VERIFY = ["-m", "engines.verify", "bundle"]
+
+
+def readme_commands(first_word: str) -> list[str]:
+    """The README's commands that start with a word, as a shell takes them."""
+    joined = (ROOT / "README.md").read_text().replace("\\\n", " ")
+    return [line.strip() for line in joined.splitlines() if line.startswith(f"    {first_word}")]
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_readme_end_in_pictures(tmp_path: Path) -> None:
+    """Builds, draws and verifies the shipped model as a new user types it."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    readme = (ROOT / "README.md").read_text()
+    (python_example,) = re.findall(r"^```python\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
+    commands = [shlex.split(command) for command in readme_commands("python -m")]
+    build, draw = commands[:2]
+    assert build[2:] == ["export.build", "--fp16"]
+    assert draw[2] == "runtime"
+    for command in (build[1:], draw[1:], ["-c", python_example], VERIFY):
+        finished = subprocess.run(
+            [sys.executable, *command],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert finished.returncode == 0, finished.stderr
+    opened = Bundle.open(tmp_path / "bundle")
+    assert opened.manifest.precision is Precision.FP16
+    for record in opened.manifest.components.values():
+        assert all(figures.relative_l2 <= figures.bound for figures in record.parity.values())
+    for path in (tmp_path / "bundle" / "preview.png", tmp_path / "park.png"):
+        with Image.open(path) as picture:
+            assert np.asarray(picture).std() > 1
