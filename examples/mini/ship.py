@@ -20,14 +20,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from examples.mini.architecture import INDEX, UNET, VAE, VISION
+from examples.mini.models import new_probes, new_sdm, new_tdm, new_vae, text_config
+from examples.mini.probes import PROBES_FILE
 from examples.mini.tokenizer import make_tokenizer
-from examples.mini.train import (
-    PLANS,
-    new_sdm,
-    new_tdm,
-    new_vae,
-    text_config,
-)
+from examples.mini.train import PLANS
 from examples.mini.training.loop import latest_average
 from examples.mini.world import Look, draw_portrait
 from export.random_weights import SCHEDULER_CONFIG
@@ -50,7 +46,7 @@ def ship(folder: Path, out: Path) -> None:
     """The averaged weights of every stage's last checkpoint, with their curves beside them."""
     latents = torch.load(folder / "latents.pt", weights_only=True)
     tdm = latest_average(new_tdm(folder), folder, "tdm")
-    sdm = latest_average(new_sdm(folder), folder, "sdm")
+    sdm = latest_average(new_sdm(), folder, "sdm")
     base = out / "base"
     shutil.rmtree(base / "tokenizer", ignore_errors=True)
     make_tokenizer(base / "tokenizer")
@@ -68,12 +64,14 @@ def ship(folder: Path, out: Path) -> None:
     save(base / "vae" / "diffusion_pytorch_model.safetensors", {"": vae})
     save(out / "TDM" / "model.safetensors", {"unet": tdm.unet})
     parts = {
-        "text_encoder": sdm.text_encoder,
+        "text_encoder": tdm.text_encoder,
         "image_encoder": sdm.image_encoder,
         "postfuse_module": sdm.fusion_mlp,
         "unet": sdm.unet,
     }
     save(out / "SDM" / "model.safetensors", parts)
+    probes = latest_average(new_probes(), folder, "probes")
+    save(out.parent / PROBES_FILE.name, {"": probes})
     curves = {name: json.loads((folder / f"{name}.json").read_text("utf-8")) for name in PLANS}
     _write_json(out.parent / "curves.json", curves, indent=None)
 

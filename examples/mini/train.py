@@ -11,32 +11,28 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
-from diffusers.models.attention_processor import AttnProcessor
 
-from examples.mini.architecture import TEXT, TEXT_WIDTH, UNET, VAE, VISION
+from examples.mini.architecture import TEXT
 from examples.mini.dataset import load, render
+from examples.mini.models import (
+    new_attribute_encoder,
+    new_probes,
+    new_sdm,
+    new_tdm,
+    new_vae,
+)
 from examples.mini.tokenizer import make_tokenizer
-from examples.mini.training.diffusion import (
-    Latents,
-    SubjectAugmented,
-    TextDriven,
-    sdm_loss,
-    tdm_loss,
-)
-from examples.mini.training.encoder import AttributeEncoder, all_photos, encoder_loss
-from examples.mini.training.loop import Plan, latest_average, trained
+from examples.mini.training.diffusion import Latents, sdm_loss, tdm_loss
+from examples.mini.training.encoder import all_photos, encoder_loss
+from examples.mini.training.loop import Loss, Plan, latest_average, trained
+from examples.mini.training.probes import probes_loss, through_vae
 from examples.mini.training.vae import encoded, vae_loss
-from export.fusion_mlp import FusionMLP
-from export.modules_from_weights import (
-    image_encoder_from,
-    text_encoder_from,
-    unet_from,
-    vae_from,
-)
+from export.random_weights import SCHEDULER_CONFIG
 from runtime.prompt import Tokenizer
 
 SHARDS = 12
@@ -45,126 +41,99 @@ PLANS = {
     for plan in (
         Plan(name="vae", steps=4000, batch=12, learning_rate=1.5e-3, ema_decay=0.998),
         Plan(name="encoder", steps=3000, batch=64, learning_rate=1e-3, ema_decay=0.998),
+        Plan(name="probes", steps=1500, batch=48, learning_rate=1e-3, ema_decay=0.99),
         Plan(name="tdm", steps=24000, batch=48, learning_rate=1e-3, ema_decay=0.9992),
         Plan(name="sdm", steps=24000, batch=48, learning_rate=6e-4, ema_decay=0.9992),
     )
 }
 CROP_PX = 64
-_SEEDS = {"vae": 1, "encoder": 2, "tdm": 3, "sdm": 4}
 
 
-def draw_world(folder: Path, seconds: float) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Where a run keeps its state, where it computes, and how long a stage may take."""
+
+    folder: Path
+    device: torch.device
+    seconds: float
+
+    def train(self, name: str, module: torch.nn.Module, loss: Loss) -> None:
+        """One stage of PLANS, on from its checkpoint."""
+        trained(module, loss, PLANS[name], self.folder, seconds=self.seconds)
+
+
+def draw_world(run: Run) -> None:
     """24,000 pictures with the truth and the photos of their people."""
-    render(folder / "world", SHARDS)
+    render(run.folder / "world", SHARDS)
 
 
-def train_vae(folder: Path, seconds: float) -> None:
+def train_vae(run: Run) -> None:
     """The VAE on crops."""
-    shard, plan = load(folder / "world"), PLANS["vae"]
-    vae = new_vae()
-    trained(
-        vae, lambda step: vae_loss(vae, shard, plan, step, CROP_PX), plan, folder, seconds=seconds
-    )
+    shard, plan, vae = load(run.folder / "world"), PLANS["vae"], new_vae().to(run.device)
+    run.train("vae", vae, lambda step: vae_loss(vae, shard, plan, step, CROP_PX))
 
 
-def encode_latents(folder: Path, seconds: float) -> None:
+def encode_latents(run: Run) -> None:
     """The latents of the whole world, scaled to a standard deviation of 1."""
-    vae = latest_average(new_vae(), folder, "vae")
-    latents = encoded(vae, load(folder / "world").pixels)
+    vae = latest_average(new_vae(), run.folder, "vae").to(run.device)
+    latents = encoded(vae, load(run.folder / "world").pixels)
     factor = float(1 / latents.std())
-    torch.save({"latents": (latents * factor).half(), "factor": factor}, folder / "latents.pt")
-    print(f"scaling factor {factor:.4f}, means {latents.mean(dim=(0, 2, 3)).tolist()}")
+    torch.save({"latents": (latents * factor).half(), "factor": factor}, run.folder / "latents.pt")
 
 
-def train_encoder(folder: Path, seconds: float) -> None:
+def train_encoder(run: Run) -> None:
     """The image encoder on the attributes of the photos."""
-    photos, attributes = all_photos(load(folder / "world"))
-    plan, model = PLANS["encoder"], new_attribute_encoder()
-    trained(
-        model,
-        lambda step: encoder_loss(model, photos, attributes, plan, step),
-        plan,
-        folder,
-        seconds=seconds,
-    )
+    photos, attributes = all_photos(load(run.folder / "world"))
+    plan, model = PLANS["encoder"], new_attribute_encoder().to(run.device)
+    run.train("encoder", model, lambda step: encoder_loss(model, photos, attributes, plan, step))
 
 
-def train_tdm(folder: Path, seconds: float) -> None:
+def train_probes(run: Run) -> None:
+    """The judges of benchmarks/quality.py, on pictures and what the VAE makes of them."""
+    shard, plan, model = load(run.folder / "world"), PLANS["probes"], new_probes().to(run.device)
+    vae = latest_average(new_vae(), run.folder, "vae")
+    drawn = through_vae(vae, np.asarray(shard.pixels[:3000]))
+    run.train("probes", model, lambda step: probes_loss(model, shard, drawn, plan, step))
+
+
+def train_tdm(run: Run) -> None:
     """The text encoder and TDM's U-Net."""
-    data, plan, model = opened_latents(folder), PLANS["tdm"], new_tdm(folder)
-    trained(model, lambda step: tdm_loss(model, data, plan, step), plan, folder, seconds=seconds)
+    data, plan, model = opened_latents(run), PLANS["tdm"], new_tdm(run.folder).to(run.device)
+    run.train("tdm", model, lambda step: tdm_loss(model, data, plan, step))
 
 
-def train_sdm(folder: Path, seconds: float) -> None:
-    """SDM, from TDM and the pretrained image encoder."""
-    data, plan, model = opened_latents(folder), PLANS["sdm"], new_sdm(folder)
-    tdm = latest_average(new_tdm(folder), folder, "tdm")
-    model.text_encoder.load_state_dict(tdm.text_encoder.state_dict())
+def train_sdm(run: Run) -> None:
+    """SDM, from TDM and the pretrained image encoder, with TDM's text encoder as it is."""
+    data, plan, model = opened_latents(run), PLANS["sdm"], new_sdm()
+    tdm = latest_average(new_tdm(run.folder), run.folder, "tdm").to(run.device)
+    encoder = latest_average(new_attribute_encoder(), run.folder, "encoder").image_encoder
     model.unet.load_state_dict(tdm.unet.state_dict())
-    encoder = latest_average(new_attribute_encoder(), folder, "encoder").image_encoder
     model.image_encoder.load_state_dict(encoder.state_dict())
-    trained(model, lambda step: sdm_loss(model, data, plan, step), plan, folder, seconds=seconds)
+    model.to(run.device)
+    text_encoder = tdm.text_encoder
+    run.train("sdm", model, lambda step: sdm_loss(model, text_encoder, data, plan, step))
 
 
-def new_vae() -> Any:
-    """A VAE as it starts."""
-    torch.manual_seed(_SEEDS["vae"])
-    return _trainable(vae_from(VAE))
-
-
-def new_attribute_encoder() -> AttributeEncoder:
-    """The image encoder with its classifiers as they start."""
-    torch.manual_seed(_SEEDS["encoder"])
-    return AttributeEncoder(image_encoder_from(VISION))
-
-
-def new_tdm(folder: Path) -> TextDriven:
-    """TDM as it starts."""
-    torch.manual_seed(_SEEDS["tdm"])
-    return TextDriven(text_encoder_from(text_config(folder)), _trainable(unet_from(UNET)))
-
-
-def new_sdm(folder: Path) -> SubjectAugmented:
-    """SDM as it starts, before it takes over TDM's weights and the image encoder's."""
-    torch.manual_seed(_SEEDS["sdm"])
-    return SubjectAugmented(
-        text_encoder_from(text_config(folder)),
-        _trainable(unet_from(UNET)),
-        image_encoder_from(VISION),
-        FusionMLP(TEXT_WIDTH, VISION["projection_dim"]),
-    )
-
-
-def text_config(folder: Path) -> dict[str, Any]:
-    """The text encoder's configuration for the vocabulary of the captions."""
-    size = make_tokenizer(folder / "tokenizer")
-    ends = {"bos_token_id": size - 2, "eos_token_id": size - 1, "pad_token_id": size - 1}
-    return TEXT | {"vocab_size": size} | ends
-
-
-def opened_latents(folder: Path) -> Latents:
+def opened_latents(run: Run) -> Latents:
     """The encoded training set, its captions' tokenizer and the noise levels."""
-    make_tokenizer(folder / "tokenizer")
-    tokenizer = Tokenizer.open(
-        folder / "tokenizer" / "tokenizer.json", TEXT["max_position_embeddings"]
-    )
-    stored = torch.load(folder / "latents.pt", weights_only=True)
-    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    make_tokenizer(run.folder / "tokenizer")
+    path = run.folder / "tokenizer" / "tokenizer.json"
+    tokenizer = Tokenizer.open(path, TEXT["max_position_embeddings"])
+    stored = torch.load(run.folder / "latents.pt", weights_only=True)
+    start, end = (SCHEDULER_CONFIG[name] ** 0.5 for name in ("beta_start", "beta_end"))
+    steps = SCHEDULER_CONFIG["num_train_timesteps"]
+    betas = torch.linspace(start, end, steps, dtype=torch.float64) ** 2
     alphas_cumprod = torch.cumprod(1 - betas, dim=0).float()
-    return Latents(stored["latents"].float(), load(folder / "world"), tokenizer, alphas_cumprod)
+    shard = load(run.folder / "world")
+    return Latents(stored["latents"].float(), shard, tokenizer, alphas_cumprod)
 
 
-def _trainable(module: Any) -> Any:
-    """With attention in plain products: torch's fused one is slower backward on CPUs."""
-    module.set_attn_processor(AttnProcessor())
-    return module
-
-
-STAGES: dict[str, Callable[[Path, float], None]] = {
+STAGES: dict[str, Callable[[Run], None]] = {
     "world": draw_world,
     "vae": train_vae,
     "latents": encode_latents,
     "encoder": train_encoder,
+    "probes": train_probes,
     "tdm": train_tdm,
     "sdm": train_sdm,
 }
@@ -176,12 +145,18 @@ def main() -> None:
     parser.add_argument("--stage", nargs="+", choices=STAGES, default=list(STAGES))
     parser.add_argument("--folder", type=Path, default=Path("build/mini"))
     parser.add_argument("--minutes", type=float, default=math.inf, help="of each training stage")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    run = Run(
+        folder=options.folder,
+        device=torch.device(options.device),
+        seconds=60 * options.minutes,
+    )
     for name, stage in STAGES.items():
         if name in options.stage:
-            stage(options.folder, 60 * options.minutes)
+            stage(run)
 
 
 if __name__ == "__main__":

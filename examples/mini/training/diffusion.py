@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from examples.mini.dataset import MAX_PEOPLE, Shard
 from examples.mini.training.encoder import normalized
-from examples.mini.training.loop import Plan, step_generator
+from examples.mini.training.loop import Plan, half_precision, step_generator
 from examples.mini.world import caption
 from export.fusion_mlp import FusionMLP
 from runtime.prompt import Tokenizer
@@ -43,14 +43,13 @@ class TextDriven(nn.Module):
 
 
 class SubjectAugmented(nn.Module):
-    """SDM: a U-Net, the fusion MLP and the image encoder; the text encoder stays as TDM's."""
+    """SDM: a U-Net, the fusion MLP and the image encoder, of which the last blocks are trained."""
 
-    def __init__(self, text_encoder: Any, unet: Any, image_encoder: Any, mlp: FusionMLP) -> None:
+    def __init__(self, unet: Any, image_encoder: Any, fusion_mlp: FusionMLP) -> None:
         super().__init__()
-        self.text_encoder = text_encoder.requires_grad_(requires_grad=False)
         self.unet = unet
         self.image_encoder = image_encoder.requires_grad_(requires_grad=False)
-        self.fusion_mlp = mlp
+        self.fusion_mlp = fusion_mlp
         vision = image_encoder.vision_model
         for trained in (*vision.encoder.layers[-2:], vision.post_layernorm):
             trained.requires_grad_(requires_grad=True)
@@ -73,39 +72,47 @@ def tdm_loss(
     model: TextDriven, data: Latents, plan: Plan, step: int
 ) -> tuple[Tensor, dict[str, float]]:
     """Mean squared error of the noise; one caption in ten is the empty one."""
-    chance = step_generator(plan.name, step)
-    batch = _batch(data, plan, chance, null_share=NULL_SHARE)
-    with torch.autocast("cpu", torch.bfloat16):
+    chance, device = step_generator(plan.name, step), model.unet.device
+    batch = _batch(data, plan, chance, device, null_share=NULL_SHARE)
+    with half_precision(device):
         embeds = model.text_encoder(input_ids=batch.ids).last_hidden_state
         predicted = model.unet(batch.noisy, batch.timesteps, embeds).sample
     return (predicted.float() - batch.noise).square().mean(), {}
 
 
 def sdm_loss(
-    model: SubjectAugmented, data: Latents, plan: Plan, step: int
+    model: SubjectAugmented, text_encoder: Any, data: Latents, plan: Plan, step: int
 ) -> tuple[Tensor, dict[str, float]]:
     """The noise's error with people mixed into the prompt.
 
-    A fifth of the samples are text alone. For half of the others the error counts inside the
-    people's region alone, so that a person's embedding says nothing of the scene.
+    The text encoder is TDM's and stays as it is. A fifth of the samples are text alone. For half of
+    the others the error counts inside the people's region alone, so that a person's embedding says
+    nothing of the scene.
     """
-    chance = step_generator(plan.name, step)
-    batch = _batch(data, plan, chance, null_share=SDM_NULL_SHARE)
+    chance, device = step_generator(plan.name, step), model.unet.device
+    batch = _batch(data, plan, chance, device, null_share=SDM_NULL_SHARE)
     text_only = chance.random_sample(plan.batch) < TEXT_ONLY_SHARE
     in_region = (chance.random_sample(plan.batch) < REGION_SHARE) & ~text_only
-    with torch.autocast("cpu", torch.bfloat16):
+    with half_precision(device):
         with torch.no_grad():
-            text = model.text_encoder(input_ids=batch.ids).last_hidden_state
+            text = text_encoder(input_ids=batch.ids).last_hidden_state
         embeds = _augmented(model, data, batch, text.float(), text_only)
         predicted = model.unet(batch.noisy, batch.timesteps, embeds).sample
     error = (predicted.float() - batch.noise).square().mean(dim=1)
-    regions = torch.from_numpy(data.shard.regions[batch.index]).float() / 255
+    regions = torch.from_numpy(data.shard.regions[batch.index]).float().to(device) / 255
     regions = regions / regions.mean(dim=(1, 2), keepdim=True).clamp(min=0.05)
-    weights = torch.where(torch.from_numpy(in_region)[:, None, None], regions, 1.0)
+    weights = torch.where(torch.from_numpy(in_region).to(device)[:, None, None], regions, 1.0)
     return (error * weights).mean(), {"plain": float(error.detach().mean())}
 
 
-def _batch(data: Latents, plan: Plan, chance: np.random.RandomState, *, null_share: float) -> Batch:
+def _batch(
+    data: Latents,
+    plan: Plan,
+    chance: np.random.RandomState,
+    device: torch.device,
+    *,
+    null_share: float,
+) -> Batch:
     index = chance.randint(0, len(data.latents), plan.batch)
     # Spread evenly over the noise levels, which makes the loss less noisy than independent ones.
     places = (np.arange(plan.batch) + chance.random_sample(plan.batch)) / plan.batch
@@ -127,7 +134,8 @@ def _batch(data: Latents, plan: Plan, chance: np.random.RandomState, *, null_sha
         ids.append(tokens.subject_ids)
         positions.append(tokens.subject_positions)
     stacked = torch.from_numpy(np.stack(ids)).long()
-    return Batch(index, noisy, noise, timesteps, stacked, positions)
+    noisy, noise, timesteps = noisy.to(device), noise.to(device), timesteps.to(device)
+    return Batch(index, noisy, noise, timesteps, stacked.to(device), positions)
 
 
 def _augmented(
@@ -141,11 +149,13 @@ def _augmented(
                 rows.append(row)
                 places.append(place)
                 tokens.append(position)
-    photos = normalized(data.shard.photos[batch.index[rows], places])
+    device = text.device
+    photos = normalized(data.shard.photos[batch.index[rows], places]).to(device)
     subjects = model.image_encoder(pixel_values=photos).image_embeds
-    placed = torch.zeros(*text.shape[:2], subjects.shape[-1])
-    mask = torch.zeros(text.shape[:2], dtype=torch.bool)
-    placed = placed.index_put((torch.tensor(rows), torch.tensor(tokens)), subjects.float())
+    placed = torch.zeros(*text.shape[:2], subjects.shape[-1], device=device)
+    mask = torch.zeros(text.shape[:2], dtype=torch.bool, device=device)
+    at = (torch.tensor(rows, device=device), torch.tensor(tokens, device=device))
+    placed = placed.index_put(at, subjects.float())
     mask[rows, tokens] = True
     # As released: the mixed embedding replaces the text's at the people's tokens.
     mixed: Tensor = model.fusion_mlp(text, placed, mask)

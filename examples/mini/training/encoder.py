@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from examples.mini.dataset import Shard
-from examples.mini.training.loop import Plan, step_generator
+from examples.mini.training.loop import Plan, half_precision, step_generator
 from examples.mini.world import ATTRIBUTES
 from export.model_facts import CLIP_MEAN, CLIP_STD
 
@@ -40,9 +40,10 @@ def encoder_loss(
     """Mean cross-entropy over the attributes; photos [n, side, side, 3] uint8."""
     chance = step_generator(plan.name, step)
     index = torch.from_numpy(chance.randint(0, len(photos), plan.batch))
-    with torch.autocast("cpu", torch.bfloat16):
-        answers = model(normalized(photos[index]))
-    truth = attributes[index].long()
+    device = model.image_encoder.device
+    with half_precision(device):
+        answers = model(normalized(photos[index]).to(device))
+    truth = attributes[index].long().to(device)
     losses = [
         functional.cross_entropy(answer.float(), truth[:, place], label_smoothing=0.02)
         for place, answer in enumerate(answers)

@@ -70,10 +70,10 @@ def trained(
         chosen, lr=plan.learning_rate, betas=(0.9, 0.99), weight_decay=plan.weight_decay
     )
     averaged = Averaged(module, plan.ema_decay)
-    path = folder / f"{plan.name}.pt"
+    path, device = folder / f"{plan.name}.pt", chosen[0].device
     step, curve, spent = 0, [], 0.0
     if path.is_file():
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location=device, weights_only=True)
         module.load_state_dict(state["module"])
         averaged.module.load_state_dict(state["averaged"])
         optimizer.load_state_dict(state["optimizer"])
@@ -127,6 +127,11 @@ def learning_rate(plan: Plan, step: int) -> float:
         return plan.learning_rate * (step + 1) / plan.warmup_steps
     share = (step - plan.warmup_steps) / max(1, plan.steps - plan.warmup_steps)
     return plan.learning_rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, share))))
+
+
+def half_precision(device: torch.device) -> torch.autocast:
+    """Matrix products in bfloat16, weights in float32."""
+    return torch.autocast(device.type, torch.bfloat16)
 
 
 def step_generator(name: str, step: int) -> np.random.RandomState:

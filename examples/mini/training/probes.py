@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from examples.mini.dataset import Shard
 from examples.mini.probes import (
+    Pixels,
     Probe,
     as_input,
     person_probe,
@@ -32,24 +33,30 @@ class Probes(nn.Module):
 
 
 def probes_loss(
-    model: Probes, shard: Shard, plan: Plan, step: int
+    model: Probes, shard: Shard, drawn: Pixels, plan: Plan, step: int
 ) -> tuple[Tensor, dict[str, float]]:
-    """Cross-entropy of every question on one batch of pictures."""
+    """Cross-entropy of every question on one batch of pictures.
+
+    drawn: the first of the shard's pictures as the VAE gives them back; half are of them.
+    """
     chance = step_generator(plan.name, step)
     index = chance.randint(0, len(shard.pixels), plan.batch)
+    index[::2] %= len(drawn)
+    pictures = [(drawn if i % 2 == 0 else shard.pixels)[n] for i, n in enumerate(index)]
     views, attributes, settings = [], [], []
-    for picture in index:
+    for picture, pixels in zip(index, pictures, strict=True):
         people = len(shard.kinds(picture))
-        views += person_views(shard.pixels[picture], people)
+        views += person_views(pixels, people)
         attributes += list(shard.attributes[picture, :people])
         scene, _, pose, style = shard.settings[picture]
         settings.append((scene, pose, people - 1, style))
-    person = model.person(_disturbed(as_input(np.stack(views)), chance))
-    whole = np.stack([setting_view(shard.pixels[picture]) for picture in index])
-    setting = model.setting(_disturbed(as_input(whole), chance))
-    truth = torch.from_numpy(np.stack(attributes)).long()
+    device = next(model.parameters()).device
+    person = model.person(_disturbed(as_input(np.stack(views)), chance).to(device))
+    whole = np.stack([setting_view(pixels) for pixels in pictures])
+    setting = model.setting(_disturbed(as_input(whole), chance).to(device))
+    truth = torch.from_numpy(np.stack(attributes)).long().to(device)
     losses = [functional.cross_entropy(person[n], truth[:, i]) for i, n in enumerate(ATTRIBUTES)]
-    targets = torch.tensor(np.array(settings)).long()
+    targets = torch.tensor(np.array(settings)).long().to(device)
     losses += [functional.cross_entropy(v, targets[:, i]) for i, v in enumerate(setting.values())]
     right = [(person[n].argmax(1) == truth[:, i]).float().mean() for i, n in enumerate(ATTRIBUTES)]
     return torch.stack(losses).mean(), {"identity": float(torch.stack(right).mean())}
@@ -65,7 +72,7 @@ def _disturbed(pixels: Tensor, chance: np.random.RandomState) -> Tensor:
     return torch.roll(pixels, shifts, dims=(2, 3))
 
 
-def through_vae(vae: Any, pixels: np.ndarray) -> np.ndarray:
+def through_vae(vae: Any, pixels: Pixels) -> Pixels:
     """Pictures encoded and decoded, [n, h, w, 3] uint8."""
     drawn = []
     with torch.no_grad():

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from examples.mini.dataset import Shard
-from examples.mini.training.loop import Plan, step_generator
+from examples.mini.training.loop import Plan, half_precision, step_generator
 
 _KL_WEIGHT = 2e-5
 
@@ -20,11 +20,12 @@ def vae_loss(
 ) -> tuple[Tensor, dict[str, float]]:
     """The loss of one batch of crops."""
     chance = step_generator(plan.name, step)
-    pixels = _crops(shard, plan.batch, crop_px, chance)
+    device = vae.device
+    pixels = _crops(shard, plan.batch, crop_px, chance).to(device)
     noise = torch.from_numpy(chance.standard_normal((plan.batch, 4, crop_px // 8, crop_px // 8)))
-    with torch.autocast("cpu", torch.bfloat16):
+    with half_precision(device):
         posterior = vae.encode(pixels).latent_dist
-        latents = posterior.mean.float() + posterior.std.float() * noise.float()
+        latents = posterior.mean.float() + posterior.std.float() * noise.float().to(device)
         drawn = vae.decode(latents).sample
     drawn = drawn.float()
     distance = _distance(drawn, pixels)
@@ -50,7 +51,7 @@ def _crops(shard: Shard, batch: int, side: int, chance: np.random.RandomState) -
 
 def _distance(drawn: Tensor, pixels: Tensor) -> Tensor:
     """L1 and a little L2 on three scales, and L1 between their edges."""
-    total = torch.zeros(())
+    total = torch.zeros((), device=pixels.device)
     for scale in range(3):
         difference = drawn - pixels
         total = total + difference.abs().mean() + difference.square().mean()
@@ -67,6 +68,6 @@ def encoded(vae: Any, pixels: np.ndarray) -> Tensor:
     latents = []
     for start in range(0, len(pixels), 32):
         part = torch.from_numpy(pixels[start : start + 32]).permute(0, 3, 1, 2).float() / 127.5 - 1
-        with torch.autocast("cpu", torch.bfloat16):
-            latents.append(vae.encode(part).latent_dist.mean.float())
+        with half_precision(vae.device):
+            latents.append(vae.encode(part.to(vae.device)).latent_dist.mean.float().cpu())
     return torch.cat(latents)
