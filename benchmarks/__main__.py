@@ -13,6 +13,7 @@ from engines.cli import run_command
 # Each is benchmarks/<name>.py with measured(*, quick: bool) -> a record.
 BENCHMARKS = {
     "cubins": "what the compiled kernels are made of; needs no GPU",
+    "quality": "identity and prompt consistency of the shipped model; needs no GPU",
     "kernels": "the kernels against eager and compiled PyTorch; needs a GPU",
 }
 
