@@ -79,7 +79,7 @@ def ship(folder: Path, out: Path) -> None:
 def draw_references(folder: Path) -> None:
     """him.png and her.png."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, look, seed in (("him", HIM, 4), ("her", HER, 9)):
+    for name, look, seed in (("him", HIM, 1), ("her", HER, 2)):
         if not look.held_out:
             raise ValueError(f"{name} may occur in the training set: {look}")
         photo = draw_portrait(look, random.Random(seed), side_px=REFERENCE_PX)
