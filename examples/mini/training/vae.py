@@ -67,7 +67,7 @@ def encoded(vae: Any, pixels: np.ndarray) -> Tensor:
     """Latent means [n, 4, h, w] float32, not scaled, of uint8 pictures [n, H, W, 3]."""
     latents = []
     for start in range(0, len(pixels), 32):
-        part = torch.from_numpy(pixels[start : start + 32]).permute(0, 3, 1, 2).float() / 127.5 - 1
+        part = torch.tensor(pixels[start : start + 32]).permute(0, 3, 1, 2).float() / 127.5 - 1
         with half_precision(vae.device):
             latents.append(vae.encode(part.to(vae.device)).latent_dist.mean.float().cpu())
     return torch.cat(latents)
