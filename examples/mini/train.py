@@ -3,13 +3,15 @@
     python -m examples.mini.train [--stage NAME ...] [--folder FOLDER] [--minutes M]
 
 Each stage goes on from its checkpoint in the folder, so a killed run loses two minutes at most and
-the whole may be spread over several sessions.
+the whole may be spread over several sessions. Run by `torchrun --nproc-per-node N -m`, the stages
+tdm and sdm share each batch between N processes of one CPU.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,6 +151,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    if "RANK" in os.environ:  # run by torchrun
+        torch.distributed.init_process_group("gloo")
     run = Run(
         folder=options.folder,
         device=torch.device(options.device),

@@ -16,6 +16,7 @@ from examples.mini.dataset import Shard, render_shard
 from examples.mini.probes import PROBES_FILE, answers, open_probes, person_views, setting_view
 from examples.mini.ship import HER, HIM
 from examples.mini.tokenizer import make_tokenizer
+from examples.mini.training import diffusion
 from examples.mini.training.diffusion import (
     Latents,
     SubjectAugmented,
@@ -169,6 +170,26 @@ def test_the_photo_of_each_person_reaches_the_loss(data: Latents) -> None:
     swapped = Latents(data.latents, other, data.tokenizer, data.alphas_cumprod)
     second, _ = sdm_loss(model, text_encoder, swapped, plan, 0)
     assert first.item() != second.item()
+
+
+def test_the_shares_of_two_processes_make_one_batch(
+    data: Latents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    tdm, sdm = TextDriven(_text_encoder(), unet_from(_TINY_UNET)), _sdm()
+    plan = Plan(name="tdm", steps=1, batch=8, learning_rate=0)
+
+    def losses(share: slice) -> list[float]:
+        monkeypatch.setattr(diffusion, "own_share", lambda batch: share)
+        with torch.no_grad():
+            text, _ = tdm_loss(tdm, data, plan, 0)
+            people, _ = sdm_loss(sdm, tdm.text_encoder, data, plan, 0)
+        return [text.item(), people.item()]
+
+    whole, first, second = (losses(slice(*ends)) for ends in ((0, 8), (0, 8, 2), (1, 8, 2)))
+    # Eight bits of mantissa in the products.
+    assert np.add(first, second) / 2 == pytest.approx(np.array(whole), rel=2e-2)
+    assert first != second
 
 
 def test_the_vae_learns_and_encodes_to_latents_an_eighth_as_large(shard: Shard) -> None:

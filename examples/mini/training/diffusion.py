@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from examples.mini.dataset import MAX_PEOPLE, Shard
 from examples.mini.training.encoder import normalized
-from examples.mini.training.loop import Plan, half_precision, step_generator
+from examples.mini.training.loop import Plan, half_precision, own_share, step_generator
 from examples.mini.world import caption
 from export.fusion_mlp import FusionMLP
 from runtime.prompt import Tokenizer
@@ -93,6 +93,7 @@ def sdm_loss(
     batch = _batch(data, plan, chance, device, null_share=SDM_NULL_SHARE)
     text_only = chance.random_sample(plan.batch) < TEXT_ONLY_SHARE
     in_region = (chance.random_sample(plan.batch) < REGION_SHARE) & ~text_only
+    text_only, in_region = text_only[own_share(plan.batch)], in_region[own_share(plan.batch)]
     with half_precision(device):
         with torch.no_grad():
             text = text_encoder(input_ids=batch.ids).last_hidden_state
@@ -118,18 +119,21 @@ def _batch(
     places = (np.arange(plan.batch) + chance.random_sample(plan.batch)) / plan.batch
     timesteps = torch.from_numpy((places * len(data.alphas_cumprod)).astype(np.int64))
     noise = torch.from_numpy(chance.standard_normal((plan.batch, *data.latents.shape[1:]))).float()
+    null = chance.random_sample(plan.batch) < null_share
+    seeds = chance.randint(0, 2**31, plan.batch)
+    rows = own_share(plan.batch)
+    index, timesteps, noise = index[rows], timesteps[rows], noise[rows]
     share = data.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
     noisy = share.sqrt() * data.latents[torch.from_numpy(index)] + (1 - share).sqrt() * noise
     ids: list[Any] = []
     positions: list[tuple[int, ...]] = []
-    for picture, null in zip(index, chance.random_sample(plan.batch) < null_share, strict=True):
-        rng = random.Random(int(chance.randint(0, 2**31)))
-        if null:
+    for picture, is_null, seed in zip(index, null[rows], seeds[rows], strict=True):
+        if is_null:
             ids.append(data.tokenizer.text_ids(""))
             positions.append(())
             continue
         kinds = data.shard.kinds(picture)
-        text = caption(data.shard.setting(picture), kinds, rng)
+        text = caption(data.shard.setting(picture), kinds, random.Random(int(seed)))
         tokens = data.tokenizer.prompt_tokens(text, len(kinds))
         ids.append(tokens.subject_ids)
         positions.append(tokens.subject_positions)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from tqdm import tqdm
 
 Loss = Callable[[int], tuple[Tensor, dict[str, float]]]
@@ -81,6 +81,8 @@ def trained(
     started = last_save = time.monotonic()
 
     def save() -> None:
+        if rank() > 0:
+            return
         folder.mkdir(parents=True, exist_ok=True)
         state: dict[str, Any] = {
             "module": module.state_dict(),
@@ -96,13 +98,16 @@ def trained(
         (folder / f"{plan.name}.json").write_text(json.dumps(written) + "\n", encoding="utf-8")
 
     sums: dict[str, float] = {}
-    with tqdm(total=plan.steps, initial=step, desc=plan.name, mininterval=5) as bar:
-        while step < plan.steps and time.monotonic() - started < seconds:
+    with tqdm(
+        total=plan.steps, initial=step, desc=plan.name, mininterval=5, disable=rank() > 0
+    ) as bar:
+        while step < plan.steps and not _agreed(time.monotonic() - started >= seconds):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(plan, step)
             value, shown = loss(step)
             optimizer.zero_grad(set_to_none=True)
             value.backward()  # type: ignore[no-untyped-call]
+            _average_gradients(chosen)
             torch.nn.utils.clip_grad_norm_(chosen, 1.0)
             optimizer.step()
             step += 1
@@ -119,6 +124,40 @@ def trained(
             bar.update()
     save()
     return averaged.module
+
+
+def rank() -> int:
+    """Which of several training processes this is, counted from 0."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def own_share(batch: int) -> slice:
+    """Which rows of a batch this process computes; all processes draw the same batch."""
+    processes = distributed.get_world_size() if distributed.is_initialized() else 1
+    return slice(rank(), batch, processes)
+
+
+def _agreed(stop: bool) -> bool:  # noqa: FBT001
+    """What the first process says, so that all stop at the same step."""
+    if not distributed.is_initialized():
+        return stop
+    answer = torch.tensor([float(stop)])
+    distributed.broadcast(answer, 0)
+    return bool(answer)
+
+
+def _average_gradients(parameters: list[nn.Parameter]) -> None:
+    """Each process's gradients become the mean over all processes."""
+    if not distributed.is_initialized():
+        return
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    distributed.all_reduce(flat)
+    flat /= distributed.get_world_size()
+    for gradient, mean in zip(
+        gradients, torch.split(flat, [gradient.numel() for gradient in gradients]), strict=True
+    ):
+        gradient.copy_(mean.view_as(gradient))
 
 
 def learning_rate(plan: Plan, step: int) -> float:
