@@ -195,9 +195,9 @@ def test_the_shares_of_two_processes_make_one_batch(
 def test_the_vae_learns_and_encodes_to_latents_an_eighth_as_large(shard: Shard) -> None:
     torch.manual_seed(0)
     vae = vae_from(_TINY_VAE)
-    plan = Plan(name="vae", steps=12, batch=2, learning_rate=0)
-    values = _losses(vae, lambda step: vae_loss(vae, shard, plan, step, 32), 12)
-    assert np.mean(values[-3:]) < 0.9 * np.mean(values[:3])
+    plan = Plan(name="vae", steps=30, batch=4, learning_rate=0)
+    values = _losses(vae, lambda step: vae_loss(vae, shard, plan, step, 32), 30)
+    assert np.mean(values[-5:]) < 0.8 * np.mean(values[:5])
     assert encoded(vae, shard.pixels[:2]).shape == (2, 4, 16, 16)
 
 
