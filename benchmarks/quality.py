@@ -6,7 +6,6 @@ who and what is to be seen. Writes docs/quality.md with its figures when it is n
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -33,6 +32,7 @@ from export.checkpoints import SHIPPED_MODEL, Checkpoint
 from export.component import BuildOptions
 from runtime import FaceDiffuser
 
+BUNDLES = Path(__file__).resolve().parent.parent / "build" / "quality"
 PICTURES, QUICK_PICTURES = 200, 24
 
 
@@ -71,12 +71,11 @@ def measured(*, quick: bool) -> dict[str, Any]:
 
 @contextmanager
 def _opened_bundles(checkpoint: Checkpoint) -> Iterator[dict[Precision, FaceDiffuser]]:
-    """The shipped model as a bundle of each precision, open; both are gone afterwards."""
+    """The shipped model as a bundle of each precision, open; what an earlier run built is kept."""
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         opened = {}
         for precision in Precision:
-            bundle = folder / precision
+            bundle = BUNDLES / precision
             options = BuildOptions(precision=precision)
             build_bundle(bundle, checkpoint, options, tqdm.write, architectures=())
             opened[precision] = stack.enter_context(FaceDiffuser.open(bundle))

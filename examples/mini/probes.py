@@ -103,4 +103,4 @@ def answers(probe: Probe, views: list[Pixels]) -> dict[str, npt.NDArray[np.int64
 
 def as_input(views: Pixels) -> Tensor:
     """[n, h, w, 3] uint8 -> [n, 3, h, w] float32 in [-1, 1]."""
-    return torch.from_numpy(views).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.tensor(views).permute(0, 3, 1, 2).float() / 127.5 - 1

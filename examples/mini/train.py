@@ -43,7 +43,7 @@ PLANS = {
     for plan in (
         Plan(name="vae", steps=4000, batch=12, learning_rate=1.5e-3, ema_decay=0.998),
         Plan(name="encoder", steps=3000, batch=64, learning_rate=1e-3, ema_decay=0.998),
-        Plan(name="probes", steps=1500, batch=48, learning_rate=1e-3, ema_decay=0.99),
+        Plan(name="probes", steps=1000, batch=48, learning_rate=1.5e-3, ema_decay=0.99),
         Plan(name="tdm", steps=20000, batch=32, learning_rate=1e-3, ema_decay=0.999),
         Plan(name="sdm", steps=16000, batch=32, learning_rate=6e-4, ema_decay=0.999),
     )
@@ -94,7 +94,7 @@ def train_probes(run: Run) -> None:
     """The judges of benchmarks/quality.py, on pictures and what the VAE makes of them."""
     shard, plan, model = load(run.folder / "world"), PLANS["probes"], new_probes().to(run.device)
     vae = latest_average(new_vae(), run.folder, "vae")
-    drawn = through_vae(vae, np.asarray(shard.pixels[:3000]))
+    drawn = through_vae(vae, np.asarray(shard.pixels[:1200]))
     run.train("probes", model, lambda step: probes_loss(model, shard, drawn, plan, step))
 
 
