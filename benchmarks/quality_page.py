@@ -126,9 +126,12 @@ def _orders(rows: dict[str, dict[str, Any]]) -> str:
             ("identity", single_ip, PAPER["full method"][0]),
             ("prompt", single_pc, PAPER["full method"][2]),
         ):
-            ours = rows[name][measure] - full[measure]
-            same = (ours < 0) == (theirs < best)
-            verdict = "as in the paper" if same else "**unlike the paper**"
-            word = "loses" if ours < 0 else "gains" if ours > 0 else "changes"
+            row = rows[name]
+            ours = row[measure] - full[measure]
+            verdict = "as in the paper" if (ours < 0) == (theirs < best) else "**unlike the paper**"
+            (low, high), (full_low, full_high) = row[f"{measure}_95"], full[f"{measure}_95"]
+            if low <= full_high and full_low <= high:
+                verdict += ", though the intervals overlap"
+            word = "loses" if ours < 0 else "gains"
             lines.append(f"- {name}: {measure} {word} {abs(ours):.3f}, {verdict}.")
     return "\n".join(lines)

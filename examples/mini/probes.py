@@ -66,7 +66,12 @@ def setting_probe() -> Probe:
 
 
 def open_probes(path: Path = PROBES_FILE) -> tuple[Probe, Probe]:
-    """The trained probes: of a person, and of the setting."""
+    """The trained probes: of a person, and of the setting. Raises FileNotFoundError."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is not there; train the probes with: python -m examples.mini.train, "
+            "then write them with: python -m examples.mini.ship"
+        )
     tensors = load_file(path)
     probes = {"person": person_probe(), "setting": setting_probe()}
     for name, probe in probes.items():
