@@ -23,6 +23,7 @@ BENCHMARKS = {
     "peers": "the same work by what a user would pick instead, in turns with ours",
     "build": "time and peak memory of each step of an export",
     "roofline": "this machine's peaks, and how near each component comes to them",
+    "quality": "identity and prompt consistency of the shipped model; needs no GPU",
     "kernels": "the kernels against eager and compiled PyTorch; needs a GPU",
     "cubins": "what the compiled kernels are made of; needs no GPU",
     "gpu": "everything that a GPU can tell, in under nine minutes",

@@ -1,12 +1,10 @@
-"""Trains a small byte-level BPE in CLIP's format on captions made up from a word list.
-
-Run by make_untrained.py; the vocabulary is this project's own.
-"""
+"""Trains a small byte-level BPE in CLIP's format on the captions of the drawn world."""
 
 from __future__ import annotations
 
 import itertools
 import json
+import random
 import re
 from collections import Counter
 from pathlib import Path
@@ -15,58 +13,25 @@ from typing import Any
 from tokenizers import Tokenizer
 from tokenizers.pre_tokenizers import ByteLevel
 
+from examples.mini.world import ATTRIBUTES, MARKER, caption, random_setting
+
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 _WORD_END = "</w>"
 _MERGES = 1000
 _TOKENS = 77
 
-_PEOPLE = (
-    "man woman boy girl person child teenager baby grandfather grandmother father mother brother "
-    "sister husband wife friend teacher doctor nurse chef farmer artist painter singer musician "
-    "dancer astronaut soldier firefighter pilot king queen prince princess wizard knight pirate "
-    "skateboarder surfer cyclist runner swimmer climber student scientist barista gardener"
-).split()
-_LOOKS = (
-    "young old smiling laughing serious happy sad elegant tall short bearded blond brown red gray "
-    "black white green blue yellow purple orange pink golden silver bright dark beautiful handsome"
-).split()
-_CLOTHES = (
-    "hat coat scarf shirt dress jacket sweater suit uniform helmet crown glasses sunglasses apron "
-    "hoodie kimono cape boots gloves necklace earrings tie backpack headphones umbrella"
-).split()
-_ACTIONS = (
-    "standing sitting walking running reading writing cooking eating drinking dancing singing "
-    "playing holding riding driving painting watching wearing talking smiling waving jumping "
-    "swimming surfing skating climbing working sleeping posing gardening holding hands"
-).split()
-_THINGS = (
-    "book guitar piano violin ball dog cat horse bird bicycle car boat cup coffee cake pizza "
-    "flower flowers camera phone laptop newspaper lantern balloon kite surfboard skateboard sword"
-).split()
-_PLACES = (
-    "park beach forest garden kitchen library street city market cafe restaurant office studio "
-    "mountain desert river lake snow rain room bedroom classroom hospital castle temple jungle "
-    "stage stadium museum bridge spaceship field farm train station airport mall island sunset"
-).split()
-_STYLES = (
-    "a photo of|a painting of|an oil painting of|a watercolor of|a drawing of|a sketch of|"
-    "a portrait of|a close-up of|a cartoon of|a picture of|a professional photo of|"
-    "a black and white photo of|in the style of|high quality|highly detailed|best quality"
-).split("|")
-_GLUE = (
-    "a an the and or with without in on at of to from near next behind front under over between by "
-    "is are his her their he she they it this that two three one while during together each other"
-).split()
+# Captions that the merges are learned from; all words of the world are in them.
+_CAPTIONS = 4000
 
 
 def captions() -> list[str]:
-    """Captions in which every word of the lists occurs several times; the same on each call."""
-    words = itertools.cycle
-    lists = (_STYLES, _LOOKS, _PEOPLE, _ACTIONS, _LOOKS, _PEOPLE, _CLOTHES, _THINGS, _PLACES, _GLUE)
-    # Coprime strides vary the combinations.
-    streams = [words(entries[i % 3 :] + entries[: i % 3]) for i, entries in enumerate(lists)]
-    pattern = "{0} a {1} {2} {3} and a {4} {5} wearing a {6} with a {7} in the {8} {9}"
-    return [pattern.format(*(next(stream) for stream in streams)) for _ in range(3000)]
+    """Captions of the world without markers; the same on each call."""
+    texts = []
+    for seed in range(_CAPTIONS):
+        rng = random.Random(f"tokenizer {seed}")
+        kinds = tuple(rng.choice(ATTRIBUTES["kind"]) for _ in range(rng.choice((1, 2))))
+        texts.append(caption(random_setting(rng), kinds, rng).replace(f" {MARKER}", ""))
+    return texts
 
 
 def make_tokenizer(folder: Path) -> int:

@@ -1,0 +1,1 @@
+"""Examples: the small model that ships with the repository."""

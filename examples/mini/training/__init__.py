@@ -1,0 +1,1 @@
+"""The training of the shipped model: each stage's modules, data and loss."""
