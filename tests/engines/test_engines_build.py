@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,11 @@ def test_ctrl_c_cancels_within_a_second_and_the_next_build_goes_on(
     assert engines_build.main([str(small_copy), "--component", "fusion_mlp"]) == 0
     # Long enough that a build never ends before it is stopped.
     double(layer_s=10)
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as build:
+    # A shell's background jobs ignore Ctrl-C, and so would what they start.
+    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=heeding
+    ) as build:
         assert build.stderr is not None
         for line in build.stderr:
             if '"plan": "tdm_unet.native.sm_90", "phase"' in line:
