@@ -48,20 +48,18 @@ def lint(path: Path, precision: Precision) -> None:
 
 
 def polygraphy_lint(path: Path) -> None:
-    """Polygraphy's own lint, in a process of its own; raises LintError with its first finding."""
-    smallest = {"n": 1, "images": 1, "rows": 2, "h": 8, "w": 8}
-    shapes = []
-    for value in load_graph(path).graph.input:
-        sizes = [
-            str(size.dim_value or smallest[size.dim_param])
-            for size in value.type.tensor_type.shape.dim
-        ]
-        shapes.append(f"{value.name}:[{','.join(sizes)}]")
+    """Polygraphy's own lint, in a process of its own; raises LintError with its first finding.
+
+    It sees the weights as inputs of the graph: it looks at nodes, types and shapes, and would hold
+    a full-size U-Net's weights several times at once.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.json"
+        graph, report = Path(folder) / path.name, Path(folder) / "report.json"
+        model = _weights_as_inputs(load_graph(path))
+        onnx.save(model, graph)
         start = "import sys; from polygraphy.tools import main; sys.exit(main())"
-        command = [sys.executable, "-c", start, "check", "lint", str(path), "-o", str(report)]
-        command += ["--input-shapes", *shapes]
+        command = [sys.executable, "-c", start, "check", "lint", str(graph), "-o", str(report)]
+        command += ["--input-shapes", *map(_smallest_shape, model.graph.input)]
         finished = subprocess.run(command, capture_output=True, text=True, check=False)
         if not report.is_file():
             raise LintError(f"polygraphy could not lint {path.name}: {finished.stderr[-500:]}")
@@ -70,6 +68,28 @@ def polygraphy_lint(path: Path) -> None:
         if entry["level"] == "exception":
             nodes = ", ".join(entry.get("nodes", [])) or "the graph"
             raise LintError(f"{path.name}: polygraphy's lint fails at {nodes}: {entry['message']}")
+
+
+def _weights_as_inputs(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Declare what lies in the weights file as inputs, with their types and shapes."""
+    initializers = list(model.graph.initializer)
+    del model.graph.initializer[:]
+    for each in initializers:
+        if each.data_location == onnx.TensorProto.EXTERNAL:
+            value = onnx.helper.make_tensor_value_info(each.name, each.data_type, list(each.dims))
+            model.graph.input.append(value)
+        else:
+            model.graph.initializer.append(each)
+    return model
+
+
+def _smallest_shape(value: onnx.ValueInfoProto) -> str:
+    """An input with the smallest shape it takes, in Polygraphy's notation."""
+    smallest = {"n": 1, "images": 1, "rows": 2, "h": 8, "w": 8}
+    sizes = [
+        str(size.dim_value or smallest[size.dim_param]) for size in value.type.tensor_type.shape.dim
+    ]
+    return f"{value.name}:[{','.join(sizes)}]"
 
 
 def _check_operators(model: onnx.ModelProto, path: Path) -> None:

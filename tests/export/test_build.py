@@ -21,7 +21,7 @@ from engines.plan_build import PlanRequest, build_plans
 from export.build import main
 from export.checkpoints import Checkpoint, Sources
 from export.disk_space import weight_elements
-from export.lint import LintError, lint
+from export.lint import LintError, lint, polygraphy_lint
 from export.model_facts import dimensions_of
 from export.parity import GateCase, ParityError, measured_parity
 from tests.doubles.plan_builds import Builds, Said
@@ -89,6 +89,21 @@ def test_the_lint_names_the_node(golden_bundle: Path, tmp_path: Path) -> None:
     onnx.save(model, path)
     with pytest.raises(LintError, match=f"{node.name} is com.microsoft::FusedMatMul"):
         lint(path, Precision.FP32)
+
+
+def test_polygraphy_passes_a_graph_and_names_a_broken_node(
+    golden_bundle: Path, tmp_path: Path
+) -> None:
+    """Without the weights file: their shapes are all that it needs."""
+    path = tmp_path / "fusion_mlp.onnx"
+    model = onnx.load(golden_bundle / "onnx" / path.name, load_external_data=False)
+    onnx.save(model, path)
+    polygraphy_lint(path)
+    node = next(node for node in model.graph.node if node.op_type == "MatMul")
+    node.op_type = "NoSuchOperator"
+    onnx.save(model, path)
+    with pytest.raises(LintError, match=f"{node.name}: No Op registered for NoSuchOperator"):
+        polygraphy_lint(path)
 
 
 def test_a_folder_that_is_no_bundle_is_left_alone(
