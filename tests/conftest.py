@@ -1,9 +1,8 @@
-"""Bundles that many tests share, built once for all workers; one processor core for each worker."""
+"""Bundles that many tests share, built once for all workers."""
 
 from __future__ import annotations
 
 import fcntl
-import os
 import shutil
 from pathlib import Path
 
@@ -15,14 +14,6 @@ from export.checkpoints import Checkpoint, Sources
 from export.component import BuildOptions
 
 GOLDEN = Path(__file__).parent / "golden"
-
-
-def pytest_configure() -> None:
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
-    if worker and hasattr(os, "sched_setaffinity"):
-        # Workers whose thread pools all spin on all cores would mostly wait for each other.
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
