@@ -16,6 +16,7 @@ import onnx
 import torch
 from torch import nn
 
+from engines import gate
 from engines.bundle import BUILD_FOLDER
 from engines.contract import Component
 from engines.files import sha256_of_file, write_atomic
@@ -68,6 +69,7 @@ def input_digest(component: Component, source: ModelSource, options: BuildOption
         "options": dataclasses.asdict(options),
         "tools": tool_versions(),
         "code": [sha256_of_file(folder / f"{name}.py") for name in _GRAPH_CODE],
+        "gate": sha256_of_file(Path(gate.__file__)),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
