@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ _PEOPLE = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Course:
-    """bundle: None where none takes part. openvino_python: the interpreter that has OpenVINO."""
+    """bundle: None where none takes part."""
 
     work: Work
     bundle: Path | None
@@ -35,7 +34,6 @@ class Course:
     noise_schedule: NoiseSchedule
     threads: int
     folder: Path
-    openvino_python: str = sys.executable
 
     @property
     def _inputs(self) -> Path:
@@ -61,9 +59,8 @@ class Course:
             wanted["folder"] = str(self.folder)
             if not any(self.folder.glob("*.onnx")):
                 Worker(exporting, common | source | {"folder": str(self.folder)}).close()
-        python = self.openvino_python if "openvino" in peer.function else sys.executable
         arguments = common | wanted | dict(peer.arguments)
-        return Worker(peer.function, arguments, threads=self.threads, python=python)
+        return Worker(peer.function, arguments, threads=self.threads)
 
     def _drawn_inputs(self) -> Arrays:
         """Latents, the prompt embeds of every pass, and the scheduler's table."""

@@ -9,6 +9,7 @@ from typing import Any
 from benchmarks import peer_ours, peer_sessions, peer_torch
 from benchmarks.peer_work import WorkKind
 from benchmarks.worker import path_of
+from engines.provider import Provider
 
 ALL_WORK = frozenset(WorkKind)
 
@@ -43,14 +44,17 @@ _BF16 = "avx512_bf16"
 
 
 def peers(device: str) -> list[Peer]:
-    """Everybody but ourselves on "cpu" or "cuda", the reference first."""
+    """Everybody but the one at home on "cpu" or "cuda", the reference first.
+
+    On the CPU the bundle takes part a second time, on OpenVINO.
+    """
     return _on_cuda() if device == "cuda" else _on_cpu()
 
 
-def ours(provider: str) -> Peer:
+def ours(provider: str, name: str = OURS) -> Peer:
     """A bundle on one of its providers."""
     return Peer(
-        name=OURS,
+        name=name,
         function=path_of(peer_ours.bundle_road),
         arguments={"provider": provider},
         wants="bundle",
@@ -82,6 +86,7 @@ def _on_cpu() -> list[Peer]:
             name="OpenVINO bf16", function=session[1], arguments={"precision": "bf16"}, isa=_BF16,
             **plain,
         ),
+        ours(Provider.OPENVINO.value, name=f"{OURS} on OpenVINO"),
     ]  # fmt: skip
 
 

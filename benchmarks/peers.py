@@ -12,7 +12,6 @@ reported. Then the two of a pair take turns; the ratio is the median over the ro
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -53,17 +52,13 @@ def add_flags(flags: argparse.ArgumentParser) -> None:
     flags.add_argument("--size-px", type=int, help="height and width (default: the model's own)")
     flags.add_argument("--rounds", type=int, help=f"(default: {ROUNDS}, quick {QUICK_ROUNDS})")
     flags.add_argument("--peers", nargs="*", metavar="NAME", help="only these")
-    flags.add_argument(
-        "--openvino-python", default=sys.executable, metavar="PYTHON",
-        help="interpreter of an environment with openvino, numpy and pillow (default: this one)",
-    )  # fmt: skip
 
 
 def measured(
     *, quick: bool, bundle: Path, threads: int | None, without_bundle: bool, device: str,
     provider: str,
     work: list[str] | None, steps: int | None, size_px: int | None, rounds: int | None,
-    peers: list[str] | None, openvino_python: str, **source: Any,
+    peers: list[str] | None, **source: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """A row per contestant and kind of work, the one at home first.
 
@@ -94,6 +89,7 @@ def measured(
             each
             for each in entrants
             if kind in each.works
+            and (each.wants != "bundle" or opened is not None)
             and (each.quick or not quick or peers)
             and (not peers or each.name in peers)
         ]
@@ -101,7 +97,7 @@ def measured(
             course = Course(
                 work=job, bundle=None if opened is None else bundle, source=name, threads=cores,
                 dimensions=dimensions, noise_schedule=noise_schedule_of(model),
-                folder=Path(folder), openvino_python=openvino_python,
+                folder=Path(folder),
             )  # fmt: skip
             rows += raced(course, home, reference, chosen, rounds=count)
     facts = {"bound": BOUND, "rounds": count, "threads": cores, "device": device}

@@ -11,12 +11,19 @@ import torch
 from benchmarks.record import ReferenceMismatchError
 from benchmarks.workload import GUIDANCE_SCALE, SEED, Workload, prompt, references
 from engines.contract import LATENT_PX, SIZE_MULTIPLE_PX
-from engines.gate import PIPELINE_BOUNDS, PLAN_PIPELINE_BOUNDS, relative_l2
+from engines.gate import (
+    BFLOAT16_PIPELINE_BOUND,
+    PIPELINE_BOUNDS,
+    PLAN_PIPELINE_BOUNDS,
+    relative_l2,
+)
 from engines.manifest import Manifest, Precision
+from engines.openvino_engine import computes_in_bfloat16
 from engines.provider import Provider
 from export.checkpoints import ModelSource
 from export.pipeline import TorchPipeline, TorchRequest
 from runtime import FaceDiffuser, GuidanceRule, OutputType
+from runtime.engine_pool import HOST_ENGINES
 
 Array = npt.NDArray[np.float32]
 
@@ -66,9 +73,8 @@ class Reference:
 
         On the CPU the picture is small; a GPU's plans may admit no other size than the model's own.
         """
-        on_cpu = face_diffuser.provider == Provider.ONNXRUNTIME_CPU
+        on_cpu = face_diffuser.provider in HOST_ENGINES
         side_px = _SIDE_PX if on_cpu else self._manifest.dimensions.native_px
-        bounds = PIPELINE_BOUNDS if on_cpu else PLAN_PIPELINE_BOUNDS
         request = Workload(steps=_STEPS, people=_PEOPLE).request(
             height=None,
             width=None,
@@ -79,8 +85,14 @@ class Reference:
             output_type=OutputType.LATENT,
         )
         found = face_diffuser.generate(request).images
-        bound = bounds[self._manifest.precision]
+        bound = self._bound(face_diffuser.provider)
         return agreement(face_diffuser.provider, found, self.expected(side_px), bound)
+
+    def _bound(self, provider: str) -> float:
+        if provider == Provider.OPENVINO and computes_in_bfloat16():
+            return BFLOAT16_PIPELINE_BOUND
+        bounds = PIPELINE_BOUNDS if provider in HOST_ENGINES else PLAN_PIPELINE_BOUNDS
+        return bounds[self._manifest.precision]
 
     def expected(self, side_px: int) -> Array:
         """PyTorch's final latents [1, 4, h, w] of the check's request at one size."""

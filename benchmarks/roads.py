@@ -16,12 +16,13 @@ from engines.bundle import Bundle
 from engines.contract import CONTRACTS, Component
 from engines.cuda import driver
 from engines.engine import Array, Engine
+from engines.errors import ProviderUnavailableError
 from engines.gpu import Gpu, Stream
-from engines.onnxruntime_engine import open_on_cpu
+from engines.openvino_engine import openvino
 from engines.provider import Provider
 from runtime import FaceDiffuser
 from runtime.cuda_road import CudaRoad
-from runtime.engine_pool import EnginePool
+from runtime.engine_pool import HOST_ENGINES, EnginePool
 from runtime.host_road import HostRoad
 from runtime.trajectory import Road
 
@@ -100,12 +101,20 @@ def providers() -> dict[str, str | None]:
     """Every provider that can be measured -> None, or why not on this machine."""
     gpu = None if gpu_facts() is not None else "no NVIDIA GPU"
     on_gpu = dict.fromkeys((Provider.TENSORRT.value, Provider.ONNXRUNTIME_CUDA.value, TORCH), gpu)
-    return {CPU: None} | on_gpu
+    return {CPU: None, Provider.OPENVINO.value: _openvino_missing()} | on_gpu
+
+
+def _openvino_missing() -> str | None:
+    try:
+        openvino()
+    except ProviderUnavailableError as error:
+        return str(error)
+    return None
 
 
 def gpu_of(provider: str) -> str | None:
     """The name of the GPU that a provider computes on; None for the CPU's."""
-    facts = None if provider == CPU else gpu_facts()
+    facts = None if provider in HOST_ENGINES else gpu_facts()
     return None if facts is None else facts["name"]
 
 
@@ -118,10 +127,11 @@ def opened_road(
     source: the bundle's checkpoint, for TORCH alone. Raises ProviderUnavailableError or
     PlanMismatchError where this machine or the bundle is not made for the provider.
     """
-    if provider == CPU:
+    if provider in HOST_ENGINES:
         log = CallLog()
         bundle = Bundle.open(path)
-        with FaceDiffuser(bundle, _logged_road(bundle, threads, log)) as face_diffuser:
+        road = _logged_road(bundle, Provider(provider), threads, log)
+        with FaceDiffuser(bundle, road) as face_diffuser:
             yield OpenedRoad(face_diffuser, log)
     elif provider == TORCH:
         if source is None:
@@ -134,11 +144,11 @@ def opened_road(
             yield OpenedRoad(face_diffuser, None)
 
 
-def _logged_road(bundle: Bundle, threads: int | None, log: CallLog) -> Road:
+def _logged_road(bundle: Bundle, provider: Provider, threads: int | None, log: CallLog) -> Road:
     def open_logged(opened: Bundle, component: Component, cores: int | None) -> Engine:
-        return LoggedEngine(open_on_cpu(opened, component, cores), component, log)
+        return LoggedEngine(HOST_ENGINES[provider](opened, component, cores), component, log)
 
-    return HostRoad(EnginePool(bundle, threads=threads, open_engine=open_logged))
+    return HostRoad(EnginePool(bundle, provider=provider, threads=threads, open_engine=open_logged))
 
 
 def _torch_road(bundle: Bundle, source: ModelSource) -> Road:

@@ -16,6 +16,7 @@ class Provider(StrEnum):
     TENSORRT = "tensorrt"
     ONNXRUNTIME_CUDA = "onnxruntime-cuda"
     ONNXRUNTIME_CPU = "onnxruntime-cpu"
+    OPENVINO = "openvino"
 
 
 class DeviceProvider(Protocol):

@@ -10,32 +10,39 @@ from engines.bundle import Bundle
 from engines.contract import CONTRACTS, Component
 from engines.engine import Array, Engine
 from engines.onnxruntime_engine import open_on_cpu
+from engines.openvino_engine import open_on_openvino
 from engines.provider import Provider
 from runtime.faults import non_finite
 
 OpenEngine = Callable[[Bundle, Component, int | None], Engine]
+# What opens a component on each of the host's backends.
+HOST_ENGINES: dict[Provider, OpenEngine] = {
+    Provider.ONNXRUNTIME_CPU: open_on_cpu,
+    Provider.OPENVINO: open_on_openvino,
+}
 
 
 class EnginePool:
     """Runs components by name on numpy arrays, binding buffers only when a shape changes.
 
-    low_memory: hold one engine at a time, opening it again whenever another was used in between.
+    provider: one of HOST_ENGINES. low_memory: hold one engine at a time, opening it again whenever
+    another was used in between. open_engine: instead of the provider's own.
     """
-
-    provider = str(Provider.ONNXRUNTIME_CPU)
 
     def __init__(
         self,
         bundle: Bundle,
         *,
+        provider: Provider = Provider.ONNXRUNTIME_CPU,
         threads: int | None = None,
         low_memory: bool = False,
-        open_engine: OpenEngine = open_on_cpu,
+        open_engine: OpenEngine | None = None,
     ) -> None:
+        self.provider = str(provider)
         self._bundle = bundle
         self._threads = threads
         self._low_memory = low_memory
-        self._open_engine = open_engine
+        self._open_engine = open_engine or HOST_ENGINES[provider]
         self._engines: dict[Component, Engine] = {}
         self._buffers: dict[Component, dict[str, Array]] = {}
         if not low_memory:

@@ -57,7 +57,8 @@ class FaceDiffuser:
     ) -> FaceDiffuser:
         """Open a bundle on this machine.
 
-        provider: "tensorrt", "onnxruntime-cuda" or "onnxruntime-cpu"; None takes the first of them
+        provider: "tensorrt", "onnxruntime-cuda", "onnxruntime-cpu" or "openvino" (its U-Nets in
+        bfloat16 where the processor has it: faster, and less exact); None takes the first of them
         that can run here, and `declined` says why not those before it. A provider that is asked for
         and cannot run is an error. threads: processor cores to use, by default all. low_memory:
         keep one engine in memory at a time, at the price of opening it again when its turn comes

@@ -189,6 +189,8 @@ def road_finding(found: Sequence[Finding], providers: Sequence[str]) -> Finding:
         return _road(Provider.ONNXRUNTIME_CUDA)
     if CPU_PROVIDER in providers:
         return _road(Provider.ONNXRUNTIME_CPU)
+    if find_spec("openvino") is not None:
+        return _road(Provider.OPENVINO)
     return Finding(
         about="provider", state=State.PROBLEM, text="nothing here can draw",
         mend="pip install 'face-diffuser[cpu]'",

@@ -14,7 +14,7 @@ from engines.onnxruntime_cuda import OnnxRuntimeCudaProvider
 from engines.provider import DeviceProvider, Provider
 from engines.tensorrt_provider import TensorRtProvider
 from runtime.cuda_road import CudaRoad
-from runtime.engine_pool import EnginePool
+from runtime.engine_pool import HOST_ENGINES, EnginePool
 from runtime.host_road import HostRoad
 from runtime.trajectory import Form, Road
 
@@ -36,15 +36,20 @@ def opened_road(
     """
     provider = None if wanted is None else _named(wanted)
     if low_memory:
-        if provider not in (None, Provider.ONNXRUNTIME_CPU):
-            raise RequestError(f"low_memory is for {Provider.ONNXRUNTIME_CPU}, not for {provider}")
-        provider = Provider.ONNXRUNTIME_CPU
+        if provider not in (None, *HOST_ENGINES):
+            choices = " and ".join(HOST_ENGINES)
+            raise RequestError(f"low_memory is for {choices}, not for {provider}")
+        provider = provider or Provider.ONNXRUNTIME_CPU
+
+    def on_host(host: Provider) -> Road:
+        pool = EnginePool(bundle, provider=host, threads=threads, low_memory=low_memory)
+        return HostRoad(pool)
+
     opens: dict[Provider, Callable[[], Road]] = {
         Provider.TENSORRT: lambda: _on_gpu(bundle, _tensorrt),
         Provider.ONNXRUNTIME_CUDA: lambda: _on_gpu(bundle, _onnxruntime_cuda),
-        Provider.ONNXRUNTIME_CPU: lambda: HostRoad(
-            EnginePool(bundle, threads=threads, low_memory=low_memory)
-        ),
+        Provider.ONNXRUNTIME_CPU: lambda: on_host(Provider.ONNXRUNTIME_CPU),
+        Provider.OPENVINO: lambda: on_host(Provider.OPENVINO),
     }
     if provider is not None:
         return opens[provider](), {}

@@ -118,6 +118,7 @@ def test_a_missing_gpu_is_skipped_hardware(
     monkeypatch.setattr("benchmarks.roads.gpu_facts", lambda: None)
     reasons = providers()
     assert reasons.pop(CPU) is None
+    assert reasons.pop("openvino") is None
     assert set(reasons.values()) == {"no NVIDIA GPU"}
 
 
