@@ -31,15 +31,16 @@ from engines.manifest import (
     component_record,
 )
 from export.checkpoints import ModelSource
+from export.cpu_graph import cpu_graph
 from export.lint import lint, polygraphy_lint
 from export.modules import module_of
-from export.onnx_export import cpu_graph, load_graph, onnx_from_module
+from export.onnx_export import load_graph, onnx_from_module
 from export.parity import example_inputs, gate_cases, measured_parity
 from export.unet import BatchedPassesUNet
 
 TOOLS = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "onnxruntime", "numpy")
 # What decides a graph besides weights and tool versions: the code of these modules.
-_GRAPH_CODE = ("component", "fusion_mlp", "modules", "onnx_export", "parity", "unet")
+_GRAPH_CODE = ("component", "cpu_graph", "fusion_mlp", "modules", "onnx_export", "parity", "unet")
 
 Progress = Callable[[str], None]
 
@@ -126,13 +127,11 @@ def build_component(
     gc.collect()
     trim_heap()
 
-    cpu_path = onnx_path
-    if half:
-        cpu_path = staging / f"{component}.cpu.onnx"
-        onnx.save(cpu_graph(load_graph(onnx_path)), cpu_path)
+    cpu_path = staging / f"{component}.cpu.onnx"
+    onnx.save(cpu_graph(load_graph(onnx_path)), cpu_path)
     progress("linting")
     lint(onnx_path, options.precision)
-    lint(cpu_path, Precision.FP32)
+    lint(cpu_path, Precision.FP32, cpu_operators=True)
     polygraphy_lint(onnx_path)
 
     bound = bound_of(component, options.precision)

@@ -12,6 +12,7 @@ import onnx
 
 from engines.errors import FaceDiffuserError
 from engines.manifest import Precision
+from export.cpu_graph import FUSED_ATTENTION, MICROSOFT_DOMAIN
 from export.onnx_export import load_graph
 
 
@@ -30,6 +31,7 @@ Reshape Resize Round Shape Sigmoid Sign Sin Size Slice Softmax Split Sqrt Squeez
 Sum Swish Tanh Tile Transpose Unsqueeze Where Xor
 """
 SUPPORTED_OPERATORS = frozenset(_OPERATORS.split())
+_CPU_OPERATORS = frozenset({(MICROSOFT_DOMAIN, FUSED_ATTENTION)})
 _TYPES = onnx.TensorProto
 SUPPORTED_TYPES = frozenset(
     {_TYPES.FLOAT, _TYPES.FLOAT16, _TYPES.INT64, _TYPES.INT32, _TYPES.BOOL, _TYPES.UNDEFINED}
@@ -39,11 +41,14 @@ _FLOATING = frozenset({_TYPES.FLOAT, _TYPES.FLOAT16})
 _MAY_MIX = frozenset({"Cast", "Shape", "Size", "Resize", "Where", "Gather"})
 
 
-def lint(path: Path, precision: Precision) -> None:
-    """Raise LintError naming the first node that TensorRT could not build as it stands."""
+def lint(path: Path, precision: Precision, *, cpu_operators: bool = False) -> None:
+    """Raise LintError naming the first node that TensorRT could not build as it stands.
+
+    cpu_operators: allow ONNX Runtime's own operators, which graphs for CPUs have.
+    """
     model = load_graph(path)
     onnx.checker.check_model(str(path))
-    _check_operators(model, path)
+    _check_operators(model, path, _CPU_OPERATORS if cpu_operators else frozenset())
     _check_types(model, path, precision)
 
 
@@ -92,8 +97,12 @@ def _smallest_shape(value: onnx.ValueInfoProto) -> str:
     return f"{value.name}:[{','.join(sizes)}]"
 
 
-def _check_operators(model: onnx.ModelProto, path: Path) -> None:
+def _check_operators(
+    model: onnx.ModelProto, path: Path, others: frozenset[tuple[str, str]]
+) -> None:
     for node in model.graph.node:
+        if (node.domain, node.op_type) in others:
+            continue
         if node.domain or node.op_type not in SUPPORTED_OPERATORS:
             raise LintError(
                 f"{path.name}: node {node.name} is {node.domain or 'ai.onnx'}::{node.op_type}, "
@@ -109,7 +118,7 @@ def _check_types(model: onnx.ModelProto, path: Path, precision: Precision) -> No
         for value in [*graph.input, *graph.output, *graph.value_info]
     }
     types |= {initializer.name: initializer.data_type for initializer in graph.initializer}
-    heavy = {"Conv", "MatMul", "Gemm", "Attention"}
+    heavy = {"Conv", "MatMul", "Gemm", "Attention", FUSED_ATTENTION}
     expected = _TYPES.FLOAT16 if precision is Precision.FP16 else _TYPES.FLOAT
     for node in graph.node:
         operands = [types.get(name, _TYPES.UNDEFINED) for name in [*node.input, *node.output]]

@@ -1,4 +1,4 @@
-"""From a torch module to ONNX: a graph to build engines from, one for CPUs, one weights file."""
+"""From a torch module to ONNX: one graph, one weights file."""
 
 from __future__ import annotations
 
@@ -81,40 +81,6 @@ def onnx_from_module(
 def load_graph(path: Path) -> onnx.ModelProto:
     """A graph without its weights file."""
     return onnx.load(path, load_external_data=False)
-
-
-def cpu_graph(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same graph computing in float32 from the same (half-precision) external weights.
-
-    Each half-precision initializer keeps its bytes and is cast once when a session opens: ONNX
-    Runtime folds casts of constants. CPUs have no half arithmetic worth using.
-    """
-    half, single = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
-    cpu = onnx.ModelProto()
-    cpu.CopyFrom(model)
-    graph = cpu.graph
-    casts = []
-    for initializer in graph.initializer:
-        if initializer.data_type == half:
-            name = initializer.name
-            initializer.name = f"{name}.half"
-            casts.append(
-                onnx.helper.make_node("Cast", [initializer.name], [name], f"cast.{name}", to=single)
-            )
-    for value in [*graph.input, *graph.output, *graph.value_info]:
-        if value.type.tensor_type.elem_type == half:
-            value.type.tensor_type.elem_type = single
-    for node in graph.node:
-        for attribute in node.attribute:
-            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == half:
-                attribute.i = single
-            if attribute.HasField("t") and attribute.t.data_type == half:
-                values = onnx.numpy_helper.to_array(attribute.t).astype("float32")
-                attribute.t.CopyFrom(onnx.numpy_helper.from_array(values, attribute.t.name))
-    nodes = [*casts, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
-    return cpu
 
 
 def _name_dimensions(value: onnx.ValueInfoProto, shape: tuple[str | int, ...]) -> None:

@@ -22,7 +22,8 @@ from engines.manifest import (
     NoiseSchedule,
     Precision,
 )
-from export.onnx_export import cpu_graph, load_graph
+from export.cpu_graph import cpu_graph
+from export.onnx_export import load_graph
 
 WIDTH = 8
 DIMENSIONS = Dimensions(
