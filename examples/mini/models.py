@@ -12,6 +12,7 @@ from examples.mini.architecture import TEXT, TEXT_WIDTH, UNET, VAE, VISION
 from examples.mini.tokenizer import make_tokenizer
 from examples.mini.training.diffusion import SubjectAugmented, TextDriven
 from examples.mini.training.encoder import AttributeEncoder
+from examples.mini.training.loop import rank
 from examples.mini.training.probes import Probes
 from export.fusion_mlp import FusionMLP
 from export.modules_from_weights import (
@@ -37,7 +38,9 @@ def new_attribute_encoder() -> AttributeEncoder:
 def new_tdm(folder: Path) -> TextDriven:
     """The text encoder, for the vocabulary of the captions, and TDM's U-Net."""
     torch.manual_seed(3)
-    return TextDriven(text_encoder_from(text_config(folder)), _trainable(unet_from(UNET)))
+    return TextDriven(
+        _trainable(text_encoder_from(text_config(folder))), _trainable(unet_from(UNET))
+    )
 
 
 def new_sdm() -> SubjectAugmented:
@@ -45,7 +48,7 @@ def new_sdm() -> SubjectAugmented:
     torch.manual_seed(4)
     return SubjectAugmented(
         _trainable(unet_from(UNET)),
-        image_encoder_from(VISION),
+        _trainable(image_encoder_from(VISION)),
         FusionMLP(TEXT_WIDTH, VISION["projection_dim"]),
     )
 
@@ -58,12 +61,20 @@ def new_probes() -> Probes:
 
 def text_config(folder: Path) -> dict[str, Any]:
     """The text encoder's configuration for the vocabulary of the captions."""
-    size = make_tokenizer(folder / "tokenizer")
+    size = make_tokenizer(tokenizer_folder(folder))
     ends = {"bos_token_id": size - 2, "eos_token_id": size - 1, "pad_token_id": size - 1}
     return TEXT | {"vocab_size": size} | ends
 
 
+def tokenizer_folder(folder: Path) -> Path:
+    """Where a training process keeps its tokenizer; each has one of its own, all are the same."""
+    return folder / (f"tokenizer-{rank()}" if rank() else "tokenizer")
+
+
 def _trainable(module: Any) -> Any:
     """With attention in plain products: torch's fused one is slower backward on CPUs."""
-    module.set_attn_processor(AttnProcessor())
+    if hasattr(module, "set_attn_processor"):
+        module.set_attn_processor(AttnProcessor())
+    else:
+        module.set_attn_implementation("eager")
     return module

@@ -27,6 +27,7 @@ from examples.mini.models import (
     new_sdm,
     new_tdm,
     new_vae,
+    tokenizer_folder,
 )
 from examples.mini.tokenizer import make_tokenizer
 from examples.mini.training.diffusion import Latents, sdm_loss, tdm_loss
@@ -44,8 +45,8 @@ PLANS = {
         Plan(name="vae", steps=4000, batch=12, learning_rate=1.5e-3, ema_decay=0.998),
         Plan(name="encoder", steps=3000, batch=64, learning_rate=1e-3, ema_decay=0.998),
         Plan(name="probes", steps=1000, batch=48, learning_rate=1.5e-3, ema_decay=0.99),
-        Plan(name="tdm", steps=20000, batch=32, learning_rate=1e-3, ema_decay=0.999),
-        Plan(name="sdm", steps=16000, batch=32, learning_rate=6e-4, ema_decay=0.999),
+        Plan(name="tdm", steps=8000, batch=32, learning_rate=1e-3, ema_decay=0.999),
+        Plan(name="sdm", steps=6000, batch=32, learning_rate=6e-4, ema_decay=0.999),
     )
 }
 CROP_PX = 64
@@ -118,8 +119,8 @@ def train_sdm(run: Run) -> None:
 
 def opened_latents(run: Run) -> Latents:
     """The encoded training set, its captions' tokenizer and the noise levels."""
-    make_tokenizer(run.folder / "tokenizer")
-    path = run.folder / "tokenizer" / "tokenizer.json"
+    make_tokenizer(tokenizer_folder(run.folder))
+    path = tokenizer_folder(run.folder) / "tokenizer.json"
     tokenizer = Tokenizer.open(path, TEXT["max_position_embeddings"])
     stored = torch.load(run.folder / "latents.pt", weights_only=True)
     start, end = (SCHEDULER_CONFIG[name] ** 0.5 for name in ("beta_start", "beta_end"))
