@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from examples.mini.world import (
     random_look,
     random_setting,
 )
-from runtime import FaceDiffuser, Fusion, GuidanceRule, Request, Result, Scheduler
+from runtime import FaceDiffuser, Fusion, GuidanceRule, Provider, Request, Result, Scheduler
 from runtime.identity import Identity
 
 Pixels = npt.NDArray[np.uint8]
@@ -48,11 +48,12 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One row: what it is called, what it changes in the request, and of which bundle."""
+    """One row: what it is called, what it changes in the request, and who draws it."""
 
     name: str
     options: dict[str, Any]
     precision: Precision = Precision.FP16
+    provider: Provider = Provider.ONNXRUNTIME_CPU
     quick: bool = False
 
 
@@ -83,6 +84,7 @@ def variants() -> list[Variant]:
         Variant(name="10 steps", options={"num_inference_steps": 10}),
         Variant(name="50 steps", options={"num_inference_steps": 50}),
         Variant(name="fp32 bundle", options={}, precision=Precision.FP32, quick=True),
+        Variant(name="OpenVINO, bfloat16", options={}, provider=Provider.OPENVINO, quick=True),
     ]
     rows += [
         Variant(name=f"alpha {alpha}", options={"alpha": alpha})
@@ -98,9 +100,8 @@ def drawn(
     face_diffuser: FaceDiffuser,
     listed: list[Case],
     options: dict[str, Any],
-    advance: Callable[[], object],
 ) -> Iterator[Result]:
-    """One result per case, its image uint8-convertible PIL; advance is called after each."""
+    """One result per case."""
     people: dict[int, list[Identity]] = {}
     for case in listed:
         if case.seed not in people:
@@ -112,4 +113,3 @@ def drawn(
             **{"num_inference_steps": STEPS, **options},
         )
         yield face_diffuser.generate(request)
-        advance()

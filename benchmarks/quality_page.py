@@ -36,7 +36,8 @@ probes' own errors show in the first two rows; no picture of the model can be ex
 
 {table}
 
-fp16 against fp32: the mean absolute difference of a pixel is {difference} of its range.
+Mean absolute difference of a pixel from the full method's, as a share of its range: {difference}
+with the fp32 bundle, {bfloat16} where OpenVINO computes the U-Nets in bfloat16.
 
 ## Beside the paper
 
@@ -91,6 +92,7 @@ def page(entry: dict[str, Any]) -> str:
         chance_scene=facts["chance"]["scene"],
         table=table([_shown(row) for row in entry["rows"]]),
         difference=facts["fp16_fp32_mean_difference"],
+        bfloat16=facts["bfloat16_mean_difference"],
         paper=table([_beside_the_paper(name, rows[name]) for name in PAPER]),
         orders=_orders(rows),
         accuracy=table(accuracy),
