@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from benchmarks.machine import usable_cpus
 from engines.bundle import Bundle
-from engines.contract import Component
+from engines.contract import NOISE_PREDICTORS, Component
 from engines.manifest import Precision
+from engines.openvino_engine import computes_in_bfloat16
+from engines.provider import Provider
 
 
 def bundle_facts(bundle: Bundle, threads: int | None) -> dict[str, Any]:
@@ -22,11 +25,24 @@ def bundle_facts(bundle: Bundle, threads: int | None) -> dict[str, Any]:
 
 
 def weights_fp32_nbytes(bundle: Bundle) -> int:
-    """Bytes of all weights in float32, as CPUs compute; a file that twins share counts once."""
-    files = {
-        name: record.nbytes
-        for component in Component
+    """Bytes of all weights in float32; a file that twins share counts once."""
+    return sum(_fp32_nbytes(bundle, Component).values())
+
+
+def computed_weights_nbytes(bundle: Bundle, provider: str) -> int:
+    """Bytes of all weights in the precision that a provider of the host computes them in."""
+    whole = weights_fp32_nbytes(bundle)
+    if provider == Provider.OPENVINO and computes_in_bfloat16():
+        return whole - sum(_fp32_nbytes(bundle, NOISE_PREDICTORS).values()) // 2
+    return whole
+
+
+def _fp32_nbytes(bundle: Bundle, components: Iterable[Component]) -> dict[str, int]:
+    """By weights file, its bytes in float32."""
+    times = 2 if bundle.manifest.precision is Precision.FP16 else 1
+    return {
+        name: record.nbytes * times
+        for component in components
         for name, record in bundle.component(component).files.items()
         if name.endswith(".data")
     }
-    return sum(files.values()) * (2 if bundle.manifest.precision is Precision.FP16 else 1)

@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bundle_facts import bundle_facts, weights_fp32_nbytes
+from benchmarks.bundle_facts import bundle_facts, computed_weights_nbytes
 from benchmarks.common_flags import add_bundle_flags
 from benchmarks.latency_text import latency_text
 from benchmarks.memory import gpu_nbytes
@@ -41,11 +41,14 @@ def add_flags(flags: argparse.ArgumentParser) -> None:
     flags.add_argument(
         "--pictures", type=int, help=f"(default: {PICTURES}, quick {QUICK_PICTURES})"
     )
+    flags.add_argument(
+        "--starts", type=int, help=f"processes to start (default: {STARTS}, quick {QUICK_STARTS})"
+    )
 
 
 def measured(
     *, quick: bool, bundle: Path, threads: int | None, steps: int | None, pictures: int | None,
-    size_px: int | None, **source: Any,
+    size_px: int | None, starts: int | None, **source: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """A row per component, stage and total of each provider; raises ReferenceMismatchError."""
     opened = Bundle.open(bundle)
@@ -68,14 +71,14 @@ def measured(
             rows.append({"provider": provider, "status": status, "reason": str(error)})
             continue
         rows += rows_of(provider, times)
-        starts = QUICK_STARTS if quick else STARTS
+        times_started = starts or (QUICK_STARTS if quick else STARTS)
         facts["providers"][provider] = {
             "agreement": agreement.to_json(),
             "host_share": host_share(times),
             "gpu_nbytes": held,
         }
         if provider != TORCH:
-            start = start_facts(opened, provider, threads, workload, starts)
+            start = start_facts(opened, provider, threads, workload, times_started)
             facts["providers"][provider]["start"] = start
     gpu = next((name for name in map(gpu_of, facts["providers"]) if name), None)
     return record("latency", rows, gpu=gpu, facts=facts, seeds=[SEED])
@@ -115,5 +118,5 @@ def start_facts(
 ) -> dict[str, Any]:
     """Start-up in seconds, and memory beside the weights that it holds."""
     found = started(str(bundle.path), provider, threads, workload, starts)
-    over = found["peak_rss_nbytes"] / weights_fp32_nbytes(bundle)
+    over = found["peak_rss_nbytes"] / computed_weights_nbytes(bundle, provider)
     return {"starts": starts, "peak_rss_over_weights": over} | found

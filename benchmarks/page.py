@@ -36,9 +36,11 @@ class Section:
     png: bytes | None
 
 
-def page(sections: Sequence[Section], missing: Sequence[str]) -> str:
+def page(
+    sections: Sequence[Section], missing: Sequence[str], targets: Sequence[Mapping[str, Any]]
+) -> str:
     """The whole page."""
-    body = "".join(_section(section) for section in sections)
+    body = _targets(targets) + "".join(_section(section) for section in sections)
     if missing:
         body += f"<h2>Not measured</h2><p>No record of: {escape(', '.join(missing))}.</p>"
     return (
@@ -49,6 +51,15 @@ def page(sections: Sequence[Section], missing: Sequence[str]) -> str:
         "<p>Every figure was printed by the command beside it, on the machine beside it, after its "
         "reference check had passed. Nothing here was estimated.</p>"
         f"{body}</body></html>\n"
+    )
+
+
+def _targets(rows: Sequence[Mapping[str, Any]]) -> str:
+    if not rows:
+        return ""
+    return (
+        "<h2>targets</h2><p>What the toolkit set itself for a CPU with 2 cores at Stable Diffusion "
+        f"1.5's size, from the records below.</p>{_table(rows)}"
     )
 
 

@@ -40,6 +40,7 @@ def _torch(name: str, dtype: str, *, device: str, compiled: bool = False, **more
 
 
 OURS = "this toolkit"
+OURS_ON_OPENVINO = "this toolkit on OpenVINO"
 _BF16 = "avx512_bf16"
 
 
@@ -86,7 +87,7 @@ def _on_cpu() -> list[Peer]:
             name="OpenVINO bf16", function=session[1], arguments={"precision": "bf16"}, isa=_BF16,
             **plain,
         ),
-        ours(Provider.OPENVINO.value, name=f"{OURS} on OpenVINO"),
+        ours(Provider.OPENVINO.value, name=OURS_ON_OPENVINO),
     ]  # fmt: skip
 
 

@@ -74,15 +74,16 @@ def test_a_record_in_which_all_was_skipped_has_no_plot() -> None:
         assert report.plot_of(name, made_up.entry(name, rows), None) is None
 
 
-def test_the_newest_full_record_of_each_machine_is_shown() -> None:
+def test_the_newest_full_record_of_each_machine_and_model_is_shown() -> None:
     other = {"cpu": "other", "cpus": 8, "gpu": None}
     entries = [
         made_up.entry("latency", [], time="1"),
         made_up.entry("latency", [], time="2"),
         made_up.entry("latency", [], time="3", quick=True),
         made_up.entry("latency", [], time="4", quick=True, machine=other),
+        made_up.entry("latency", [], time="5", facts={"weights_fp32_nbytes": 2**33}),
     ]
-    assert [entry["time"] for entry in report.chosen(entries)] == ["4", "2"]
+    assert [entry["time"] for entry in report.chosen(entries)] == ["5", "4", "2"]
 
 
 @pytest.mark.parametrize(
