@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import os
 import platform
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,17 +15,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from engines.build import add_plan_flags, build_if_possible, plan_request
 from engines.build_lock import build_lock
 from engines.bundle import BUILD_FOLDER, KERNELS_FOLDER, TOKENIZER_PATH
 from engines.cli import run_command
-from engines.contract import LATENT_PX, Component
-from engines.errors import FaceDiffuserError
+from engines.contract import Component
 from engines.files import remove_partial_files, write_atomic
-from engines.gate import PIPELINE_BOUNDS, relative_l2
 from engines.manifest import (
     MANIFEST_NAME,
     SCHEMA_VERSION,
@@ -55,25 +48,19 @@ from export.component import (
 from export.cubins import ARCHITECTURES, build_cubins
 from export.disk_space import require_disk_space
 from export.model_facts import dimensions_of, noise_schedule_of, tokenizer_json
-from export.parity import ParityError
-from export.pipeline import TorchPipeline, TorchRequest
+from export.pipeline_gate import (
+    NOISE_PREVIEW,
+    PREVIEW,
+    PREVIEW_NAME,
+    BuildError,
+    draw_preview,
+    pipeline_parity,
+)
 from export.random_weights import random_checkpoint
 
 MODELS = {"shipped": SHIPPED_MODEL, "released": RELEASED_MODEL}
-PREVIEW_NAME = "preview.png"
-# What the runtime is asked for beside prompt, references and seed, as its command line takes it.
-PREVIEW = ("--num-inference-steps", "20")
-# Random weights draw noise however large and long: at full size a step takes seconds and gigabytes.
-NOISE_PREVIEW = ("--num-inference-steps", "3", "--height", "256", "--width", "256")
-PREVIEW_PROMPT = "a man <|image|> and a woman <|image|> in a park"
-_REFERENCES = Path(__file__).parents[1] / "examples" / "references"
-PREVIEW_REFERENCES = (_REFERENCES / "him.png", _REFERENCES / "her.png")
 
 Say = Callable[[str], None]
-
-
-class BuildError(FaceDiffuserError):
-    """A build cannot go on."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -230,11 +217,7 @@ def build_bundle(
         parity = pipeline_parity(candidate, source, manifest)
         say(f"whole pipeline within {parity['relative_l2']:.1e} (bound {parity['bound']:.0e})")
         say(f"drawing {PREVIEW_NAME}")
-        _run_runtime(
-            candidate,
-            *("--seed", "7", "--out", str(candidate / PREVIEW_NAME)),
-            *preview,
-        )
+        draw_preview(candidate, preview)
         (candidate / PREVIEW_NAME).replace(bundle / PREVIEW_NAME)
     manifest = dataclasses.replace(
         manifest,
@@ -263,65 +246,6 @@ def _kernel_files(
 
 def _say_of(say: Say, title: str, text: str) -> None:
     say(f"{title}: {text}")
-
-
-def pipeline_parity(bundle: Path, source: ModelSource, manifest: Manifest) -> dict[str, float]:
-    """Draw the same latents with PyTorch and with the runtime, one step of each stage.
-
-    Raises ParityError if they drift apart. The runtime runs in a process of its own, as users run
-    it, holding one engine at a time.
-    """
-    size = manifest.dimensions
-    side = 2 * 64 // LATENT_PX
-    noise = np.random.RandomState(3407).standard_normal((1, size.latent_channels, side, side))
-    latents = noise.astype(np.float32)
-    steps, start_merge_step, final_step = 3, 0, 1
-    pipeline = TorchPipeline(source, size, rounded_to_half=manifest.precision is Precision.FP16)
-    expected = pipeline.final_latents(
-        TorchRequest(
-            prompt=PREVIEW_PROMPT,
-            references=PREVIEW_REFERENCES,
-            latents=torch.from_numpy(latents),
-            num_inference_steps=steps,
-            guidance_scale=5.0,
-            start_merge_step=start_merge_step,
-            final_step=final_step,
-        )
-    ).numpy()
-    del pipeline
-    initial, final = bundle / "initial.npy", bundle / "final.npy"
-    np.save(initial, latents)
-    _run_runtime(
-        bundle,
-        *("--latents", str(initial), "--out", str(final), "--num-inference-steps", str(steps)),
-        *("--start-merge-step", str(start_merge_step), "--final-step", str(final_step)),
-        *("--guidance-rule", "released"),
-    )
-    error = relative_l2(np.load(final), expected)
-    bound = PIPELINE_BOUNDS[manifest.precision]
-    if not error <= bound:
-        raise ParityError(
-            f"the whole pipeline is {error:.2e} from PyTorch's latents (relative L2), the bound is "
-            f"{bound:.0e}; every component passed alone, so suspect prompt, references or schedule"
-        )
-    return {"relative_l2": error, "bound": bound, "steps": steps}
-
-
-def _run_runtime(bundle: Path, *arguments: str) -> None:
-    """Draw through `python -m runtime` in a process of its own: export never imports runtime."""
-    command = [sys.executable, "-m", "runtime", PREVIEW_PROMPT, "--bundle", str(bundle)]
-    for reference in PREVIEW_REFERENCES:
-        command += ["--reference", str(reference)]
-    root = str(Path(__file__).parents[1])
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-    finished = subprocess.run(
-        [*command, "--low-memory", *arguments],
-        capture_output=True, text=True, check=False, env=environment,
-    )  # fmt: skip
-    if finished.returncode:
-        reason = finished.stderr.strip().splitlines() or ["no reason given"]
-        raise BuildError(f"the runtime cannot draw from this bundle: {reason[-1]}")
 
 
 @contextlib.contextmanager

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from engines.manifest import MANIFEST_NAME, Precision
-from export.build import NOISE_PREVIEW, build_bundle
+from export.build import build_bundle
 from export.checkpoints import Checkpoint, Sources
 from export.component import BuildOptions
+from export.pipeline_gate import NOISE_PREVIEW
 
 GOLDEN = Path(__file__).parent / "golden"
 
