@@ -15,6 +15,8 @@ from PIL import Image
 
 from engines.bundle import Bundle
 from engines.manifest import Precision
+from examples.mini.probes import answers, open_probes, setting_view
+from examples.mini.world import SCENES
 
 ROOT = Path(__file__).parents[1]
 VERIFY = ["-m", "engines.verify", "bundle"]
@@ -47,6 +49,8 @@ def test_the_commands_of_the_readme_end_in_pictures(tmp_path: Path) -> None:
     assert opened.manifest.precision is Precision.FP16
     for record in opened.manifest.components.values():
         assert all(figures.relative_l2 <= figures.bound for figures in record.parity.values())
+    _, setting = open_probes()
     for path in (tmp_path / "bundle" / "preview.png", tmp_path / "park.png"):
         with Image.open(path) as picture:
-            assert np.asarray(picture).std() > 1
+            told = answers(setting, [setting_view(np.asarray(picture))])
+        assert tuple(SCENES)[told["scene"][0]] == "park"

@@ -103,8 +103,8 @@ def _fitted(picture: Any) -> Image.Image:
 
 
 def _heat(shown: npt.NDArray[np.floating]) -> Image.Image:
-    """A map [h, w] from black over orange to white at its largest value."""
-    share = shown / max(float(shown.max()), 1e-9)
+    """A map [h, w] from black at its smallest value over orange to white at its largest."""
+    share = (shown - shown.min()) / max(float(np.ptp(shown)), 1e-9)
     colors = np.stack([np.clip(share * limit, 0, 1) for limit in (2.4, 1.4, 1.0)], axis=-1)
     image = Image.fromarray(np.round(colors * 255).astype(np.uint8))
     return image.resize((_CELL_PX, _CELL_PX), Image.Resampling.NEAREST)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from examples.mini import architecture
 from examples.mini.dataset import Shard, render_shard
-from examples.mini.probes import PROBES_FILE, answers, open_probes, person_views, setting_view
+from examples.mini.probes import answers, open_probes, person_views, setting_view
 from examples.mini.ship import HER, HIM
 from examples.mini.tokenizer import make_tokenizer
 from examples.mini.training import diffusion
@@ -205,7 +205,6 @@ def test_the_references_are_of_identities_that_training_never_saw() -> None:
     assert HIM.held_out and HER.held_out
 
 
-@pytest.mark.skipif(not PROBES_FILE.is_file(), reason="the probes are not trained yet")
 def test_the_probes_know_the_world() -> None:
     person, setting = open_probes()
     pictures = [random_picture(seed, held_out=True) for seed in range(24)]
