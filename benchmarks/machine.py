@@ -7,6 +7,7 @@ import platform
 import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ _GPU_FACTS = (
     "name", "driver_version", "memory.total", "power.limit",
     "clocks.sm", "clocks.max.sm", "clocks.mem", "persistence_mode",
 )  # fmt: skip
-# More runnable processes than this share of the processors, and timings are not this machine's own.
-BUSY_SHARE = 0.25
+# Other processes took more than this share of the processors: timings are not this machine's own.
+BUSY_SHARE = 0.1
 
 
 def usable_cpus() -> int:
@@ -31,7 +32,7 @@ def described() -> dict[str, Any]:
     """What a record says of the machine; what the system does not tell is null."""
     cpuinfo = _text("/proc/cpuinfo")
     flags = set((_first(r"^flags\s*:\s*(.*)$", cpuinfo) or "").split())
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    share = others_share()
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "kernel": platform.release(),
@@ -42,11 +43,32 @@ def described() -> dict[str, Any]:
         "clock_mhz": _number(_first(r"^cpu MHz\s*:\s*(.*)$", cpuinfo)),
         "governor": _text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or None,
         "memory_nbytes": _memory_nbytes(),
-        "load_average": None if load is None else round(load, 2),
-        "busy": None if load is None else load > BUSY_SHARE * usable_cpus(),
+        "others_share": None if share is None else round(share, 3),
+        "busy": None if share is None else share > BUSY_SHARE,
         "gpu_facts": gpu_facts(),
         "python": platform.python_version(),
     }
+
+
+def others_share() -> float | None:
+    """Share of all processor time since this module was imported that other processes took.
+
+    What ended child processes took is this one's own. None where the system does not tell.
+    """
+    spent = _spent_s()
+    if spent is None or _AT_START is None:
+        return None
+    all_s, own_s, wall_s = (now - then for now, then in zip(spent, _AT_START, strict=True))
+    return max(0.0, all_s - own_s) / (wall_s * (os.cpu_count() or 1)) if wall_s > 0 else 0.0
+
+
+def _spent_s() -> tuple[float, float, float] | None:
+    """Seconds of processor time of all processes and of this one's, and of wall clock."""
+    ticks = re.match(r"cpu\s+(\d+) (\d+) (\d+) \d+ \d+ (\d+) (\d+)", _text("/proc/stat"))
+    if ticks is None:
+        return None
+    all_s = sum(map(int, ticks.groups())) / os.sysconf("SC_CLK_TCK")
+    return all_s, sum(os.times()[:4]), time.monotonic()
 
 
 def gpu_facts() -> dict[str, str] | None:
@@ -82,3 +104,6 @@ def _first(pattern: str, text: str) -> str | None:
 
 def _number(text: str | None) -> float | None:
     return None if text is None else float(text)
+
+
+_AT_START = _spent_s()

@@ -83,11 +83,16 @@ def warnings_of(entry: Entry) -> list[str]:
     if entry["quick"]:
         found.append("quick run: few samples, small cases")
     if entry["machine"].get("busy"):
-        load = entry["machine"]["load_average"]
-        found.append(f"the machine was busy with other work (load average {load})")
+        found.append(f"the machine was busy with other work ({_busy(entry['machine'])})")
     if str(entry["commit"]).endswith("-dirty"):
         found.append("measured on a working tree with uncommitted changes")
     return found
+
+
+def _busy(machine: Mapping[str, Any]) -> str:
+    if "others_share" in machine:
+        return f"{machine['others_share']:.0%} of its processors' time"
+    return f"load average {machine['load_average']}"
 
 
 def _where(entry: Entry) -> dict[str, str]:

@@ -17,7 +17,7 @@ def entry(name: str, rows: list[dict[str, Any]], **changes: Any) -> dict[str, An
         "time": "2000-01-01T00:00:00+00:00",
         "commit": MARK,
         "command": f"python -m benchmarks {name}",
-        "machine": {"cpu": MARK, "cpus": 2, "gpu": None, "busy": False, "load_average": 0.0},
+        "machine": {"cpu": MARK, "cpus": 2, "gpu": None, "busy": False, "others_share": 0.0},
         "versions": {"torch": MARK},
         "seeds": [1],
         "facts": {},

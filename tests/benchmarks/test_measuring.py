@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,7 @@ def test_a_record_says_where_it_came_from() -> None:
     assert json.loads(json.dumps(entry, allow_nan=False)) == entry
     assert entry["schema_version"] == 2
     assert entry["status"] == "measured"
-    assert {"cpu", "cpus", "memory_nbytes", "gpu", "load_average", "busy", "isa"} <= set(
+    assert {"cpu", "cpus", "memory_nbytes", "gpu", "others_share", "busy", "isa"} <= set(
         entry["machine"]
     )
     assert entry["versions"]["torch"]
@@ -135,11 +136,27 @@ def test_a_record_says_where_it_came_from() -> None:
 
 
 def test_the_machine_is_busy_when_others_compute(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "usable_cpus", lambda: 4)
-    monkeypatch.setattr("os.getloadavg", lambda: (0.5, 0.0, 0.0))
-    assert machine.described()["busy"] is False
-    monkeypatch.setattr("os.getloadavg", lambda: (1.5, 0.0, 0.0))
-    assert machine.described()["busy"] is True
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.setattr(machine, "_AT_START", (100.0, 10.0, 0.0))
+    # In 100 s, all four processors worked for 390 s, of which 380 s, then 300 s, were our own.
+    monkeypatch.setattr(machine, "_spent_s", lambda: (490.0, 390.0, 100.0))
+    found = machine.described()
+    assert (found["others_share"], found["busy"]) == (0.025, False)
+    monkeypatch.setattr(machine, "_spent_s", lambda: (490.0, 310.0, 100.0))
+    found = machine.described()
+    assert (found["others_share"], found["busy"]) == (0.225, True)
+
+
+def test_what_this_process_takes_is_not_others_work() -> None:
+    before = machine._spent_s()
+    assert before is not None
+    end = time.process_time() + 0.3
+    while time.process_time() < end:
+        pass
+    after = machine._spent_s()
+    assert after is not None
+    assert after[0] - before[0] >= 0.25
+    assert 0.25 <= after[1] - before[1] <= 0.5
 
 
 def test_gpu_facts_come_from_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

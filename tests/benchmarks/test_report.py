@@ -91,7 +91,7 @@ def test_the_newest_full_record_of_each_machine_and_model_is_shown() -> None:
     [
         ({"quick": True}, "quick run"),
         ({"commit": "abc-dirty"}, "uncommitted"),
-        ({"machine": {"busy": True, "load_average": 9.0}}, "busy with other work"),
+        ({"machine": {"busy": True, "others_share": 0.4}}, "busy with other work"),
         ({"status": "refused", "reason": "wrong picture"}, "refused: wrong picture"),
     ],
 )
