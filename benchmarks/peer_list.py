@@ -52,10 +52,10 @@ def peers(device: str) -> list[Peer]:
     return _on_cuda() if device == "cuda" else _on_cpu()
 
 
-def ours(provider: str, name: str = OURS) -> Peer:
+def ours(provider: str) -> Peer:
     """A bundle on one of its providers."""
     return Peer(
-        name=name,
+        name=OURS_ON_OPENVINO if provider == Provider.OPENVINO else OURS,
         function=path_of(peer_ours.bundle_road),
         arguments={"provider": provider},
         wants="bundle",
@@ -87,7 +87,7 @@ def _on_cpu() -> list[Peer]:
             name="OpenVINO bf16", function=session[1], arguments={"precision": "bf16"}, isa=_BF16,
             **plain,
         ),
-        ours(Provider.OPENVINO.value, name=OURS_ON_OPENVINO),
+        ours(Provider.OPENVINO.value),
     ]  # fmt: skip
 
 

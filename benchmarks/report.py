@@ -52,14 +52,15 @@ def written(*, results: Path | None, out: Path, quick: bool) -> dict[str, Any]:
 
 
 def chosen(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The newest full record of each machine and model, latest first.
+    """The newest full record of each machine, model and provider, latest first.
 
     A quick one only where no other is. Models are told apart by the size of their weights.
     """
     best: dict[str, dict[str, Any]] = {}
     for entry in entries:
         machine = entry["machine"]
-        key = f"{machine.get('cpu')} {machine.get('cpus')} {machine.get('gpu')} {_weights(entry)}"
+        names = (machine.get("cpu"), machine.get("cpus"), machine.get("gpu"))
+        key = f"{names} {_weights(entry)} {entry['facts'].get('provider')}"
         known = best.get(key)
         if known is None or known["quick"] or not entry["quick"]:
             best.pop(key, None)
