@@ -6,6 +6,7 @@ who and what is to be seen. Writes docs/quality.md with its figures when it is n
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -43,9 +44,15 @@ DIFFERENCES = {
 }
 
 
-def measured(*, quick: bool) -> dict[str, Any]:
+def add_flags(flags: argparse.ArgumentParser) -> None:
+    flags.add_argument(
+        "--pictures", type=int, help=f"of each row (default: {PICTURES}, quick {QUICK_PICTURES})"
+    )
+
+
+def measured(*, quick: bool, pictures: int | None) -> dict[str, Any]:
     """A record with a row per variant: means, 95 % intervals and the number of pictures."""
-    listed = cases(QUICK_PICTURES if quick else PICTURES)
+    listed = cases(pictures or (QUICK_PICTURES if quick else PICTURES))
     chosen = [variant for variant in variants() if variant.quick or not quick]
     judge = Judge()
     checkpoint = Checkpoint.open(SHIPPED_MODEL)
@@ -59,18 +66,18 @@ def measured(*, quick: bool) -> dict[str, Any]:
         "probe_accuracy": _rounded(judge.accuracy(truth, listed)),
         "probe_accuracy_through_vae": _rounded(judge.accuracy(through, listed)),
     }
-    pictures = {}
+    found_of: dict[str, list[Pixels]] = {}
     for name, found in _drawn_in_parallel(_built_bundles(checkpoint), chosen, len(listed)):
-        pictures[name] = found
+        found_of[name] = found
         rows.append(_row(name, judge.scores(found, listed)))
-    full = pictures["full method"]
+    full = found_of["full method"]
     facts["full_method_accuracy"] = _rounded(judge.accuracy(full, listed))
     for fact, other in DIFFERENCES.items():
-        facts[fact] = round(_mean_difference(full, pictures[other]), 5)
+        facts[fact] = round(_mean_difference(full, found_of[other]), 5)
     entry = record("quality", rows, gpu=None) | {"facts": facts}
     if not quick:
         with FaceDiffuser.open(BUNDLES / Precision.FP16) as face_diffuser:
-            draw_figures(rows, face_diffuser, listed, pictures, DOCS / "quality")
+            draw_figures(rows, face_diffuser, listed, found_of, DOCS / "quality")
         (DOCS / "quality.md").write_text(page(entry), encoding="utf-8")
     return entry
 

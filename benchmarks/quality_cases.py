@@ -88,10 +88,10 @@ def variants() -> list[Variant]:
     ]
     rows += [
         Variant(name=f"alpha {alpha}", options={"alpha": alpha})
-        for alpha in (0.0, 0.15, 0.45, 0.6)
+        for alpha in (0.0, 0.1, 0.2, 0.4, 0.5, 0.6)
     ]
     rows += [
-        Variant(name=f"beta {beta}", options={"beta": beta}) for beta in (0.45, 0.75, 0.9)
+        Variant(name=f"beta {beta}", options={"beta": beta}) for beta in (0.4, 0.5, 0.7, 0.8, 0.9)
     ]
     return rows
 
