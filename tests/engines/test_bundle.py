@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from engines.errors import (
     NonFiniteError,
     ProviderUnavailableError,
 )
-from runtime import FaceDiffuser, Request
+from runtime import FaceDiffuser, Provider, Request
 from runtime.engine_pool import EnginePool
 from runtime.host_road import HostRoad
 
@@ -85,8 +86,14 @@ def test_verify_exits_with_1_and_the_reason_last(
 def test_a_provider_that_is_not_installed_is_named(
     golden_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ProviderUnavailableError, match="pip install"):
+        FaceDiffuser.open(golden_bundle, provider="onnxruntime-cpu")
+    with FaceDiffuser.open(golden_bundle) as face_diffuser:
+        assert face_diffuser.provider == "openvino"
+        assert "pip install" in face_diffuser.declined[Provider.ONNXRUNTIME_CPU]
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(ProviderUnavailableError, match=r"nothing here can run .*pip install"):
         FaceDiffuser.open(golden_bundle)
 
 
