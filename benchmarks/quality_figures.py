@@ -13,7 +13,7 @@ from benchmarks.quality_cases import STEPS, Case, Pixels
 from runtime import FaceDiffuser, Request
 
 SHEET_ROWS = ("full method", "TDM alone", "SDM alone", "addition instead of SNF")
-_SHEET_PICTURES = 10
+_SHEET_PICTURES = 8
 _SALIENCY_PICTURES = 24
 _GAP_PX = 4
 
