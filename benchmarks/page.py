@@ -23,6 +23,7 @@ th, td { padding: 0.2rem 0.6rem; text-align: right; white-space: nowrap; }
 th { border-bottom: 1px solid #888; } td:first-child, th:first-child { text-align: left; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 0 1rem; font-size: 0.85rem; }
 dd { margin: 0; overflow-wrap: anywhere; }
+.targets td:last-child { white-space: normal; text-align: left; min-width: 14rem; }
 .mark { background: #fff3cd; padding: 0.3rem 0.6rem; border-left: 4px solid #e69f00; }
 """
 
@@ -59,7 +60,8 @@ def _targets(rows: Sequence[Mapping[str, Any]]) -> str:
         return ""
     return (
         "<h2>targets</h2><p>What the toolkit set itself for a CPU with 2 cores at Stable Diffusion "
-        f"1.5's size, from the records below.</p>{_table(rows)}"
+        "1.5's size, from the records below.</p>"
+        f'<div class="targets">{_table(rows)}</div>'
     )
 
 

@@ -87,7 +87,7 @@ def _row(target: str, found: float, bound: float, reason: str | None) -> Row:
     return {
         "target": target,
         "wanted": f"{sign} {abs(bound):g}",
-        "measured": f"{found:.3g}",
+        "measured": f"{found:.4g}",
         "reached": "yes" if reached else "no",
         "why not": None if reached else reason,
     }
