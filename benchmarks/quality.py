@@ -67,13 +67,14 @@ def measured(*, quick: bool, pictures: int | None) -> dict[str, Any]:
         "probe_accuracy_through_vae": _rounded(judge.accuracy(through, listed)),
     }
     found_of: dict[str, list[Pixels]] = {}
-    for name, found in _drawn_in_parallel(_built_bundles(checkpoint), chosen, len(listed)):
+    for name, found in _drawn_in_parallel(_built_bundles(checkpoint, chosen), chosen, len(listed)):
         found_of[name] = found
         rows.append(_row(name, judge.scores(found, listed)))
     full = found_of["full method"]
     facts["full_method_accuracy"] = _rounded(judge.accuracy(full, listed))
     for fact, other in DIFFERENCES.items():
-        facts[fact] = round(_mean_difference(full, found_of[other]), 5)
+        if other in found_of:
+            facts[fact] = round(_mean_difference(full, found_of[other]), 5)
     entry = record("quality", rows, gpu=None) | {"facts": facts}
     if not quick:
         with FaceDiffuser.open(BUNDLES / Precision.FP16) as face_diffuser:
@@ -82,9 +83,9 @@ def measured(*, quick: bool, pictures: int | None) -> dict[str, Any]:
     return entry
 
 
-def _built_bundles(checkpoint: Checkpoint) -> dict[Precision, Path]:
-    """The shipped model as a bundle of each precision; what an earlier run built is kept."""
-    bundles = {precision: BUNDLES / precision for precision in Precision}
+def _built_bundles(checkpoint: Checkpoint, chosen: list[Variant]) -> dict[Precision, Path]:
+    """The shipped model in the precisions that are asked for; what an earlier run built is kept."""
+    bundles = {variant.precision: BUNDLES / variant.precision for variant in chosen}
     for precision, bundle in bundles.items():
         options = BuildOptions(precision=precision)
         build_bundle(bundle, checkpoint, options, tqdm.write, architectures=())

@@ -83,7 +83,7 @@ def variants() -> list[Variant]:
         Variant(name="PNDM", options={"scheduler": Scheduler.PNDM}),
         Variant(name="10 steps", options={"num_inference_steps": 10}),
         Variant(name="50 steps", options={"num_inference_steps": 50}),
-        Variant(name="fp32 bundle", options={}, precision=Precision.FP32, quick=True),
+        Variant(name="fp32 bundle", options={}, precision=Precision.FP32),
         Variant(name="OpenVINO, bfloat16", options={}, provider=Provider.OPENVINO, quick=True),
     ]
     rows += [
