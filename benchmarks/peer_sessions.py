@@ -1,8 +1,7 @@
 """Peers that run exported U-Nets: ONNX Runtime and OpenVINO, without this toolkit's graph work.
 
 The graphs are what torch.onnx.export makes of diffusers' U-Net: latents repeated for each guidance
-pass, static shapes. This module imports no torch, so that a peer can live in its own environment
-(numpy, pillow and the peer).
+pass, static shapes. This module imports no torch: a peer's memory is its own.
 """
 
 from __future__ import annotations

@@ -43,7 +43,6 @@ class Worker:
         arguments: Message,
         *,
         threads: int | None = None,
-        python: str = sys.executable,
     ) -> None:
         """Raises WorkerError, or ProviderUnavailableError where the child raised that."""
         name = function if isinstance(function, str) else path_of(function)
@@ -53,7 +52,7 @@ class Worker:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | _QUIET
         if threads is not None:
             environment |= dict.fromkeys(_THREAD_VARIABLES, str(threads))
-        command = [python, "-m", "benchmarks.worker", name, json.dumps(dict(arguments))]
+        command = [sys.executable, "-m", "benchmarks.worker", name, json.dumps(dict(arguments))]
         started = time.perf_counter()
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment

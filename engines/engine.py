@@ -8,6 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from engines.contract import Component
+from engines.errors import ContractError
+
 Array = npt.NDArray[Any]
 
 
@@ -37,3 +40,18 @@ class Engine(Protocol):
     def close(self) -> None:
         """Give the memory back; the engine is of no use afterwards."""
         ...
+
+
+def check_buffers(
+    component: Component, dtypes: Mapping[str, np.dtype[Any]], buffers: Mapping[str, Array]
+) -> None:
+    """Raise ContractError unless there is a contiguous buffer of its dtype for every tensor."""
+    if set(buffers) != set(dtypes):
+        raise ContractError(
+            f"{component} was given buffers {sorted(buffers)}, its tensors are {sorted(dtypes)}"
+        )
+    for name, buffer in buffers.items():
+        if buffer.dtype != dtypes[name] or not buffer.flags.c_contiguous:
+            raise ContractError(
+                f"{component} takes {name} as contiguous {dtypes[name]}, got {buffer.dtype}"
+            )

@@ -12,7 +12,7 @@ import numpy as np
 
 from engines.bundle import Bundle
 from engines.contract import CONTRACTS, Component
-from engines.engine import Array
+from engines.engine import Array, check_buffers
 from engines.errors import BundleCorruptError, ContractError, ProviderUnavailableError
 from engines.heap import trim_heap
 from engines.provider import Provider
@@ -54,20 +54,11 @@ class OnnxRuntimeEngine:
 
     def bind(self, buffers: Mapping[str, Array]) -> None:
         contract = CONTRACTS[self.component]
-        if set(buffers) != set(self._dtypes):
-            raise ContractError(
-                f"{self.component} was given buffers {sorted(buffers)}, "
-                f"its tensors are {sorted(self._dtypes)}"
-            )
+        check_buffers(self.component, self._dtypes, buffers)
         self._binding.clear_binding_inputs()
         self._binding.clear_binding_outputs()
         for tensor in contract.tensors:
             buffer = buffers[tensor.name]
-            if buffer.dtype != self._dtypes[tensor.name] or not buffer.flags.c_contiguous:
-                raise ContractError(
-                    f"{self.component} takes {tensor.name} as contiguous "
-                    f"{self._dtypes[tensor.name]}, got {buffer.dtype}"
-                )
             is_input = tensor in contract.inputs
             bind = self._binding.bind_input if is_input else self._binding.bind_output
             bind(tensor.name, "cpu", 0, buffer.dtype.type, buffer.shape, buffer.ctypes.data)

@@ -12,7 +12,7 @@ import numpy as np
 
 from engines.bundle import Bundle
 from engines.contract import CONTRACTS, NOISE_PREDICTORS, Component
-from engines.engine import Array
+from engines.engine import Array, check_buffers
 from engines.errors import BundleCorruptError, ContractError, ProviderUnavailableError
 from engines.heap import trim_heap
 from engines.provider import Provider
@@ -64,19 +64,9 @@ class OpenVinoEngine:
         return self._dtypes
 
     def bind(self, buffers: Mapping[str, Array]) -> None:
-        if set(buffers) != set(self._dtypes):
-            raise ContractError(
-                f"{self.component} was given buffers {sorted(buffers)}, "
-                f"its tensors are {sorted(self._dtypes)}"
-            )
-        tensors = {}
-        for name, buffer in buffers.items():
-            if buffer.dtype != self._dtypes[name] or not buffer.flags.c_contiguous:
-                raise ContractError(
-                    f"{self.component} takes {name} as contiguous {self._dtypes[name]}, "
-                    f"got {buffer.dtype}"
-                )
-            tensors[name] = openvino().Tensor(buffer, shared_memory=True)
+        check_buffers(self.component, self._dtypes, buffers)
+        tensor_of = openvino().Tensor
+        tensors = {name: tensor_of(each, shared_memory=True) for name, each in buffers.items()}
         if self._island is not None:
             self._island.set_tensor("timestep", tensors.pop("timestep"))
             for index in range(len(self._island.model_outputs)):
