@@ -70,9 +70,11 @@ def throughput_plot(entry: Entry) -> bytes | None:
                     (row[moving], row["pictures_per_s"]),
                     (0, -16),
                     textcoords="offset points",
+                    ha="center",
                 )
         axes.set_xlabel(label)
         axes.set_xticks(x)
+        axes.margins(x=0.08)
     panes[0].set_ylim(bottom=0)  # both share it, so only once all is drawn
     panes[0].set_ylabel("pictures per second")
     return _png(figure)

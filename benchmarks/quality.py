@@ -24,6 +24,7 @@ from benchmarks.quality_scores import (
     IDENTITY_ATTRIBUTES,
     Judge,
     PictureScores,
+    Scores,
     chance_scores,
     interval,
 )
@@ -37,6 +38,8 @@ from runtime import FaceDiffuser
 
 BUNDLES = Path(__file__).resolve().parent.parent / "build" / "quality"
 PICTURES, QUICK_PICTURES = 200, 24
+# The measures that are set beside the paper's.
+COMPARED = ("identity", "prompt")
 # Facts that are mean differences of pixels from the full method's, and which variant's.
 DIFFERENCES = {
     "fp16_fp32_mean_difference": "fp32 bundle",
@@ -67,9 +70,11 @@ def measured(*, quick: bool, pictures: int | None) -> dict[str, Any]:
         "probe_accuracy_through_vae": _rounded(judge.accuracy(through, listed)),
     }
     found_of: dict[str, list[Pixels]] = {}
+    full_scores: PictureScores | None = None  # of the first row that is drawn
     for name, found in _drawn_in_parallel(_built_bundles(checkpoint, chosen), chosen, len(listed)):
-        found_of[name] = found
-        rows.append(_row(name, judge.scores(found, listed)))
+        found_of[name], scores = found, judge.scores(found, listed)
+        full_scores = full_scores or scores
+        rows.append(_row(name, scores) | _gains(scores, full_scores))
     full = found_of["full method"]
     facts["full_method_accuracy"] = _rounded(judge.accuracy(full, listed))
     for fact, other in DIFFERENCES.items():
@@ -116,8 +121,24 @@ def _row(name: str, scores: PictureScores) -> dict[str, Any]:
         values = getattr(scores, measure)
         row[measure] = round(float(values.mean()), 3)
         if measure in ("identity", "scene", "prompt"):
-            row[f"{measure}_95"] = [round(end, 3) for end in interval(values)]
+            row[f"{measure}_95"] = _ends(values)
+        if measure in COMPARED:  # cases have one and two people in turn
+            row[f"{measure}_by_people"] = [
+                round(float(values[people::2].mean()), 3) for people in range(2)
+            ]
     return row
+
+
+def _gains(scores: PictureScores, full: PictureScores) -> dict[str, list[float]]:
+    """95 % intervals of what is gained over the full method, case by case."""
+    return {
+        f"{measure}_gain_95": _ends(getattr(scores, measure) - getattr(full, measure))
+        for measure in COMPARED
+    }
+
+
+def _ends(values: Scores) -> list[float]:
+    return [round(end, 3) for end in interval(values)]
 
 
 def _mean_difference(first: list[Pixels], second: list[Pixels]) -> float:

@@ -81,6 +81,10 @@ def variants() -> list[Variant]:
         Variant(name="addition instead of SNF", options={"fusion": Fusion.ADDITION}, quick=True),
         Variant(name="released guidance rule", options={"guidance_rule": GuidanceRule.RELEASED}),
         Variant(name="PNDM", options={"scheduler": Scheduler.PNDM}),
+        Variant(
+            name="PNDM, 50 steps",
+            options={"scheduler": Scheduler.PNDM, "num_inference_steps": 50},
+        ),
         Variant(name="10 steps", options={"num_inference_steps": 10}),
         Variant(name="50 steps", options={"num_inference_steps": 50}),
         Variant(name="fp32 bundle", options={}, precision=Precision.FP32),

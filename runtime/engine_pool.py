@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -46,8 +47,7 @@ class EnginePool:
         self._engines: dict[Component, Engine] = {}
         self._buffers: dict[Component, dict[str, Array]] = {}
         if not low_memory:
-            for component in Component:
-                self._engine(component)
+            self._open_all()
 
     def run(
         self,
@@ -83,6 +83,21 @@ class EnginePool:
         for engine in self._engines.values():
             engine.close()
         self._engines.clear()
+
+    def _open_all(self) -> None:
+        """Open every engine, two at a time: each is prepared by one core alone, and most take long.
+
+        More at a time would hold more of what an engine needs only while it is opened.
+        """
+        with ThreadPoolExecutor(2) as opener:
+            jobs = [opener.submit(self._engine, component) for component in Component]
+            try:
+                for job in jobs:
+                    job.result()
+            except BaseException:
+                opener.shutdown(cancel_futures=True)
+                self.close()
+                raise
 
     def _engine(self, component: Component) -> Engine:
         if component not in self._engines:

@@ -46,7 +46,7 @@ PLANS = {
         Plan(name="encoder", steps=3000, batch=64, learning_rate=1e-3, ema_decay=0.998),
         Plan(name="probes", steps=1000, batch=48, learning_rate=1.5e-3, ema_decay=0.99),
         Plan(name="tdm", steps=6500, batch=32, learning_rate=1e-3, ema_decay=0.999),
-        Plan(name="sdm", steps=9300, batch=32, learning_rate=2.5e-3, ema_decay=0.999),
+        Plan(name="sdm", steps=20000, batch=32, learning_rate=2e-3, ema_decay=0.999),
     )
 }
 CROP_PX = 64

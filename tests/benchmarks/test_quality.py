@@ -89,7 +89,9 @@ def test_the_page_says_where_an_order_of_the_paper_does_not_reproduce() -> None:
     def row(name: str, identity: float, prompt: float) -> dict[str, Any]:
         means = {"identity": identity, "scene": 0.5, "pose": 0.5, "people": 0.5, "prompt": prompt}
         ends = {f"{n}_95": [m - 0.03, m + 0.03] for n, m in means.items()}
-        return {"row": name, "pictures": 7, **means, **ends}
+        halves = {f"{n}_by_people": [m + 0.01, m - 0.01] for n, m in means.items()}
+        gains = {"identity_gain_95": [-0.12, -0.08], "prompt_gain_95": [-0.01, 0.11]}
+        return {"row": name, "pictures": 7, **means, **ends, **halves, **gains}
 
     rows = [row("full method", 0.8, 0.9)] + [row(name, 0.7, 0.95) for name in list(PAPER)[1:]]
     accuracy = dict.fromkeys(IDENTITY_ATTRIBUTES, 0.9)
@@ -102,12 +104,15 @@ def test_the_page_says_where_an_order_of_the_paper_does_not_reproduce() -> None:
         ),
     }
     text = page({"commit": "abc", "rows": rows, "facts": facts})
-    assert "without scene construction: identity loses 0.100, as in the paper." in text
-    assert (
-        "without scene construction: prompt gains 0.050, **unlike the paper**, though the" in text
-    )
+    lines = text.splitlines()
+    start = "- without scene construction: "
+    assert f"{start}identity loses 0.100 [-0.120, -0.080], as in the paper." in lines
+    unsure = "**unlike the paper**, though no difference lies within the interval"
+    assert f"{start}prompt gains 0.050 [-0.010, +0.110], {unsure}." in lines
     # The paper's identity is higher without fusion.
-    assert "without subject-scene fusion: identity loses 0.100, **unlike the paper**." in text
+    start = "- without subject-scene fusion: "
+    assert f"{start}identity loses 0.100 [-0.120, -0.080], **unlike the paper**." in lines
+    assert "0.810 / 0.790" in text  # one person and two, as the paper tells them apart
     assert "{" not in text
 
 

@@ -21,10 +21,10 @@ NULL_SHARE = 0.1
 SDM_NULL_SHARE = 0.05
 TEXT_ONLY_SHARE = 0.2
 REGION_SHARE = 0.5
-# In pictures this small the first steps settle the colors of hats and clothes, so that a person's
-# clothes are learned at the noisiest levels or not at all.
-SDM_NOISY_SHARE = 0.5
-NOISY_LEVELS = 0.4
+# Where what a photo tells is settled: before these levels SDM does not run, after them the noisy
+# picture itself shows the colors of hats and clothes. Half of SDM's samples are drawn here.
+SDM_SETTLING_SHARE = 0.5
+SETTLING_LEVELS = (0.4, 0.8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +95,7 @@ def sdm_loss(
     """
     chance, device = step_generator(plan.name, step), model.unet.device
     batch = _batch(
-        data, plan, chance, device, null_share=SDM_NULL_SHARE, noisy_share=SDM_NOISY_SHARE
+        data, plan, chance, device, null_share=SDM_NULL_SHARE, settling_share=SDM_SETTLING_SHARE
     )
     text_only = chance.random_sample(plan.batch) < TEXT_ONLY_SHARE
     in_region = (chance.random_sample(plan.batch) < REGION_SHARE) & ~text_only
@@ -122,7 +122,7 @@ def level_weights(alphas_cumprod: Tensor) -> Tensor:
     Three quarters of the way from an error of the noise to one of the picture, within limits: an
     error of the noise hardly counts where colors are settled.
     """
-    weights = ((1 - alphas_cumprod) / alphas_cumprod).pow(0.75).clamp(0.4, 12.0)
+    weights = ((1 - alphas_cumprod) / alphas_cumprod).pow(0.75).clamp(0.4, 6.0)
     return weights / weights.mean()
 
 
@@ -133,14 +133,15 @@ def _batch(
     device: torch.device,
     *,
     null_share: float,
-    noisy_share: float = 0.0,
+    settling_share: float = 0.0,
 ) -> Batch:
-    """noisy_share: of the samples, how many are of the noisiest NOISY_LEVELS alone."""
+    """settling_share: of the samples, how many are of SETTLING_LEVELS alone."""
     index = chance.randint(0, len(data.latents), plan.batch)
     # Spread evenly over the noise levels, which makes the loss less noisy than independent ones.
     places = (np.arange(plan.batch) + chance.random_sample(plan.batch)) / plan.batch
-    noisy = np.arange(plan.batch) % 10 < 10 * noisy_share
-    places = np.where(noisy, 1 - NOISY_LEVELS * (1 - places), places)
+    settling = np.arange(plan.batch) % 10 < 10 * settling_share
+    low, high = SETTLING_LEVELS
+    places = np.where(settling, low + (high - low) * places, places)
     timesteps = torch.from_numpy((places * len(data.alphas_cumprod)).astype(np.int64))
     noise = torch.from_numpy(chance.standard_normal((plan.batch, *data.latents.shape[1:]))).float()
     null = chance.random_sample(plan.batch) < null_share
