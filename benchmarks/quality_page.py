@@ -133,7 +133,7 @@ def _orders(rows: dict[str, dict[str, Any]]) -> str:
             low, high = rows[name][f"{measure}_gain_95"]
             verdict = "as in the paper" if (ours < 0) == (theirs < best) else "**unlike the paper**"
             if low <= 0 <= high:
-                verdict += ", though no difference lies within the interval"
+                verdict += ", though the interval holds 0"
             word = "loses" if ours < 0 else "gains"
             lines.append(
                 f"- {name}: {measure} {word} {abs(ours):.3f} [{low:+.3f}, {high:+.3f}], {verdict}."

@@ -107,7 +107,7 @@ def test_the_page_says_where_an_order_of_the_paper_does_not_reproduce() -> None:
     lines = text.splitlines()
     start = "- without scene construction: "
     assert f"{start}identity loses 0.100 [-0.120, -0.080], as in the paper." in lines
-    unsure = "**unlike the paper**, though no difference lies within the interval"
+    unsure = "**unlike the paper**, though the interval holds 0"
     assert f"{start}prompt gains 0.050 [-0.010, +0.110], {unsure}." in lines
     # The paper's identity is higher without fusion.
     start = "- without subject-scene fusion: "
