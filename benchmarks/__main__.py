@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -36,7 +37,10 @@ def main(words: list[str] | None = None) -> int:
     words = sys.argv[1:] if words is None else words
     # The name decides which module's flags are read, and only that module is imported.
     name = next((word for word in words if word in BENCHMARKS), None)
-    module = import_module(f"benchmarks.{name}") if name else None
+    try:
+        module = import_module(f"benchmarks.{name}") if name else None
+    except ModuleNotFoundError as error:
+        return run_command(partial(_lacking, name, error), as_json="--json" in words)
     options = vars(_parser(module).parse_args(words))
     name, as_json = options.pop("name"), options.pop("json")
     results: Path | None = options.pop("results")
@@ -52,6 +56,12 @@ def main(words: list[str] | None = None) -> int:
         return entry
 
     return run_command(command, as_json=as_json)
+
+
+def _lacking(name: str | None, error: ModuleNotFoundError) -> dict[str, Any]:
+    raise ProviderUnavailableError(
+        f"{name} needs {error.name}, which is not installed; type: pip install -e '.[bench,cpu]'"
+    ) from error
 
 
 def _measured(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,19 @@ def test_a_refusal_is_recorded_without_figures_and_exits_with_1(
     (entry,) = records("latency", tmp_path)
     assert (entry["status"], entry["rows"], entry["quick"]) == ("refused", [], True)
     assert entry["reason"] == "it draws something else"
+
+
+def test_a_package_that_is_not_installed_is_named_with_what_to_type(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module in ("benchmarks.report", "benchmarks.plots"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert command_line.main(["report"]) == 1
+    said = capsys.readouterr().err
+    assert said == (
+        "report needs matplotlib, which is not installed; type: pip install -e '.[bench,cpu]'\n"
+    )
 
 
 def test_without_a_gpu_the_gpu_script_is_skipped_and_exits_with_1(
