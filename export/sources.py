@@ -99,9 +99,10 @@ def license_line(source: str) -> str:
     """What is known of a source's license, as a line of text."""
     path = Path(source)
     if path.exists():
-        shipped = SHIPPED_FOLDER in (path.resolve(), *path.resolve().parents)
-        known = "MIT, part of this repository" if shipped else "local files, see their origin"
-        return f"{source}: {known}" if shipped else f"{source}: unknown: {known}"
+        if SHIPPED_FOLDER in (path.resolve(), *path.resolve().parents):
+            place = path.resolve().relative_to(SHIPPED_FOLDER.parents[2])
+            return f"{place.as_posix()}: MIT, part of this repository"
+        return f"{source}: unknown: local files, see their origin"
     known = _LICENSES.get(source.partition("@")[0], "see its page at https://huggingface.co")
     return f"{source}: {known}"
 

@@ -3,7 +3,7 @@
     python -m examples.mini.train [--stage NAME ...] [--folder FOLDER] [--minutes M]
 
 Each stage goes on from its checkpoint in the folder, so a killed run loses two minutes at most and
-the whole may be spread over several sessions. Run by `torchrun --nproc-per-node N -m`, the stages
+the whole may be spread over several runs. Run by `torchrun --nproc-per-node N -m`, the stages
 tdm and sdm share each batch between N processes of one CPU.
 """
 

@@ -404,7 +404,8 @@ def test_the_shipped_model_is_complete_and_small() -> None:
     files = list(SHIPPED_FOLDER.rglob("*.safetensors"))
     assert sum(file.stat().st_size for file in files) < 20e6
     assert all(tensor.dtype == torch.float16 for tensor in load_file(files[0]).values())
-    assert checkpoint.licenses()[0].endswith("MIT, part of this repository")
+    # Without this machine's folders: a bundle tells nobody where it was built.
+    assert checkpoint.licenses()[0] == "examples/mini/model/base: MIT, part of this repository"
     assert all("/" in name for name in checkpoint.source_digests())
 
 
