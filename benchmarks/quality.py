@@ -49,8 +49,18 @@ DIFFERENCES = {
 
 def add_flags(flags: argparse.ArgumentParser) -> None:
     flags.add_argument(
-        "--pictures", type=int, help=f"of each row (default: {PICTURES}, quick {QUICK_PICTURES})"
+        "--pictures",
+        type=_pictures_of_a_row,
+        help=f"of each row, at least 2 (default: {PICTURES}, quick {QUICK_PICTURES})",
     )
+
+
+def _pictures_of_a_row(word: str) -> int:
+    if not word.isdecimal() or int(word) < 2:
+        raise argparse.ArgumentTypeError(
+            f"{word}: expected at least 2, one of one person and one of two; type: --pictures 24"
+        )
+    return int(word)
 
 
 def measured(*, quick: bool, pictures: int | None) -> dict[str, Any]:

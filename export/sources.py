@@ -99,7 +99,7 @@ def license_line(source: str) -> str:
     """What is known of a source's license, as a line of text."""
     path = Path(source)
     if path.exists():
-        if SHIPPED_FOLDER in (path.resolve(), *path.resolve().parents):
+        if path.resolve().is_relative_to(SHIPPED_FOLDER):
             place = path.resolve().relative_to(SHIPPED_FOLDER.parents[2])
             return f"{place.as_posix()}: MIT, part of this repository"
         return f"{source}: unknown: local files, see their origin"

@@ -50,7 +50,7 @@ def test_the_commands_of_the_readme_end_in_pictures(tmp_path: Path) -> None:
     for record in opened.manifest.components.values():
         assert all(figures.relative_l2 <= figures.bound for figures in record.parity.values())
     _, setting = open_probes()
-    for path in (tmp_path / "bundle" / "preview.png", tmp_path / "park.png"):
-        with Image.open(path) as picture:
+    for path in ("bundle/preview.png", "park.png", "reading.png"):
+        with Image.open(tmp_path / path) as picture:
             told = answers(setting, [setting_view(np.asarray(picture))])
         assert tuple(SCENES)[told["scene"][0]] == "park"

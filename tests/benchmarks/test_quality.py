@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks import __main__ as command_line
 from benchmarks import quality_scores
 from benchmarks.quality_cases import Case, cases, variants
 from benchmarks.quality_page import PAPER, page
@@ -121,3 +122,12 @@ def test_a_picture_of_the_world_differs_with_its_case() -> None:
     again = dataclasses.replace(first, seed=first.seed)
     assert np.array_equal(first.truth(), again.truth())
     assert not np.array_equal(first.truth(), second.truth())
+
+
+@pytest.mark.parametrize("word", ["1", "0", "-3", "many"])
+def test_too_few_pictures_are_refused_before_anything_is_drawn(
+    word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        command_line.main(["quality", f"--pictures={word}"])
+    assert f"{word}: expected at least 2" in capsys.readouterr().err
