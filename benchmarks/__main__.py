@@ -10,8 +10,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from benchmarks.record import ReferenceMismatchError, Status, append, record, table
-from engines.cli import run_command
+from benchmarks.harness.record import ReferenceMismatchError, Status, append, record, table
+from engines.cli.command import run_command
 from engines.errors import ProviderUnavailableError
 
 # Each is benchmarks/<name>.py with measured(*, quick: bool, ...) -> a record. A module that takes
@@ -38,7 +38,7 @@ def main(words: list[str] | None = None) -> int:
     # The name decides which module's flags are read, and only that module is imported.
     name = next((word for word in words if word in BENCHMARKS), None)
     try:
-        module = import_module(f"benchmarks.{name}") if name else None
+        module = import_module(f"benchmarks.measures.{name}") if name else None
     except ModuleNotFoundError as error:
         return run_command(partial(_lacking, name, error), as_json="--json" in words)
     options = vars(_parser(module).parse_args(words))

@@ -9,21 +9,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from engines.build_lock import build_lock
-from engines.bundle import Bundle
-from engines.cli import run_command
+from engines.bundle.files import remove_partial_files
+from engines.bundle.folder import Bundle
+from engines.bundle.lock import build_lock
+from engines.bundle.manifest import Manifest
+from engines.bundle.plan_record import PlanRecord
+from engines.cli.command import run_command
+from engines.cli.flags import add_flags, from_flags
+from engines.cli.progress import Display, display_on
 from engines.contract import Component
 from engines.errors import ProviderUnavailableError
-from engines.files import remove_partial_files
-from engines.flags import add_flags, from_flags
-from engines.forecast import forecast
-from engines.machine import Machine, this_machine
-from engines.manifest import Manifest
-from engines.plan_build import PlanRequest, PlansBuilt, build_plans, plan_jobs
-from engines.plan_options import PROFILES, PlanOptionError, PlanOptions
-from engines.plan_picture import compare_pictures
-from engines.plan_record import PlanRecord
-from engines.progress import Display, display_on
+from engines.plans.bundle_plans import PlanRequest, PlansBuilt, build_plans, plan_jobs
+from engines.plans.forecast import forecast
+from engines.plans.picture import compare_pictures
+from engines.plans.profiles import PROFILES, PlanOptionError, PlanOptions
+from engines.tensorrt.machine import Machine, this_machine
 
 
 def parser() -> argparse.ArgumentParser:

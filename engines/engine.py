@@ -1,8 +1,13 @@
-"""One Protocol for all backends: bind a component to its buffers once, enqueue it many times."""
+"""What all backends are to the runtime: bind a component to its buffers once, enqueue it often.
+
+`Engine` computes on the host, `DeviceEngine` on a GPU's buffers; `Provider` names who computes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +17,15 @@ from engines.contract import Component
 from engines.errors import ContractError
 
 Array = npt.NDArray[Any]
+
+
+class Provider(StrEnum):
+    """The backends, best first."""
+
+    TENSORRT = "tensorrt"
+    ONNXRUNTIME_CUDA = "onnxruntime-cuda"
+    ONNXRUNTIME_CPU = "onnxruntime-cpu"
+    OPENVINO = "openvino"
 
 
 class Engine(Protocol):
@@ -39,6 +53,74 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give the memory back; the engine is of no use afterwards."""
+        ...
+
+
+@dataclass(frozen=True)
+class DeviceTensor:
+    """Where a tensor lies on the device: address, shape, dtype (numpy)."""
+
+    address: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+class DeviceEngine(Protocol):
+    """A component on the GPU: bound once to device buffers, then enqueued many times.
+
+    provider: "tensorrt" or "onnxruntime-cuda". capturable: may its enqueue be recorded into a CUDA
+    graph? Shapes and tensors are by tensor name and complete: inputs and outputs of the contract.
+    """
+
+    provider: str
+    capturable: bool
+
+    @property
+    def dtypes(self) -> Mapping[str, np.dtype[Any]]:
+        """Element type of every tensor, as this engine takes and gives it."""
+        ...
+
+    def admits(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+        """Whether it can be bound to tensors of these shapes."""
+        ...
+
+    def workspace_nbytes(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
+        """Activation memory that binding these shapes takes; 0 where the backend has its own."""
+        ...
+
+    def bind(self, tensors: Mapping[str, DeviceTensor], workspace: int, stream: int) -> None:
+        """Fix every tensor's address and the workspace's, for all enqueues to come.
+
+        The memory stays the caller's and must outlive the binding; workspace is the address of
+        workspace_nbytes() bytes, aligned to 256, that nothing else uses while the engine runs.
+        Raises ContractError if names, dtypes or shapes do not fit.
+        """
+        ...
+
+    def enqueue(self, stream: int) -> None:
+        """Put the work on a stream and return."""
+        ...
+
+    def close(self) -> None:
+        """Give the memory back; the stream must have done the engine's work."""
+        ...
+
+
+class DeviceProvider(Protocol):
+    """Opens the components of one bundle on one GPU; weights are loaded once each."""
+
+    provider: Provider
+
+    def open(self, component: Component, shapes: Mapping[str, tuple[int, ...]]) -> DeviceEngine:
+        """An engine that admits tensors of these shapes, to be bound by the caller.
+
+        Raises RequestError, listing what there is, if none does; DeviceMemoryError,
+        ProviderUnavailableError, BundleCorruptError if it does not open.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give the weights back, after every engine was closed."""
         ...
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engines.bundle.manifest import Precision
 from engines.contract import CONTRACTS, Component, ElementType, Tensor
-from engines.manifest import Precision
-from engines.plan_shapes import Shape, ShapeRanges
+from engines.plans.shapes import Shape, ShapeRanges
 
 Array = npt.NDArray[Any]
 

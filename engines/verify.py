@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from engines.bundle import Bundle
-from engines.cli import run_command
+from engines.bundle.folder import Bundle
+from engines.cli.command import run_command
 
 
 def main(arguments: list[str] | None = None) -> int:

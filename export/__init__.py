@@ -1,0 +1,1 @@
+"""From trained checkpoints to a bundle: ONNX models, kernels, checks."""

@@ -16,26 +16,37 @@ from pathlib import Path
 from typing import Any
 
 from engines.build import add_plan_flags, build_if_possible, plan_request
-from engines.build_lock import build_lock
-from engines.bundle import BUILD_FOLDER, KERNELS_FOLDER, TOKENIZER_PATH
-from engines.cli import run_command
-from engines.contract import Component
-from engines.files import remove_partial_files, write_atomic
-from engines.manifest import (
+from engines.bundle.files import remove_partial_files, write_atomic
+from engines.bundle.folder import BUILD_FOLDER, KERNELS_FOLDER, TOKENIZER_PATH
+from engines.bundle.lock import build_lock
+from engines.bundle.manifest import (
     MANIFEST_NAME,
     SCHEMA_VERSION,
     FileRecord,
     Manifest,
     Precision,
 )
-from engines.plan_build import PlanRequest
-from engines.plan_store import published_plans, remove_strange_plans
-from engines.progress import Display, JsonDisplay, TerminalDisplay
-from export.checkpoints import (
+from engines.cli.command import run_command
+from engines.cli.progress import Display, JsonDisplay, TerminalDisplay
+from engines.contract import Component
+from engines.plans.bundle_plans import PlanRequest
+from engines.plans.store import published_plans, remove_strange_plans
+from export.checkpoint.checkpoint import (
     RELEASED_MODEL,
     SHIPPED_MODEL,
     Checkpoint,
     ModelSource,
+)
+from export.checkpoint.model_facts import dimensions_of, noise_schedule_of, tokenizer_json
+from export.checkpoint.random_weights import random_checkpoint
+from export.checks.disk_space import require_disk_space
+from export.checks.picture import (
+    NOISE_PREVIEW,
+    PREVIEW,
+    PREVIEW_NAME,
+    BuildError,
+    draw_preview,
+    pipeline_parity,
 )
 from export.component import (
     BuildOptions,
@@ -45,18 +56,7 @@ from export.component import (
     input_digest,
     tool_versions,
 )
-from export.cubins import ARCHITECTURES, build_cubins
-from export.disk_space import require_disk_space
-from export.model_facts import dimensions_of, noise_schedule_of, tokenizer_json
-from export.pipeline_gate import (
-    NOISE_PREVIEW,
-    PREVIEW,
-    PREVIEW_NAME,
-    BuildError,
-    draw_preview,
-    pipeline_parity,
-)
-from export.random_weights import random_checkpoint
+from export.cubins.build import ARCHITECTURES, build_cubins
 
 MODELS = {"shipped": SHIPPED_MODEL, "released": RELEASED_MODEL}
 

@@ -17,12 +17,9 @@ import torch
 from torch import nn
 
 from engines import gate
-from engines.bundle import BUILD_FOLDER
-from engines.contract import Component
-from engines.files import sha256_of_file, write_atomic
-from engines.gate import bound_of, relative_l2
-from engines.heap import trim_heap
-from engines.manifest import (
+from engines.bundle.files import sha256_of_file, write_atomic
+from engines.bundle.folder import BUILD_FOLDER
+from engines.bundle.manifest import (
     ComponentRecord,
     Dimensions,
     FileRecord,
@@ -30,17 +27,28 @@ from engines.manifest import (
     Precision,
     component_record,
 )
-from export.checkpoints import ModelSource
-from export.cpu_graph import cpu_graph
-from export.lint import lint, polygraphy_lint
-from export.modules import module_of
-from export.onnx_export import load_graph, onnx_from_module
-from export.parity import example_inputs, gate_cases, measured_parity
-from export.unet import BatchedPassesUNet
+from engines.contract import Component
+from engines.gate import bound_of, relative_l2
+from engines.heap import trim_heap
+from export.checkpoint.checkpoint import ModelSource
+from export.checks.parity import example_inputs, gate_cases, measured_parity
+from export.graph.cpu_graph import cpu_graph
+from export.graph.lint import lint, polygraphy_lint
+from export.graph.modules import module_of
+from export.graph.onnx_from_module import load_graph, onnx_from_module
+from export.graph.unet import BatchedPassesUNet
 
 TOOLS = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "onnxruntime", "numpy")
 # What decides a graph besides weights and tool versions: the code of these modules.
-_GRAPH_CODE = ("component", "cpu_graph", "fusion_mlp", "modules", "onnx_export", "parity", "unet")
+_GRAPH_CODE = (
+    "checkpoint/fusion_mlp",
+    "checks/parity",
+    "component",
+    "graph/cpu_graph",
+    "graph/modules",
+    "graph/onnx_from_module",
+    "graph/unet",
+)
 
 Progress = Callable[[str], None]
 

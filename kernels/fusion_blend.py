@@ -38,7 +38,7 @@ def fusion_blend(
     clock,  # [2] int32, advanced
     timestep,  # [1] float32, written: the next step's
     faults,  # [4] int32, written where a prediction is not finite
-    tdm_start,  # passes by role (runtime.guidance.Guide)
+    tdm_start,  # passes by role (runtime.method.guidance.Guide)
     tdm_base,
     tdm_target,
     sdm_start,

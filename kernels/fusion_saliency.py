@@ -20,7 +20,7 @@ def fusion_saliency(
     sums,  # [images, 4, tiles] float32, written: TDM's peak and total, SDM's peak and total
     table,  # [steps + 1, 8] float32
     clock,  # [2] int32, read
-    tdm_base,  # passes by role (runtime.guidance.Guide)
+    tdm_base,  # passes by role (runtime.method.guidance.Guide)
     tdm_target,
     sdm_base,
     sdm_target,

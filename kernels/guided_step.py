@@ -19,7 +19,7 @@ def guided_step(
     timestep,  # [1] float32, written: the next step's
     faults,  # [4] int32, written where a prediction is not finite
     model,  # whose prediction it is: TDM or SDM (kernels.table)
-    start,  # passes by role (runtime.guidance.Guide)
+    start,  # passes by role (runtime.method.guidance.Guide)
     base,
     target,
     image_elements,  # C * h * w

@@ -1,8 +1,8 @@
 """Where the kernels find a step's numbers on the device.
 
-The coefficient table is `runtime.schedule.device_table`: [steps + 1, 8] float32, zeros in the last
-row. The kernels import triton alone, so its columns are stated again here; a test holds them equal
-to `runtime.schedule.Column`.
+The coefficient table is `runtime.method.schedule.device_table`: [steps + 1, 8] float32, zeros in
+the last row. The kernels import triton alone, so its columns are stated again here; a test holds
+them equal to `runtime.method.schedule.Column`.
 """
 
 import triton.language as tl

@@ -1,6 +1,7 @@
 """Face-Diffuser's embedded runtime: draw people of given photos from a bundle, without PyTorch."""
 
-from engines.cuda import CudaError
+from engines.cuda.driver import CudaError
+from engines.engine import Provider
 from engines.errors import (
     BundleCorruptError,
     BundleError,
@@ -17,14 +18,13 @@ from engines.errors import (
     ReferenceImageError,
     RequestError,
 )
-from engines.provider import Provider
 from runtime.face_diffuser import FaceDiffuser
-from runtime.guidance import GuidanceRule
-from runtime.identity import Identity
+from runtime.inputs.identity import Identity
+from runtime.method.guidance import GuidanceRule
+from runtime.method.saliency import Fusion, Saliency
+from runtime.method.schedule import Scheduler, Stage
 from runtime.request import OutputType, Request
 from runtime.result import Result, StepInfo, StepSaliency
-from runtime.saliency import Fusion, Saliency
-from runtime.schedule import Scheduler, Stage
 
 __all__ = [
     "BundleCorruptError",

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from engines.cli import run_command
+from engines.bundle.files import write_atomic
+from engines.cli.command import run_command
 from engines.errors import RequestError
-from engines.files import write_atomic
 from runtime import (
     FaceDiffuser,
     Fusion,

@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from engines.bundle.manifest import Dimensions
 from engines.contract import Component
 from engines.errors import ReferenceImageError
-from engines.manifest import Dimensions
-from runtime.guidance import Pass
-from runtime.identity import Identity
-from runtime.prompt import PromptTokens
-from runtime.reference import load_reference, reference_pixels
+from runtime.inputs.identity import Identity
+from runtime.inputs.photo import load_reference, reference_pixels
+from runtime.inputs.prompt import PromptTokens
+from runtime.method.guidance import Pass
 from runtime.trajectory import PassEmbeds, Road
 
 Photo = str | Path | Image.Image | npt.NDArray[np.uint8]

@@ -10,21 +10,21 @@ from typing import Self
 
 import numpy as np
 
-from engines.bundle import TOKENIZER_PATH, Bundle
+from engines.bundle.folder import TOKENIZER_PATH, Bundle
 from engines.contract import LATENT_PX, Component
+from engines.engine import Provider
 from engines.errors import CancelledError, FaceDiffuserError, RequestError
-from engines.provider import Provider
+from runtime.backends import opened_road
 from runtime.clock import Clock
 from runtime.conditioning import Conditioning, Photo
-from runtime.guidance import Float32Array, GuidanceRule
-from runtime.identity import Identity
-from runtime.prompt import Tokenizer
+from runtime.inputs.identity import Identity
+from runtime.inputs.prompt import Tokenizer
+from runtime.method.guidance import Float32Array, GuidanceRule
+from runtime.method.saliency import Fusion
+from runtime.method.schedule import coefficient_table, timesteps_of
 from runtime.request import Request
 from runtime.result import Result, StepInfo
-from runtime.roads import opened_road
-from runtime.saliency import Fusion
 from runtime.sampler import sample
-from runtime.schedule import coefficient_table, timesteps_of
 from runtime.trajectory import Form, PassEmbeds, Road, Trajectory
 
 OnStepCallback = Callable[[StepInfo], bool | None]

@@ -15,11 +15,11 @@ from PIL import Image
 
 from engines.contract import LATENT_PX, SIZE_MULTIPLE_PX
 from engines.errors import RequestError
-from runtime.guidance import GuidanceRule
-from runtime.identity import Identity
-from runtime.reference import check_array
-from runtime.saliency import Fusion
-from runtime.schedule import Scheduler, StageBoundaries
+from runtime.inputs.identity import Identity
+from runtime.inputs.photo import check_array
+from runtime.method.guidance import GuidanceRule
+from runtime.method.saliency import Fusion
+from runtime.method.schedule import Scheduler, StageBoundaries
 
 Reference = str | Path | Image.Image | npt.NDArray[np.uint8] | Identity
 Choice = TypeVar("Choice", bound=StrEnum)

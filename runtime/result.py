@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from runtime.method.saliency import Float32Array, Saliency
+from runtime.method.schedule import Stage
 from runtime.request import Request
-from runtime.saliency import Float32Array, Saliency
-from runtime.schedule import Stage
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from runtime.method.schedule import Stage
 from runtime.result import StepInfo
-from runtime.schedule import Stage
 from runtime.trajectory import Drawn, Stepper, Trajectory
 
 OnStep = Callable[[StepInfo], None]

@@ -10,11 +10,11 @@ import numpy as np
 
 from engines.contract import Component
 from engines.engine import Array
-from runtime.guidance import Float32Array, GuidanceRule, Pass
+from runtime.method.guidance import Float32Array, GuidanceRule, Pass
+from runtime.method.saliency import Fusion
+from runtime.method.schedule import Column, Stage, StageBoundaries
 from runtime.request import OutputType
 from runtime.result import StepSaliency
-from runtime.saliency import Fusion
-from runtime.schedule import Column, Stage, StageBoundaries
 
 PassEmbeds = Mapping[Pass, Float32Array]
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from engines.manifest import MANIFEST_NAME, Precision
+from engines.bundle.manifest import MANIFEST_NAME, Precision
 from export.build import build_bundle
-from export.checkpoints import Checkpoint, Sources
+from export.checkpoint.checkpoint import Checkpoint, Sources
+from export.checks.picture import NOISE_PREVIEW
 from export.component import BuildOptions
-from export.pipeline_gate import NOISE_PREVIEW
-
-GOLDEN = Path(__file__).parent / "golden"
+from tests.doubles.small_bundle import half_bundle
+from tests.paths import GOLDEN
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -53,6 +53,12 @@ def golden_bundle(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> P
                 preview=NOISE_PREVIEW,
             )
     return bundle
+
+
+@pytest.fixture(scope="session")
+def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six tiny half-precision graphs, to be read only."""
+    return half_bundle(tmp_path_factory.mktemp("small") / "bundle")
 
 
 @pytest.fixture

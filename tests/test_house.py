@@ -7,7 +7,8 @@ import sys
 from importlib.metadata import distributions
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from tests.paths import ROOT
+
 EXPORT_STACK = ("torch", "diffusers", "transformers", "triton", "onnx")
 
 _WITHOUT_EXPORT_STACK = f"""
@@ -15,6 +16,7 @@ import sys
 for name in {EXPORT_STACK!r}:
     sys.modules[name] = None  # importing it now raises ImportError
 from runtime.__main__ import main
+from tests.paths import ROOT
 code = main(sys.argv[1:])
 sys.exit(code)
 """

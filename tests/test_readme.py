@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engines.bundle import Bundle
-from engines.manifest import Precision
-from examples.mini.probes import answers, open_probes, setting_view
-from examples.mini.world import SCENES
+from engines.bundle.folder import Bundle
+from engines.bundle.manifest import Precision
+from mini.probes import answers, open_probes, setting_view
+from mini.world import SCENES
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 VERIFY = ["-m", "engines.verify", "bundle"]
 
 

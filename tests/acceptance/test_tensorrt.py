@@ -17,19 +17,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engines import bisect, verify
 from engines import build as engines_build
-from engines.bundle import Bundle
+from engines import verify
+from engines.bundle.folder import Bundle
 from engines.contract import Component
 from engines.errors import BundleCorruptError, ProviderUnavailableError
 from engines.gate import PLAN_PIPELINE_BOUNDS, relative_l2
-from engines.machine import Machine, this_machine
-from engines.plan_inspector import LEAST_HALF_SHARE
-from engines.plans import plans_for
+from engines.plans.precision import LEAST_HALF_SHARE
+from engines.tensorrt.machine import Machine, this_machine
+from engines.tensorrt.plans_here import plans_for
+from export.bisect import __main__ as bisect
 from export.build import main as export_build
 from runtime import FaceDiffuser, OutputType, Request
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 REFERENCES = [ROOT / "examples" / "references" / name for name in ("him.png", "her.png")]
 PROMPT = "a man <|image|> and a woman <|image|> in a park"
 

@@ -5,10 +5,10 @@ from contextlib import ExitStack
 
 import numpy as np
 
-from engines.cuda import CudaError, architecture_of, checked, driver
-from engines.gpu import opened_gpu
-from runtime.graph import captured
-from runtime.lanes import Lanes
+from engines.cuda.driver import CudaError, architecture_of, checked, driver
+from engines.cuda.gpu import opened_gpu
+from engines.cuda.graph import captured
+from engines.cuda.streams import Lanes
 
 
 def main() -> None:

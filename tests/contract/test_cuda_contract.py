@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from engines import cuda, gpu
-from runtime import launcher
-from tests.contract.wanted import ROOT
+from engines.cuda import driver as cuda
+from engines.cuda import gpu, launcher
 from tests.doubles.cuda_driver import CudaDriver
+from tests.paths import ROOT
 
 VERSIONS = ("13.5.*", "12.9.*")
 PATHFINDER = "cuda-pathfinder"
@@ -76,7 +76,7 @@ def _unpack(requirement: str, folder: Path) -> None:
 
 def _used_members() -> set[str]:
     """Enum members by their name, wherever we read one."""
-    sources = [*(ROOT / "engines").glob("*.py"), *(ROOT / "runtime").glob("*.py")]
+    sources = [*(ROOT / "engines").rglob("*.py"), *(ROOT / "runtime").rglob("*.py")]
     return {
         member
         for source in sources

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from tests.contract.bindings import VERSIONS, Bindings, real_bindings
-from tests.contract.wanted import ROOT, Want, importing, missing, unseen_answers, wanted
+from tests.contract.wanted import Want, importing, missing, unseen_answers, wanted
+from tests.paths import ROOT
 from tests.vendor import tensorrt as double
 
 _CHECK = """
 import tensorrt
-from engines.tensorrt_api import TensorRt
+from engines.tensorrt.library import TensorRt
 
 
 def fits() -> TensorRt:
@@ -89,7 +90,7 @@ def _assigned(owner: type) -> set[str]:
 
 
 def test_tensorrt_is_imported_in_one_place() -> None:
-    assert importing() == {"tensorrt_api.py"}
+    assert importing() == {"engines/tensorrt/library.py"}
 
 
 def test_every_bool_that_tensorrt_answers_with_is_looked_at() -> None:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.contract.bindings import Surface
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
-PROTOCOLS = ROOT / "engines" / "tensorrt_types.py"
-MODULE = ROOT / "engines" / "tensorrt_api.py"
+PROTOCOLS = ROOT / "engines" / "tensorrt" / "vendor.py"
+MODULE = ROOT / "engines" / "tensorrt" / "library.py"
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ def wanted() -> set[Want]:
 
 def sources() -> list[Path]:
     """The files that may speak to TensorRT."""
-    return [path for folder in ("engines", "runtime") for path in (ROOT / folder).glob("*.py")]
+    return [path for folder in ("engines", "runtime") for path in (ROOT / folder).rglob("*.py")]
 
 
 def importing() -> set[str]:
-    """Names of the files that import the module tensorrt."""
+    """The files that import the module tensorrt."""
     names = set()
     for path in sources():
         for node in ast.walk(ast.parse(path.read_text())):
@@ -57,7 +57,7 @@ def importing() -> set[str]:
                 and ast.unparse(node.func) in ("import_module", "__import__")
             )
             if direct or named or called:
-                names.add(path.name)
+                names.add(str(path.relative_to(ROOT)))
     return names
 
 
@@ -65,7 +65,7 @@ def unseen_answers() -> list[str]:
     """Calls whose bool nobody looks at, as file:line; by the names of the Protocols' methods."""
     names = {want.member for want in wanted() if want.is_bool}
     return [
-        f"{path.name}:{node.lineno}"
+        f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in sources()
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Expr)

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from engines.kernel_manifest import KernelManifest
+from engines.bundle.kernel_manifest import KernelManifest
 from kernels.variants import VARIANTS, argument_type
 from tests.doubles.cuda_memory import Blocks
 from tests.doubles.cuda_streams import Capture, Event, Graph, Stream, Work
@@ -36,7 +36,7 @@ class Misuse(AssertionError):
 
 @dataclass
 class CudaDriver(Recorder):
-    """Implements engines.cuda.Driver.
+    """Implements engines.cuda.driver.Driver.
 
     quiet: set while the host must only launch. side_by_side: see Graph. calls: every function
     called, in order. open: what was created and not destroyed, by kind.

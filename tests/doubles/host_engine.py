@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from engines.bundle import Bundle
+from engines.bundle.folder import Bundle
 from engines.contract import Component
-from engines.device import DeviceTensor
+from engines.engine import DeviceTensor, Provider
 from engines.errors import RequestError
-from engines.onnxruntime_engine import OnnxRuntimeEngine, open_on_cpu
-from engines.provider import Provider
+from engines.onnxruntime.cpu import OnnxRuntimeEngine, open_on_cpu
 from tests.doubles.cuda_driver import CudaDriver
 
 Shapes = Mapping[str, tuple[int, ...]]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from engines.plan_builder import PlanMemoryError
-from engines.plan_job import PlanJob
-from engines.plan_process import OnEvent
-from engines.progress import JsonDisplay
+from engines.cli.progress import JsonDisplay
+from engines.plans.child import OnEvent
+from engines.plans.job import PlanJob
+from engines.plans.plan_from_onnx import PlanMemoryError
 
 
 class Said(JsonDisplay):

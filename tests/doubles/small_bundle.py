@@ -9,10 +9,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from engines.bundle import TOKENIZER_PATH
-from engines.contract import CONTRACTS, Component, ElementType
-from engines.files import sha256_of_file
-from engines.manifest import (
+from engines.bundle.files import sha256_of_file
+from engines.bundle.folder import TOKENIZER_PATH
+from engines.bundle.manifest import (
     MANIFEST_NAME,
     SCHEMA_VERSION,
     ComponentRecord,
@@ -22,8 +21,9 @@ from engines.manifest import (
     NoiseSchedule,
     Precision,
 )
-from export.cpu_graph import cpu_graph
-from export.onnx_export import load_graph
+from engines.contract import CONTRACTS, Component, ElementType
+from export.graph.cpu_graph import cpu_graph
+from export.graph.onnx_from_module import load_graph
 
 WIDTH = 8
 DIMENSIONS = Dimensions(

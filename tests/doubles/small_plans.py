@@ -7,12 +7,12 @@ from pathlib import Path
 
 import onnx
 
-from engines.bundle import Bundle
+from engines.bundle.folder import Bundle
+from engines.bundle.manifest import MANIFEST_NAME
+from engines.bundle.plan_record import PLANS_FOLDER, PlanParity, PlanPrecision, PlanRecord
 from engines.contract import Component
-from engines.manifest import MANIFEST_NAME
-from engines.plan_options import PlanOptions, Profile
-from engines.plan_record import PLANS_FOLDER, PlanParity, PlanPrecision, PlanRecord
-from engines.plan_shapes import shape_ranges
+from engines.plans.profiles import PlanOptions, Profile
+from engines.plans.shapes import shape_ranges
 from tests.doubles.small_bundle import file_record
 from tests.doubles.tensorrt_names import packed
 

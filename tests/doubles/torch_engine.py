@@ -16,8 +16,7 @@ import numpy as np
 import torch
 
 from engines.contract import CONTRACTS, Component, ElementType
-from engines.device import DeviceTensor
-from engines.provider import Provider
+from engines.engine import DeviceTensor, Provider
 
 Shapes = Mapping[str, tuple[int, ...]]
 Put = Callable[[int, Callable[[], None]], None]

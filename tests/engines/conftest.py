@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 
-from engines.machine import Machine
-from tests.doubles.small_bundle import half_bundle
+from engines.tensorrt.machine import Machine
 from tests.doubles.tensorrt_names import SETTINGS, Settings
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 VENDOR = ROOT / "tests" / "vendor"
 SetUp = Callable[..., Settings]
 
@@ -28,12 +27,6 @@ MACHINE = Machine(
     free_nbytes=1 << 34,
     total_nbytes=1 << 34,
 )
-
-
-@pytest.fixture(scope="session")
-def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six tiny half-precision graphs, to be read only."""
-    return half_bundle(tmp_path_factory.mktemp("small") / "bundle")
 
 
 @pytest.fixture

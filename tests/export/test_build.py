@@ -13,21 +13,21 @@ import onnx
 import pytest
 import torch
 
-from engines.bundle import Bundle
+from engines.bundle.folder import Bundle
+from engines.bundle.manifest import Precision
 from engines.contract import Component
 from engines.errors import BundleCorruptError
-from engines.manifest import Precision
-from engines.plan_build import PlanRequest, build_plans
+from engines.plans.bundle_plans import PlanRequest, build_plans
 from export.build import main
-from export.checkpoints import Checkpoint, Sources
-from export.disk_space import weight_elements
-from export.lint import LintError, lint, polygraphy_lint
-from export.model_facts import dimensions_of
-from export.parity import GateCase, ParityError, measured_parity
+from export.checkpoint.checkpoint import Checkpoint, Sources
+from export.checkpoint.model_facts import dimensions_of
+from export.checks.disk_space import weight_elements
+from export.checks.parity import GateCase, ParityError, measured_parity
+from export.graph.lint import LintError, lint, polygraphy_lint
 from tests.doubles.plan_builds import Builds, Said
 from tests.engines.conftest import MACHINE
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 PARTS = ["--base", str(GOLDEN / "base"), "--tdm", str(GOLDEN / "TDM"), "--sdm", str(GOLDEN / "SDM")]
 PARTS += ["--image-encoder", str(GOLDEN / "image_encoder"), "--architectures"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from engines.kernel_manifest import KernelManifest
+from engines.bundle.kernel_manifest import KernelManifest
 from kernels.variants import VARIANTS, Variant
 from tests.kernels.recorder import Recorder, written_library
 

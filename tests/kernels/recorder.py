@@ -9,15 +9,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engines.files import write_atomic
-from engines.kernel_manifest import FILE_NAME, Argument, Cubin, Kernel, KernelManifest, cubin_path
+from engines.bundle.files import write_atomic
+from engines.bundle.kernel_manifest import (
+    FILE_NAME,
+    Argument,
+    Cubin,
+    Kernel,
+    KernelManifest,
+    cubin_path,
+)
 
 SUCCESS, INVALID_VALUE = 0, 1
 
 
 @dataclass
 class Recorder:
-    """Implements engines.cuda.Driver; `parameter_nbytes` is what each module says of its own."""
+    """Implements engines.cuda.driver.Driver.
+
+    parameter_nbytes: what each module says of its own.
+    """
 
     parameter_nbytes: Mapping[bytes, Sequence[int]]
     launches: list[tuple[Any, ...]] = field(default_factory=list)

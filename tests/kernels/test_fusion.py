@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from runtime.guidance import TDM_GUIDE, GuidanceRule, guided
-from runtime.saliency import fused_by_addition, fused_by_saliency
-from runtime.schedule import Column, Scheduler, updated_latents
+from runtime.method.guidance import TDM_GUIDE, GuidanceRule, guided
+from runtime.method.saliency import fused_by_addition, fused_by_saliency
+from runtime.method.schedule import Column, Scheduler, updated_latents
 from tests.kernels.trial import (
     LATE_STEP,
     SCALE,

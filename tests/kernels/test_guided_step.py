@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from kernels import table
-from runtime.guidance import SDM_GUIDES, TDM_GUIDE, GuidanceRule, Guide
-from runtime.schedule import (
+from runtime.gpu.kernels import Model
+from runtime.method.guidance import SDM_GUIDES, TDM_GUIDE, GuidanceRule, Guide
+from runtime.method.schedule import (
     HISTORY_SLOTS,
     Column,
     Scheduler,
@@ -17,7 +18,6 @@ from runtime.schedule import (
     device_table,
     timesteps_of,
 )
-from runtime.step_kernels import Model
 from tests.kernels.trial import BY_NAME, SCALE, SCHEDULE, STEPS, launched, roles
 from tests.references import guidance as guidance_reference
 from tests.references.scheduler import Steps

@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,9 +11,10 @@ import torch
 
 import kernels
 from kernels import fuse_noise
+from tests.paths import ROOT
 from tests.references import guidance, snf
 
-DOCS = Path(__file__).parents[2] / "docs" / "snf.md"
+DOCS = ROOT / "docs" / "snf.md"
 
 
 @pytest.mark.parametrize("channels", [4, 16])

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from engines.manifest import NoiseSchedule
+from engines.bundle.manifest import NoiseSchedule
 from kernels.variants import VARIANTS
-from runtime.guidance import SDM_GUIDES, TDM_GUIDE, GuidanceRule, Guide
-from runtime.schedule import Column, Scheduler, coefficient_table
+from runtime.method.guidance import SDM_GUIDES, TDM_GUIDE, GuidanceRule, Guide
+from runtime.method.schedule import Column, Scheduler, coefficient_table
 from tests.references import guidance as guidance_reference
 
 FloatArray = npt.NDArray[np.floating]

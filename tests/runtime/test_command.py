@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-import runtime.roads
+import runtime.backends
 from engines.errors import ProviderUnavailableError
 from runtime.__main__ import main
-from tests.runtime.cuda_double import REFERENCE
+from tests.runtime.gpu.double import REFERENCE
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def arguments(golden_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def no_driver() -> Any:
         raise ProviderUnavailableError("no GPU; check: nvidia-smi")
 
-    monkeypatch.setattr(runtime.roads, "driver", no_driver)
+    monkeypatch.setattr(runtime.backends, "driver", no_driver)
     picture = tmp_path / "picture.png"
     return [
         "a man <|image|>", "--reference", str(REFERENCE), "--bundle", str(golden_bundle),

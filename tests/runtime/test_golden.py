@@ -22,8 +22,8 @@ from runtime import (
     Scheduler,
     StepInfo,
 )
+from tests.paths import GOLDEN
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 REFERENCES = (GOLDEN / "refs" / "man1.png", GOLDEN / "refs" / "woman2.png")
 CAPTION = "a man <|image|> reading a book in the snow"
 

@@ -113,7 +113,7 @@ cuDevicePrimaryCtxRelease = cuCtxSetCurrent = _nothing
 
 if KERNELS in os.environ and "runtime" in sys.modules:
     # Drawing launches kernels and captures graphs, which the larger double does, and slowly.
-    from engines.kernel_manifest import KernelManifest
+    from engines.bundle.kernel_manifest import KernelManifest
     from tests.doubles import tensorrt_execution
     from tests.doubles.cuda_driver import cuda_driver
 

@@ -1,0 +1,1 @@
+"""What figures are held against: counted work, measured peaks, fits and statistics."""

@@ -1,0 +1,1 @@
+"""What all measurements share: the machine, records, timing, workers and the work itself."""

@@ -1,0 +1,161 @@
+"""The backends of the runtime on this machine: which can run, and why not the others."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.harness.machine import gpu_facts
+from engines.bundle.folder import Bundle
+from engines.contract import CONTRACTS, Component
+from engines.cuda.driver import driver
+from engines.cuda.gpu import Gpu, Stream
+from engines.engine import Array, Engine, Provider
+from engines.errors import ProviderUnavailableError
+from engines.openvino.cpu import openvino
+from runtime import FaceDiffuser
+from runtime.gpu.backend import CudaRoad
+from runtime.host.backend import HostRoad
+from runtime.host.pool import HOST_ENGINES, EnginePool
+from runtime.trajectory import Road
+
+if TYPE_CHECKING:
+    # Not at run time: a process that is measured must hold no torch that its user would not load.
+    from export.checkpoint.checkpoint import ModelSource
+
+CPU = Provider.ONNXRUNTIME_CPU.value
+# The CUDA runtime on engines made of torch modules; for measuring, no provider of the runtime's.
+TORCH = "torch-cuda"
+
+
+@dataclass(frozen=True)
+class EngineCall:
+    """One enqueue of a component, on time.perf_counter's clock in seconds."""
+
+    component: Component
+    start: float
+    end: float
+
+    @property
+    def ms(self) -> float:
+        return (self.end - self.start) * 1e3
+
+
+@dataclass
+class CallLog:
+    """What the engines did, in order, cleared by its reader, and the buffers they are bound to."""
+
+    calls: list[EngineCall] = field(default_factory=list)
+    buffers: dict[Component, Mapping[str, Array]] = field(default_factory=dict)
+
+    def output(self, component: Component) -> Array:
+        """A copy of what a component computed last."""
+        return self.buffers[component][CONTRACTS[component].outputs[0].name].copy()
+
+    def taken(self) -> list[EngineCall]:
+        """The calls since the last reading."""
+        calls, self.calls = self.calls, []
+        return calls
+
+
+class LoggedEngine:
+    """An engine whose enqueues are written into a log: two readings of the clock each."""
+
+    def __init__(self, engine: Engine, component: Component, log: CallLog) -> None:
+        self._engine, self._component, self._log = engine, component, log
+        self.provider = engine.provider
+
+    @property
+    def dtypes(self) -> Mapping[str, np.dtype[Any]]:
+        return self._engine.dtypes
+
+    def bind(self, buffers: Mapping[str, Array]) -> None:
+        self._engine.bind(buffers)
+        self._log.buffers[self._component] = buffers
+
+    def enqueue(self) -> None:
+        start = time.perf_counter()
+        self._engine.enqueue()
+        self._log.calls.append(EngineCall(self._component, start, time.perf_counter()))
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+@dataclass(frozen=True)
+class OpenedRoad:
+    """A bundle open on one provider. log: its engine calls, None where a graph hides them."""
+
+    face_diffuser: FaceDiffuser
+    log: CallLog | None
+
+
+def providers() -> dict[str, str | None]:
+    """Every provider that can be measured -> None, or why not on this machine."""
+    gpu = None if gpu_facts() is not None else "no NVIDIA GPU"
+    on_gpu = dict.fromkeys((Provider.TENSORRT.value, Provider.ONNXRUNTIME_CUDA.value, TORCH), gpu)
+    return {CPU: None, Provider.OPENVINO.value: _openvino_missing()} | on_gpu
+
+
+def _openvino_missing() -> str | None:
+    try:
+        openvino()
+    except ProviderUnavailableError as error:
+        return str(error)
+    return None
+
+
+def gpu_of(provider: str) -> str | None:
+    """The name of the GPU that a provider computes on; None for the CPU's."""
+    facts = None if provider in HOST_ENGINES else gpu_facts()
+    return None if facts is None else facts["name"]
+
+
+@contextmanager
+def opened_road(
+    path: str | Path, provider: str, threads: int | None, source: ModelSource | None = None
+) -> Iterator[OpenedRoad]:
+    """Open a bundle on a provider, with its engine calls logged where they are host calls.
+
+    source: the bundle's checkpoint, for TORCH alone. Raises ProviderUnavailableError or
+    PlanMismatchError where this machine or the bundle is not made for the provider.
+    """
+    if provider in HOST_ENGINES:
+        log = CallLog()
+        bundle = Bundle.open(path)
+        road = _logged_road(bundle, Provider(provider), threads, log)
+        with FaceDiffuser(bundle, road) as face_diffuser:
+            yield OpenedRoad(face_diffuser, log)
+    elif provider == TORCH:
+        if source is None:
+            raise ValueError(f"{TORCH} computes with the checkpoint's own modules; name its source")
+        bundle = Bundle.open(path)
+        with FaceDiffuser(bundle, _torch_road(bundle, source)) as face_diffuser:
+            yield OpenedRoad(face_diffuser, None)
+    else:
+        with FaceDiffuser.open(path, provider=provider, threads=threads) as face_diffuser:
+            yield OpenedRoad(face_diffuser, None)
+
+
+def _logged_road(bundle: Bundle, provider: Provider, threads: int | None, log: CallLog) -> Road:
+    def open_logged(opened: Bundle, component: Component, cores: int | None) -> Engine:
+        return LoggedEngine(HOST_ENGINES[provider](opened, component, cores), component, log)
+
+    return HostRoad(EnginePool(bundle, provider=provider, threads=threads, open_engine=open_logged))
+
+
+def _torch_road(bundle: Bundle, source: ModelSource) -> Road:
+    """The CUDA runtime, with PyTorch's kernels where TensorRT's would be."""
+    from benchmarks.snf.torch_device import TorchProvider
+
+    def open_provider(opened: Bundle, gpu: Gpu, stream: Stream) -> Any:
+        del opened, gpu, stream
+        return TorchProvider(source, "cuda", bundle.manifest.precision)
+
+    return CudaRoad(bundle, driver(), open_provider)

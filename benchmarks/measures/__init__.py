@@ -1,0 +1,1 @@
+"""One module for each name that `python -m benchmarks` knows."""

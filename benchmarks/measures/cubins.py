@@ -1,0 +1,143 @@
+"""The compiled kernels by themselves: registers, spills, vector loads, instructions, bytes moved.
+
+Read from the cubins with the tools that ship with Triton; nothing runs, so no GPU is needed.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import triton
+
+from benchmarks.harness.record import record
+from engines.bundle.kernel_manifest import cubin_path
+from export.cubins.build import ARCHITECTURES, build_cubins
+
+QUICK_ARCHITECTURES = (90,)
+PRECISION = "fp16"
+
+TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+
+# "/*0120*/  @!P0 LDG.E.128 R4, ..." -> "LDG.E.128"
+_INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What one cubin says of itself; loads and stores are those of global memory."""
+
+    registers: int
+    spilled_nbytes: int
+    loads: int
+    loads_of_16_nbytes: int
+    stores: int
+    stores_of_16_nbytes: int
+    instructions: int
+    nbytes: int
+
+
+def facts_of(cubin: Path) -> Facts:
+    """Disassemble one cubin."""
+    usage = output_of("cuobjdump", "-res-usage", str(cubin))
+    counts = {name: int(value) for name, value in re.findall(r"(\w+):(\d+)", usage)}
+    names = _INSTRUCTION.findall(output_of("cuobjdump", "-sass", str(cubin)))
+    loads = [name for name in names if name.startswith("LDG")]
+    stores = [name for name in names if name.startswith("STG")]
+    return Facts(
+        registers=counts["REG"],
+        spilled_nbytes=counts["STACK"] + counts["LOCAL"],
+        loads=len(loads),
+        loads_of_16_nbytes=sum("128" in name for name in loads),
+        stores=len(stores),
+        stores_of_16_nbytes=sum("128" in name for name in stores),
+        instructions=sum(name != "NOP" for name in names),
+        nbytes=cubin.stat().st_size,
+    )
+
+
+def output_of(tool: str, *arguments: str) -> str:
+    """Run one of the tools that ship with Triton."""
+    command = [str(TOOLS / tool), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traffic:
+    """Global memory of one launch, from its geometry: one 512 x 512 image, fp16, DDIM, Eq. 2.
+
+    minimum: each value that the step needs and gives, once. distinct: what the launch touches, each
+    value once (what must cross the L2 cache at least). requested: as its instructions ask for it,
+    with stencil rows and second readings.
+    """
+
+    minimum: int
+    distinct: int
+    requested: int
+
+
+def traffic() -> dict[str, Traffic]:
+    """By kernel; fusion in two launches shares one minimum, that of the whole stage."""
+    plane = 64 * 64
+    half, single = 4 * plane * 2, 4 * plane * 4  # one [4, 64, 64] in fp16, in float32
+    maps = 2 * plane * 4
+    ends = 2 * single + half  # latents in and out, the engines' latents out
+    saliency_rows = 16 * 8 - 4  # 16 tiles of 8 rows, less the 2 beyond either border
+    picture = 3 * 512 * 512
+    return {
+        "guided_step": _traffic(2 * half + ends),
+        "fusion_step": _traffic(5 * half + ends, requested=9 * half + ends),
+        "fusion_saliency": Traffic(
+            minimum=5 * half + ends,
+            distinct=4 * half + maps,
+            requested=4 * half * saliency_rows // 64 + maps,
+        ),
+        "fusion_blend": Traffic(
+            minimum=5 * half + ends,
+            distinct=5 * half + maps + ends,
+            requested=5 * half + maps + ends,
+        ),
+        "pixels": _traffic(2 * picture + picture),
+    }
+
+
+def _traffic(minimum: int, requested: int | None = None) -> Traffic:
+    return Traffic(minimum=minimum, distinct=minimum, requested=requested or minimum)
+
+
+def measured(*, quick: bool) -> dict[str, Any]:
+    """Compile every kernel and tabulate it per architecture."""
+    architectures = QUICK_ARCHITECTURES if quick else ARCHITECTURES
+    with tempfile.TemporaryDirectory() as name:
+        manifest = build_cubins(
+            Path(name),
+            precision=PRECISION,
+            architectures=architectures,
+            progress=lambda line: print(line, file=sys.stderr),
+        )
+        rows = [
+            {
+                "kernel": kernel,
+                "architecture": f"sm_{architecture}",
+                "threads": entry.threads,
+                "shared_nbytes": entry.cubins[architecture].shared_nbytes,
+                **asdict(facts_of(cubin_path(Path(name), kernel, architecture))),
+                **_ratios(entry.entry),
+            }
+            for kernel, entry in manifest.kernels.items()
+            for architecture in architectures
+        ]
+    return record("cubins", rows, gpu=None)
+
+
+def _ratios(entry: str) -> dict[str, float]:
+    moved = traffic()[entry]
+    return {
+        "distinct_over_minimum": round(moved.distinct / moved.minimum, 2),
+        "requested_over_minimum": round(moved.requested / moved.minimum, 2),
+    }

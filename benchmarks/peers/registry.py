@@ -1,0 +1,109 @@
+"""Who races: each peer's worker, its arguments, and on which machines and work it can run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.harness.worker import path_of
+from benchmarks.peers import in_torch as peer_torch
+from benchmarks.peers import ours as peer_ours
+from benchmarks.peers import sessions as peer_sessions
+from benchmarks.peers.work import WorkKind
+from engines.engine import Provider
+
+ALL_WORK = frozenset(WorkKind)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peer:
+    """A contestant.
+
+    function: what its worker runs. arguments: beside work, inputs and threads. works: the kinds of
+    work it can do. wants: what its function takes, "source" (the checkpoint), "folder" (plain
+    exports) or "bundle" (with its checkpoint). quick: whether it takes part in a quick run. isa: a
+    processor flag that it needs to be more than an emulation.
+    """
+
+    name: str
+    function: str
+    arguments: Mapping[str, Any]
+    wants: str
+    works: frozenset[WorkKind] = ALL_WORK
+    quick: bool = False
+    isa: str | None = None
+
+
+def _torch(name: str, dtype: str, *, device: str, compiled: bool = False, **more: Any) -> Peer:
+    arguments = {"device": device, "dtype": dtype, "compiled": compiled}
+    function = path_of(peer_torch.released)
+    return Peer(name=name, function=function, arguments=arguments, wants="source", **more)
+
+
+OURS = "this toolkit"
+OURS_ON_OPENVINO = "this toolkit on OpenVINO"
+_BF16 = "avx512_bf16"
+
+
+def peers(device: str) -> list[Peer]:
+    """Everybody but the one at home on "cpu" or "cuda", the reference first.
+
+    On the CPU the bundle takes part a second time, on OpenVINO.
+    """
+    return _on_cuda() if device == "cuda" else _on_cpu()
+
+
+def ours(provider: str) -> Peer:
+    """A bundle on one of its providers."""
+    return Peer(
+        name=OURS_ON_OPENVINO if provider == Provider.OPENVINO else OURS,
+        function=path_of(peer_ours.bundle_road),
+        arguments={"provider": provider},
+        wants="bundle",
+        quick=True,
+    )
+
+
+def _on_cpu() -> list[Peer]:
+    session = path_of(peer_sessions.onnxruntime), path_of(peer_sessions.openvino)
+    diffusers = path_of(peer_torch.diffusers_pipeline)
+    scene = frozenset({WorkKind.SCENE})
+    # What takes long to prepare does not race on the scene alone, which the trajectory holds.
+    rest = ALL_WORK - scene
+    plain: dict[str, Any] = {"wants": "folder", "works": rest}
+    return [
+        _torch("eager fp32", "fp32", device="cpu", quick=True),
+        _torch("eager bf16", "bf16", device="cpu", quick=True, isa=_BF16),
+        _torch("torch.compile fp32", "fp32", device="cpu", compiled=True, works=rest),
+        _torch("torch.compile bf16", "bf16", device="cpu", compiled=True, works=rest, isa=_BF16),
+        Peer(
+            name="diffusers pipeline fp32", function=diffusers, works=scene, wants="source",
+            arguments={"device": "cpu", "dtype": "fp32"},
+        ),
+        Peer(name="ONNX Runtime, plain export", function=session[0], arguments={}, **plain),
+        Peer(
+            name="OpenVINO fp32", function=session[1], arguments={"precision": "f32"}, **plain
+        ),
+        Peer(
+            name="OpenVINO bf16", function=session[1], arguments={"precision": "bf16"}, isa=_BF16,
+            **plain,
+        ),
+        ours(Provider.OPENVINO.value),
+    ]  # fmt: skip
+
+
+def _on_cuda() -> list[Peer]:
+    return [
+        _torch("eager fp32", "fp32", device="cuda", quick=True),
+        _torch("eager fp16", "fp16", device="cuda", quick=True),
+        _torch("eager bf16", "bf16", device="cuda"),
+        _torch("torch.compile fp16", "fp16", device="cuda", compiled=True),
+        Peer(
+            name="diffusers pipeline fp16",
+            function=path_of(peer_torch.diffusers_pipeline),
+            works=frozenset({WorkKind.SCENE}),
+            wants="source",
+            arguments={"device": "cuda", "dtype": "fp16"},
+        ),
+    ]

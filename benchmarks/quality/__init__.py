@@ -1,0 +1,1 @@
+"""Whether the pictures show the right people in the right scene."""

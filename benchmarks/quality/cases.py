@@ -1,0 +1,119 @@
+"""What the quality benchmark draws: held-out people in settings, and the variants of the method."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.bundle.manifest import Precision
+from mini.world import (
+    Look,
+    Setting,
+    draw_picture,
+    draw_portrait,
+    plain_caption,
+    random_look,
+    random_setting,
+)
+from runtime import FaceDiffuser, Fusion, GuidanceRule, Provider, Request, Result, Scheduler
+from runtime.inputs.identity import Identity
+
+Pixels = npt.NDArray[np.uint8]
+STEPS = 20
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Case:
+    """One picture to draw: who, where, and the photos that show who."""
+
+    seed: int
+    setting: Setting
+    looks: tuple[Look, ...]
+    photos: tuple[Pixels, ...]
+
+    @property
+    def prompt(self) -> str:
+        """The caption that says everything, with a marker for each person."""
+        return plain_caption(self.setting, tuple(look.kind for look in self.looks))
+
+    def truth(self) -> Pixels:
+        """The world's own picture of the case."""
+        return draw_picture(self.setting, self.looks, random.Random(f"truth {self.seed}")).pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One row: what it is called, what it changes in the request, and who draws it."""
+
+    name: str
+    options: dict[str, Any]
+    precision: Precision = Precision.FP16
+    provider: Provider = Provider.ONNXRUNTIME_CPU
+    quick: bool = False
+
+
+def cases(count: int) -> list[Case]:
+    """Held-out people, one and two in turn, in every kind of setting; the same on each call."""
+    drawn = []
+    for seed in range(count):
+        rng = random.Random(f"quality {seed}")
+        looks = tuple(random_look(rng, held_out=True) for _ in range(1 + seed % 2))
+        photos = tuple(draw_portrait(look, rng) for look in looks)
+        drawn.append(Case(seed=seed, setting=random_setting(rng), looks=looks, photos=photos))
+    return drawn
+
+
+def variants() -> list[Variant]:
+    """The rows: the paper's Tables 3 and 4, its Figure 8, and this toolkit's own choices."""
+    no_scene: dict[str, Any] = {"start_merge_step": -1}
+    rows = [
+        Variant(name="full method", options={}, quick=True),
+        Variant(name="TDM alone", options={"alpha": 1.0, "beta": 1.0}, quick=True),
+        Variant(name="SDM alone", options={"alpha": 0.0, "beta": 0.0}, quick=True),
+        Variant(name="without scene construction", options=no_scene, quick=True),
+        Variant(name="without subject-scene fusion", options={"beta": 0.3}, quick=True),
+        Variant(name="without subject enhancement", options={"beta": 1.0}, quick=True),
+        Variant(name="addition instead of SNF", options={"fusion": Fusion.ADDITION}, quick=True),
+        Variant(name="released guidance rule", options={"guidance_rule": GuidanceRule.RELEASED}),
+        Variant(name="PNDM", options={"scheduler": Scheduler.PNDM}),
+        Variant(
+            name="PNDM, 50 steps",
+            options={"scheduler": Scheduler.PNDM, "num_inference_steps": 50},
+        ),
+        Variant(name="10 steps", options={"num_inference_steps": 10}),
+        Variant(name="50 steps", options={"num_inference_steps": 50}),
+        Variant(name="fp32 bundle", options={}, precision=Precision.FP32),
+        Variant(name="OpenVINO, bfloat16", options={}, provider=Provider.OPENVINO, quick=True),
+    ]
+    rows += [
+        Variant(name=f"alpha {alpha}", options={"alpha": alpha})
+        for alpha in (0.0, 0.1, 0.2, 0.4, 0.5, 0.6)
+    ]
+    rows += [
+        Variant(name=f"beta {beta}", options={"beta": beta}) for beta in (0.4, 0.5, 0.7, 0.8, 0.9)
+    ]
+    return rows
+
+
+def drawn(
+    face_diffuser: FaceDiffuser,
+    listed: list[Case],
+    options: dict[str, Any],
+) -> Iterator[Result]:
+    """One result per case."""
+    people: dict[int, list[Identity]] = {}
+    for case in listed:
+        if case.seed not in people:
+            people[case.seed] = [face_diffuser.encode_reference(photo) for photo in case.photos]
+        request = Request(
+            prompt=case.prompt,
+            references=people[case.seed],
+            seed=case.seed,
+            **{"num_inference_steps": STEPS, **options},
+        )
+        yield face_diffuser.generate(request)

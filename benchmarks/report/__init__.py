@@ -1,0 +1,1 @@
+"""From records to one page and its plots."""

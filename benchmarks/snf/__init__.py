@@ -1,0 +1,1 @@
+"""The kernels between two U-Net calls, by themselves."""

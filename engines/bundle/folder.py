@@ -1,0 +1,97 @@
+"""Opening a bundle: nothing half-made, truncated or of another schema gets past here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from engines.bundle.files import sha256_of_file
+from engines.bundle.manifest import (
+    MANIFEST_NAME,
+    REBUILD,
+    REBUILD_PLANS,
+    ComponentRecord,
+    FileRecord,
+    Manifest,
+)
+from engines.contract import Component
+from engines.errors import BundleCorruptError, BundleNotFoundError
+
+TOKENIZER_PATH = "tokenizer/tokenizer.json"
+BUILD_FOLDER = "build"
+KERNELS_FOLDER = "kernels"
+
+# Up to this size a file is hashed whenever a bundle opens; larger ones only by engines.verify.
+CHEAP_NBYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A folder with a checked manifest."""
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, path: str | Path, *, plans: bool = True) -> Bundle:
+        """Open a bundle and check schema, sizes of all files and digests of the small ones.
+
+        plans: check the plans too; without them, what builds plans can mend a bundle whose plans
+        are damaged. Raises BundleNotFoundError, BundleSchemaError or BundleCorruptError.
+        """
+        path = Path(path)
+        manifest_path = path / MANIFEST_NAME
+        rebuild = REBUILD.format(bundle=path)
+        if not path.is_dir():
+            raise BundleNotFoundError(f"there is no bundle at {path}; build one: {rebuild}")
+        if not manifest_path.is_file():
+            if (path / BUILD_FOLDER).is_dir():
+                raise BundleCorruptError(
+                    f"{path} holds an unfinished build; finish it with: {rebuild}"
+                )
+            raise BundleNotFoundError(
+                f"{path} has no {MANIFEST_NAME}, so it is not a bundle; build one: {rebuild}"
+            )
+        text = manifest_path.read_bytes().decode("utf-8", errors="replace")
+        bundle = cls(path, Manifest.from_json(text, str(path)))
+        bundle._check(hash_up_to=CHEAP_NBYTES, plans=plans)
+        return bundle
+
+    def verify(self) -> int:
+        """Check the digest of every file; returns how many. Raises BundleCorruptError."""
+        return self._check(hash_up_to=None, plans=True)
+
+    def verify_component(self, component: Component) -> None:
+        """Check the digest of every file of one component. Raises BundleCorruptError."""
+        for name, record in self.component(component).files.items():
+            self._check_file(name, record, None, REBUILD)
+
+    def component(self, component: Component) -> ComponentRecord:
+        return self.manifest.components[component]
+
+    def _check(self, *, hash_up_to: int | None, plans: bool) -> int:
+        of_plans = self.manifest.plan_files()
+        files = self.manifest.all_files()
+        for name, record in files.items():
+            if name not in of_plans:
+                self._check_file(name, record, hash_up_to, REBUILD)
+            elif plans:
+                self._check_file(name, record, hash_up_to, REBUILD_PLANS)
+        return len(files)
+
+    def _check_file(
+        self, name: str, record: FileRecord, hash_up_to: int | None, command: str
+    ) -> None:
+        path = self.path / name
+        mend = f"build it again: {command.format(bundle=self.path)}"
+        if not path.is_file():
+            raise BundleCorruptError(f"{path} is missing; {mend}")
+        if (nbytes := path.stat().st_size) != record.nbytes:
+            raise BundleCorruptError(
+                f"{path} has {nbytes} bytes, the manifest says {record.nbytes}; {mend}"
+            )
+        hashed = hash_up_to is None or nbytes <= hash_up_to
+        if hashed and (found := sha256_of_file(path)) != record.sha256:
+            raise BundleCorruptError(
+                f"{path} was altered: SHA-256 {found}, the manifest says {record.sha256}; {mend}"
+            )

@@ -1,0 +1,1 @@
+"""The GPU through the CUDA driver: memory, streams, graphs and kernel launches."""

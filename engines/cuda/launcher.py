@@ -1,0 +1,224 @@
+"""Loads the bundle's cubins and launches them, with nothing but the CUDA driver.
+
+Whatever can be wrong is found when a library is opened or a launch is prepared; a launch itself is
+one driver call on argument arrays that were filled once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engines.bundle.kernel_manifest import (
+    REBUILD,
+    SCRATCH_TYPE,
+    Argument,
+    Kernel,
+    KernelManifest,
+    cubin_path,
+)
+from engines.cuda.driver import CudaError, KernelDriver, checked
+from engines.errors import BundleCorruptError, ContractError, ProviderUnavailableError
+
+Grid = tuple[int, int]
+
+_MAX_INT32 = 2**31 - 1
+_MAX_GRID_Y = 65535
+_INVALID_VALUE = 1  # CUDA_ERROR_INVALID_VALUE: there is no parameter of this index
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel with its arguments in place: enqueued as often as wanted."""
+
+    driver: KernelDriver
+    function: Any
+    grid: Grid
+    threads: int
+    shared_nbytes: int
+    # The driver reads arguments through this array of pointers; both must outlive the launches.
+    values: tuple[Any, ...]
+    pointers: ctypes.Array[ctypes.c_void_p]
+    pointers_address: int
+
+    def enqueue(self, stream: int) -> None:
+        """Put the launch on a stream and return; raises CudaError."""
+        checked(
+            self.driver.cuLaunchKernel(
+                self.function,
+                *self.grid,
+                1,
+                self.threads,
+                1,
+                1,
+                self.shared_nbytes,
+                stream,
+                self.pointers_address,
+                0,
+            )
+        )
+
+
+@dataclass(frozen=True)
+class LoadedKernel:
+    """One kernel of an open library, found to be what kernels.json says."""
+
+    name: str
+    kernel: Kernel
+    shared_nbytes: int
+    driver: KernelDriver
+    function: Any
+
+    def prepare(self, grid: Grid, arguments: Mapping[str, int]) -> Launch:
+        """Check and place the arguments, by name: device addresses and integers.
+
+        Raises ContractError for a missing or unknown argument, a null or misaligned address, a
+        number that breaks the promise the kernel was compiled with, or an impossible grid.
+        """
+        visible = [a for a in self.kernel.arguments if a.type != SCRATCH_TYPE]
+        if arguments.keys() != {argument.name for argument in visible}:
+            raise ContractError(
+                f"kernel {self.name} takes {[a.name for a in visible]}, found {sorted(arguments)}"
+            )
+        if not (0 < grid[0] <= _MAX_INT32 and 0 < grid[1] <= _MAX_GRID_Y):
+            raise ContractError(f"kernel {self.name} cannot be launched on a grid of {grid}")
+        for argument in visible:
+            self._check(argument, arguments[argument.name])
+        values = tuple(
+            ctypes.c_void_p(arguments.get(argument.name, 0))
+            if argument.is_pointer
+            else ctypes.c_int32(arguments[argument.name])
+            for argument in self.kernel.arguments
+        )
+        pointers = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
+        return Launch(
+            driver=self.driver,
+            function=self.function,
+            grid=grid,
+            threads=self.kernel.threads,
+            shared_nbytes=self.shared_nbytes,
+            values=values,
+            pointers=pointers,
+            pointers_address=ctypes.addressof(pointers),
+        )
+
+    def _check(self, argument: Argument, value: int) -> None:
+        what = (
+            f"kernel {self.name}: {argument.name} is {value:#x}"
+            if argument.is_pointer
+            else (f"kernel {self.name}: {argument.name} is {value}")
+        )
+        if argument.is_pointer and value <= 0:
+            raise ContractError(f"{what}; pass the address of a device buffer")
+        if value % argument.multiple_of:
+            raise ContractError(f"{what}, expected a multiple of {argument.multiple_of}")
+        if not argument.is_pointer and not 0 <= value <= _MAX_INT32:
+            raise ContractError(
+                f"{what}, which does not fit the kernel's int32; use a smaller size"
+            )
+
+
+@dataclass(frozen=True)
+class KernelLibrary:
+    """The kernels of a bundle, loaded for one GPU."""
+
+    manifest: KernelManifest
+    kernels: Mapping[str, LoadedKernel]
+
+    def __getitem__(self, name: str) -> LoadedKernel:
+        """A kernel by its name in kernels.json; raises ContractError."""
+        if name not in self.kernels:
+            raise ContractError(
+                f"the bundle has no kernel {name}, only {sorted(self.kernels)}; "
+                f"build it again with: {REBUILD}"
+            )
+        return self.kernels[name]
+
+
+@contextmanager
+def opened_library(
+    folder: Path, architecture: int, driver: KernelDriver
+) -> Iterator[KernelLibrary]:
+    """Load every kernel of folder for a GPU architecture, such as 90, into the current context.
+
+    Raises ProviderUnavailableError where no cubin is for this architecture, BundleError where a
+    file is missing, altered or not what kernels.json says, CudaError where the driver refuses it.
+    """
+    manifest = KernelManifest.read(folder)
+    if architecture not in manifest.architectures:
+        found = ", ".join(f"sm_{number}" for number in manifest.architectures)
+        raise ProviderUnavailableError(
+            f"this GPU is sm_{architecture}, and the bundle's kernels are for {found or 'none'}; "
+            f"build them for it with: {REBUILD}"
+        )
+    codes = {name: _whole(folder, name, manifest, architecture) for name in manifest.kernels}
+    libraries = []
+    try:
+        kernels = {}
+        for name, code in codes.items():
+            library = checked(driver.cuLibraryLoadData(code, None, None, 0, None, None, 0))
+            libraries.append(library)
+            kernels[name] = _loaded(name, manifest.kernels[name], architecture, driver, library)
+        yield KernelLibrary(manifest, kernels)
+    finally:
+        for library in reversed(libraries):
+            checked(driver.cuLibraryUnload(library))
+
+
+def _whole(folder: Path, name: str, manifest: KernelManifest, architecture: int) -> bytes:
+    """A cubin's bytes, found equal to what kernels.json recorded."""
+    path = cubin_path(folder, name, architecture)
+    try:
+        code = path.read_bytes()
+    except FileNotFoundError as error:
+        raise BundleCorruptError(f"{path} is missing; build it again with: {REBUILD}") from error
+    expected, found = (
+        manifest.kernels[name].cubins[architecture].sha256,
+        hashlib.sha256(code).hexdigest(),
+    )
+    if found != expected:
+        raise BundleCorruptError(
+            f"{path} does not match kernels.json (sha256 {found[:12]}, expected {expected[:12]}); "
+            f"build it again with: {REBUILD}"
+        )
+    return code
+
+
+def _loaded(
+    name: str, kernel: Kernel, architecture: int, driver: KernelDriver, library: Any
+) -> LoadedKernel:
+    """Find the entry and hold its parameters against kernels.json."""
+    handle = checked(driver.cuLibraryGetKernel(library, kernel.entry.encode()))
+    expected = [argument.nbytes for argument in kernel.arguments]
+    found = list(_parameter_sizes(driver, handle))
+    if found != expected:
+        raise BundleCorruptError(
+            f"kernel {name} takes parameters of {found} bytes, kernels.json says {expected}; "
+            f"build it again with: {REBUILD}"
+        )
+    return LoadedKernel(
+        name=name,
+        kernel=kernel,
+        shared_nbytes=kernel.cubins[architecture].shared_nbytes,
+        driver=driver,
+        function=checked(driver.cuKernelGetFunction(handle)),
+    )
+
+
+def _parameter_sizes(driver: KernelDriver, kernel: Any) -> Iterator[int]:
+    """The size of each parameter, in order, as the module itself has it."""
+    index = 0
+    while True:
+        try:
+            _, nbytes = checked(driver.cuKernelGetParamInfo(kernel, index))
+        except CudaError as error:
+            if error.status == _INVALID_VALUE:
+                return
+            raise
+        yield int(nbytes)
+        index += 1

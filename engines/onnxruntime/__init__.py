@@ -1,0 +1,1 @@
+"""ONNX Runtime: its CPU and its CUDA provider."""

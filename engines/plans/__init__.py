@@ -1,0 +1,1 @@
+"""Building TensorRT plans for a bundle, and proving each before it is published."""

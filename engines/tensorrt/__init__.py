@@ -1,0 +1,1 @@
+"""Running TensorRT plans, and all that is spoken with TensorRT itself."""

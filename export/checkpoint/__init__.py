@@ -1,0 +1,1 @@
+"""Reading checkpoints: which weights each component takes, and from where."""

@@ -1,0 +1,150 @@
+"""Where a model's parts come from: local paths, or repositories of the Hugging Face hub."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from export.checkpoint.weight_files import WEIGHT_FILE_NAMES, CheckpointError
+
+SHIPPED_FOLDER = Path(__file__).resolve().parents[2] / "mini" / "model"
+_RELEASED_REPOSITORY = "CodeGoat24/Face-diffuser"
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """The parts of a model, each a local folder or file, or a hub id `owner/name[@revision]`.
+
+    base: Stable Diffusion folder (configurations, VAE, tokenizer, scheduler).
+    tdm, sdm: the two checkpoints; the same one twice is FastComposer.
+    image_encoder: folder with the configuration of the CLIP image encoder.
+    revision: branch, tag or commit of the hub ids that name none themselves.
+    """
+
+    base: str
+    tdm: str
+    sdm: str
+    image_encoder: str
+    revision: str | None = None
+
+
+SHIPPED_MODEL = Sources(
+    base=str(SHIPPED_FOLDER / "base"),
+    tdm=str(SHIPPED_FOLDER / "TDM"),
+    sdm=str(SHIPPED_FOLDER / "SDM"),
+    image_encoder=str(SHIPPED_FOLDER / "image_encoder"),
+)
+RELEASED_MODEL = Sources(
+    base="stable-diffusion-v1-5/stable-diffusion-v1-5",
+    tdm=_RELEASED_REPOSITORY,
+    sdm=_RELEASED_REPOSITORY,
+    image_encoder="openai/clip-vit-large-patch14",
+)
+
+_LICENSES = {
+    RELEASED_MODEL.base: "CreativeML OpenRAIL-M (its use-based restrictions apply)",
+    _RELEASED_REPOSITORY: "the released code's repository has an MIT license text, "
+    "its README says: non-commercial academic use",
+    RELEASED_MODEL.image_encoder: "MIT",
+}
+
+BASE_FILES = (
+    "unet/config.json",
+    "text_encoder/config.json",
+    "vae/config.json",
+    "scheduler/scheduler_config.json",
+    "tokenizer/*",
+)
+
+
+def base_folder(source: str, revision: str | None) -> Path:
+    """The local folder of a Stable Diffusion base, downloaded as far as it is needed."""
+    weights = [f"vae/{name}" for name in _patterns()]
+    return _local(source, revision, "--base", BASE_FILES, weights)
+
+
+def image_encoder_config(source: str, revision: str | None) -> Path:
+    """The configuration file of an image encoder."""
+    path = _local(source, revision, "--image-encoder", ("config.json",), [])
+    return path / "config.json" if path.is_dir() else path
+
+
+def checkpoint_path(source: str, revision: str | None, role: str) -> Path:
+    """The file or folder that holds the weights of a role, TDM or SDM.
+
+    Looks in the folder itself, then in its folder of the role's name, as the released repository
+    has it, and for a TDM in `unet`, as a diffusers pipeline has it.
+    """
+    inner = [role, "unet"] if role == "TDM" else [role]
+    folders = [f"{folder}/" for folder in inner] + [""]
+    weights = [folder + name for folder in folders for name in _patterns()]
+    configs = tuple(f"{folder}config.json" for folder in folders)
+    path = _local(source, revision, f"--{role.lower()}", configs, weights)
+    if not path.is_dir():
+        return path
+    for folder in (path, *(path / name for name in inner)):
+        if any((folder / name).is_file() for name in WEIGHT_FILE_NAMES):
+            return folder
+    looked_in = ", ".join(str(folder) for folder in (path, *(path / name for name in inner)))
+    raise CheckpointError(
+        f"no weights for the {role}: looked in {looked_in} for {', '.join(WEIGHT_FILE_NAMES)}; "
+        f"name the right folder or file with --{role.lower()}"
+    )
+
+
+def license_line(source: str) -> str:
+    """What is known of a source's license, as a line of text."""
+    path = Path(source)
+    if path.exists():
+        if path.resolve().is_relative_to(SHIPPED_FOLDER):
+            place = path.resolve().relative_to(SHIPPED_FOLDER.parents[1])
+            return f"{place.as_posix()}: MIT, part of this repository"
+        return f"{source}: unknown: local files, see their origin"
+    known = _LICENSES.get(source.partition("@")[0], "see its page at https://huggingface.co")
+    return f"{source}: {known}"
+
+
+def _patterns() -> list[str]:
+    """The weight files' names, with the shards' among them."""
+    shards = [f"*-of-*.{kind}" for kind in ("safetensors", "bin")]
+    return [*WEIGHT_FILE_NAMES, *shards]
+
+
+def _local(
+    source: str, revision: str | None, flag: str, files: tuple[str, ...], weights: list[str]
+) -> Path:
+    path = Path(source).expanduser()
+    if path.exists():
+        return path
+    if not _HUB_ID.fullmatch(source) or source.endswith((".bin", ".safetensors", ".json")):
+        raise CheckpointError(
+            f"{source} is neither a file or folder nor a hub id; "
+            f"name a local path or owner/repository with {flag}"
+        )
+    repository, _, own_revision = source.partition("@")
+    return _downloaded(repository, own_revision or revision, flag, files, weights)
+
+
+def _downloaded(
+    repository: str, revision: str | None, flag: str, files: tuple[str, ...], weights: list[str]
+) -> Path:
+    """The snapshot's folder, with safetensors where there are any, else with .bin files."""
+    from huggingface_hub import snapshot_download
+
+    safe = [name for name in weights if ".safetensors" in name]
+    pickled = [name for name in weights if name not in safe]
+    fetch = partial(snapshot_download, repository, revision=revision)
+    try:
+        folder = Path(fetch(allow_patterns=[*files, *safe]))
+        if weights and not any(any(folder.glob(pattern)) for pattern in safe):
+            folder = Path(fetch(allow_patterns=[*files, *pickled]))
+    except Exception as error:  # network, disk, cache and hub errors have no common class
+        raise CheckpointError(
+            f"{repository} could not be fetched from the Hugging Face hub: {error}\n"
+            f"Download it where there is a network, with: hf download {repository}\n"
+            f"or name a local copy with {flag} FOLDER"
+        ) from error
+    return folder

@@ -1,0 +1,200 @@
+"""Compile the kernels ahead of time into cubins and kernels.json; needs no GPU.
+
+The result depends on the kernels' sources, Triton's version and the precision alone: it is the same
+byte for byte wherever and whenever it is built, so what is already there and whole is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from engines.bundle.files import sha256_of_file, write_atomic
+from engines.bundle.kernel_manifest import (
+    FILE_NAME,
+    Cubin,
+    Kernel,
+    KernelManifest,
+    cubin_path,
+)
+from engines.errors import BundleError, FaceDiffuserError
+
+# Compute capability times ten, from Turing to Blackwell.
+ARCHITECTURES = (75, 80, 86, 89, 90, 100, 103, 110, 120, 121)
+
+ELEMENT_TYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
+
+_SOURCES = (
+    Path(__file__).parents[2] / "kernels",
+    Path(__file__).parent / "compiler.py",
+)
+
+
+class KernelBuildError(FaceDiffuserError):
+    """The compiler refused a kernel, or one came out that must not be shipped."""
+
+
+def build_cubins(
+    folder: Path,
+    *,
+    precision: str,
+    architectures: Iterable[int] = ARCHITECTURES,
+    progress: Callable[[str], None] = lambda _: None,
+) -> KernelManifest:
+    """Bring folder to hold every kernel's cubin for these architectures, and kernels.json.
+
+    precision: of the engines, "fp16", "bf16" or "fp32". Only what is missing, damaged or out of
+    date is compiled; kernels.json is rewritten after each architecture, so a killed build resumes
+    there. progress is called with one line per architecture. Raises KernelBuildError.
+    """
+    element_type, wanted = ELEMENT_TYPES[precision], tuple(sorted(set(architectures)))
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = _kept(folder, cubins_digest(precision=precision), wanted)
+    manifest = KernelManifest(
+        element_type=element_type,
+        digest=cubins_digest(precision=precision),
+        compiler=_compiler(),
+        kernels=kept,
+    )
+    for architecture in manifest.architectures:
+        progress(f"kernels for sm_{architecture}: up to date")
+    missing = [each for each in wanted if each not in manifest.architectures]
+    for number, (architecture, built) in enumerate(
+        _compiled_in_parallel(folder, element_type, missing), start=1
+    ):
+        manifest = replace(manifest, kernels=_merged(manifest, built))
+        write_atomic(folder / FILE_NAME, manifest.to_json().encode())
+        progress(f"kernels for sm_{architecture} ({number} of {len(missing)})")
+    write_atomic(folder / FILE_NAME, manifest.to_json().encode())
+    _remove_strangers(folder, manifest)
+    return manifest
+
+
+def cubins_digest(*, precision: str) -> str:
+    """SHA-256 of everything a cubin depends on: sources, Triton's version, precision."""
+    files = [
+        p for source in _SOURCES for p in ([source] if source.is_file() else source.glob("*.py"))
+    ]
+    parts = [_compiler(), precision]
+    parts += [f"{path.name} {sha256_of_file(path)}" for path in sorted(files)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _compiler() -> str:
+    try:
+        return f"triton {version('triton')}"
+    except PackageNotFoundError as error:
+        raise KernelBuildError(
+            "compiling the kernels needs triton, which is not installed; "
+            "on Linux, install it with: pip install 'face-diffuser[export]'"
+        ) from error
+
+
+def _kept(folder: Path, digest: str, architectures: tuple[int, ...]) -> dict[str, Kernel]:
+    """Kernels of an earlier build that are of this digest, less the cubins that are not whole."""
+    try:
+        earlier = KernelManifest.read(folder)
+    except BundleError:
+        return {}
+    if earlier.digest != digest:
+        return {}
+
+    def whole(kernel: str, architecture: int, cubin: Cubin) -> bool:
+        path = cubin_path(folder, kernel, architecture)
+        return path.is_file() and sha256_of_file(path) == cubin.sha256
+
+    return {
+        name: replace(
+            kernel,
+            cubins={
+                architecture: cubin
+                for architecture, cubin in kernel.cubins.items()
+                if architecture in architectures and whole(name, architecture, cubin)
+            },
+        )
+        for name, kernel in earlier.kernels.items()
+    }
+
+
+def _compiled_in_parallel(
+    folder: Path, element_type: str, architectures: Iterable[int]
+) -> Iterator[tuple[int, KernelManifest]]:
+    """Compile on all cores; yields each architecture as it is done.
+
+    Each compiler is a process of its own, so threads that wait for them are enough. After a failure
+    nothing more is started, what is done is still yielded, and then the failure is raised.
+    """
+    failures = []
+    with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
+        futures = {
+            pool.submit(_compiled, folder, element_type, each): each for each in architectures
+        }
+        try:
+            for done in as_completed(futures):
+                if done.cancelled():
+                    continue
+                if error := done.exception():
+                    failures.append(error)
+                    pool.shutdown(wait=False, cancel_futures=True)
+                else:
+                    yield futures[done], done.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+    if failures:
+        raise failures[0]
+
+
+def _compiled(folder: Path, element_type: str, architecture: int) -> KernelManifest:
+    """Compile for one architecture in a process of its own, away from any cache."""
+    with tempfile.TemporaryDirectory() as cache:
+        environment = {name: value for name, value in os.environ.items() if "TRITON" not in name}
+        environment |= {
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            "TRITON_CACHE_DIR": cache,
+            # Smaller cubins, and no path of this machine inside.
+            "TRITON_DISABLE_LINE_INFO": "1",
+        }
+        command = [sys.executable, "-m", "export.cubins.compiler"]
+        command += [str(folder), element_type, str(architecture)]
+        result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if result.returncode:
+        reason = result.stderr.strip().splitlines()[-1:] or [f"exit status {result.returncode}"]
+        raise KernelBuildError(f"the kernels do not compile for sm_{architecture}: {reason[0]}")
+    return _manifest_of(result.stdout, element_type)
+
+
+def _manifest_of(printed: str, element_type: str) -> KernelManifest:
+    records = json.loads(printed)
+    content = {"element_type": element_type, "digest": "", "compiler": "", "kernels": records}
+    return KernelManifest.from_json(content)
+
+
+def _merged(manifest: KernelManifest, built: KernelManifest) -> dict[str, Kernel]:
+    """Add one architecture's cubins to those already there."""
+    merged = {}
+    for name, kernel in built.kernels.items():
+        earlier = manifest.kernels.get(name)
+        cubins = {**(earlier.cubins if earlier else {}), **kernel.cubins}
+        merged[name] = replace(kernel, cubins=dict(sorted(cubins.items())))
+    return merged
+
+
+def _remove_strangers(folder: Path, manifest: KernelManifest) -> None:
+    """Delete cubins that an earlier build left and this manifest does not name."""
+    named = {
+        cubin_path(folder, name, architecture)
+        for name, kernel in manifest.kernels.items()
+        for architecture in kernel.cubins
+    }
+    for path in folder.glob("*.cubin"):
+        if path not in named:
+            path.unlink()

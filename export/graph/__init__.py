@@ -1,0 +1,1 @@
+"""Each component as a torch module, and from there to ONNX."""

@@ -1,0 +1,117 @@
+"""Writes a trained model in the released layout, in half precision.
+
+    python -m mini.ship [--folder FOLDER] [--out MODEL]
+
+Also redraws examples/references/: portraits of two identities that training never saw.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from export.checkpoint.random_weights import SCHEDULER_CONFIG
+from mini.architecture import INDEX, UNET, VAE, VISION
+from mini.models import new_probes, new_sdm, new_tdm, new_vae, text_config
+from mini.probes import PROBES_FILE
+from mini.tokenizer import make_tokenizer
+from mini.train import PLANS
+from mini.training.loop import latest_average
+from mini.world import Look, draw_portrait
+
+MODEL_FOLDER = Path(__file__).resolve().parent / "model"
+REFERENCES_FOLDER = Path(__file__).resolve().parents[1] / "examples" / "references"
+REFERENCE_PX = 256
+
+HIM = Look(
+    kind="man", skin="tan", hair_color="black", hair_style="curly", eye_color="brown",
+    glasses="round", beard="full", hat="none", clothes_color="purple", pattern="stripes",
+)  # fmt: skip
+HER = Look(
+    kind="woman", skin="pale", hair_color="red", hair_style="long", eye_color="green",
+    glasses="none", beard="none", hat="none", clothes_color="yellow", pattern="dots",
+)  # fmt: skip
+
+
+def ship(folder: Path, out: Path) -> None:
+    """The averaged weights of every stage's last checkpoint, with their curves beside them."""
+    latents = torch.load(folder / "latents.pt", weights_only=True)
+    tdm = latest_average(new_tdm(folder), folder, "tdm")
+    sdm = latest_average(new_sdm(), folder, "sdm")
+    base = out / "base"
+    shutil.rmtree(base / "tokenizer", ignore_errors=True)
+    make_tokenizer(base / "tokenizer")
+    configs = {
+        "base/model_index.json": INDEX,
+        "base/unet/config.json": UNET,
+        "base/vae/config.json": VAE | {"scaling_factor": latents["factor"]},
+        "base/text_encoder/config.json": text_config(folder),
+        "base/scheduler/scheduler_config.json": SCHEDULER_CONFIG,
+        "image_encoder/config.json": VISION,
+    }
+    for name, config in configs.items():
+        _write_json(out / name, config, indent=2)
+    vae = latest_average(new_vae(), folder, "vae")
+    save(base / "vae" / "diffusion_pytorch_model.safetensors", {"": vae})
+    save(out / "TDM" / "model.safetensors", {"unet": tdm.unet})
+    parts = {
+        "text_encoder": tdm.text_encoder,
+        "image_encoder": sdm.image_encoder,
+        "postfuse_module": sdm.fusion_mlp,
+        "unet": sdm.unet,
+    }
+    save(out / "SDM" / "model.safetensors", parts)
+    probes = latest_average(new_probes(), folder, "probes")
+    save(out.parent / PROBES_FILE.name, {"": probes})
+    curves = {name: json.loads((folder / f"{name}.json").read_text("utf-8")) for name in PLANS}
+    _write_json(out.parent / "curves.json", curves, indent=None)
+
+
+def draw_references(folder: Path) -> None:
+    """him.png and her.png."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, look, seed in (("him", HIM, 1), ("her", HER, 2)):
+        if not look.held_out:
+            raise ValueError(f"{name} may occur in the training set: {look}")
+        photo = draw_portrait(look, random.Random(seed), side_px=REFERENCE_PX)
+        Image.fromarray(photo).save(folder / f"{name}.png", optimize=True)
+
+
+def save(path: Path, modules: dict[str, nn.Module]) -> None:
+    """The modules' tensors in one half-precision file, named prefix.name."""
+    tensors: dict[str, Tensor] = {}
+    for prefix, module in modules.items():
+        for name, tensor in module.state_dict().items():
+            tensors[f"{prefix}.{name}".lstrip(".")] = tensor.half().contiguous()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, path, metadata={"format": "pt"})
+    path.chmod(0o644)
+
+
+def _write_json(path: Path, content: Any, *, indent: int | None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=indent) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Model and references."""
+    parser = argparse.ArgumentParser(prog="python -m mini.ship", description=__doc__)
+    parser.add_argument("--folder", type=Path, default=Path("build/mini"))
+    parser.add_argument("--out", type=Path, default=MODEL_FOLDER)
+    options = parser.parse_args()
+    ship(options.folder, options.out)
+    if options.out == MODEL_FOLDER:
+        draw_references(REFERENCES_FOLDER)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""`python -m runtime.doctor [--bundle BUNDLE]`: what this machine has, lacks, and what mends it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from engines.cli.command import DONE, FAILED
+from runtime.doctor.findings import (
+    Finding,
+    State,
+    bundle_findings,
+    disk_finding,
+    gpu_findings,
+    installed_packages,
+    onnxruntime_findings,
+    package_findings,
+    road_finding,
+    tensorrt_findings,
+)
+
+
+def examined(bundle: Path | None) -> list[Finding]:
+    """Everything that decides how pictures are drawn here, in the order to mend it in."""
+    packages = installed_packages()
+    gpu, of_gpu = gpu_findings()
+    version, of_tensorrt = tensorrt_findings(gpu, packages)
+    providers, of_onnxruntime = onnxruntime_findings(gpu)
+    found = [*package_findings(packages), *of_gpu, *of_tensorrt, *of_onnxruntime]
+    found.append(disk_finding(bundle or Path.cwd()))
+    opened = None
+    if bundle is not None:
+        opened, of_bundle = bundle_findings(bundle, gpu, version)
+        found += of_bundle
+    if opened is not None:
+        found.append(road_finding(found, providers))
+    return found
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the report; exits with 1 where something is broken."""
+    parser = argparse.ArgumentParser(prog="python -m runtime.doctor", description=__doc__)
+    parser.add_argument("--bundle", type=Path, help="look at this bundle as well")
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    options = parser.parse_args(arguments)
+    found = examined(options.bundle)
+    problems = [finding for finding in found if finding.state is State.PROBLEM]
+    if options.json:
+        print(json.dumps({"ok": not problems, "findings": [asdict(each) for each in found]}))
+    else:
+        for finding in found:
+            print(f"{finding.state:<8} {finding.about}: {finding.text}")
+            if finding.mend is not None:
+                print(f"{'':<8} -> {finding.mend}")
+    if problems:
+        print(f"{problems[0].about}: {problems[0].text}", file=sys.stderr)
+    return FAILED if problems else DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

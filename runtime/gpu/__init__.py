@@ -1,0 +1,1 @@
+"""Drawing on a GPU: engines on device buffers, kernels between them."""

@@ -1,0 +1,167 @@
+"""How encoders and steppers of a GPU's road are put together from its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+
+from engines.bundle.folder import Bundle
+from engines.bundle.manifest import REBUILD
+from engines.contract import CONTRACTS, NOISE_PREDICTORS, Component, ElementType
+from engines.cuda.arena import Shape, Workspaces, aligned
+from engines.cuda.gpu import Gpu
+from engines.cuda.launcher import KernelLibrary
+from engines.cuda.streams import Lanes
+from engines.engine import DeviceEngine, DeviceProvider
+from engines.errors import ContractError
+from runtime.gpu.buffers import TABLE_ROWS, CudaBuffers
+from runtime.gpu.decoder import CudaDecoder
+from runtime.gpu.encoder import CudaEncoder
+from runtime.gpu.kernels import LatentsSize, StepKernels, sums_elements
+from runtime.gpu.programs import BoundModel, Concurrency, StepPrograms
+from runtime.gpu.stepper import MARKS, CudaStepper
+from runtime.method.guidance import SDM_GUIDES, TDM_GUIDE, GuidanceRule, Guide
+
+TDM, SDM, DECODER = Component.TDM_UNET, Component.SDM_UNET, Component.VAE_DECODER
+
+
+@dataclass(frozen=True, kw_only=True)
+class CudaParts:
+    """What all of a road shares. sizes: the model's fixed numbers by symbol."""
+
+    bundle: Bundle
+    gpu: Gpu
+    lanes: Lanes
+    provider: DeviceProvider
+    library: KernelLibrary
+    workspaces: Workspaces
+    sizes: Mapping[str, int]
+
+    def shapes(self, component: Component, **sizes: int) -> dict[str, Shape]:
+        return CONTRACTS[component].shapes({**self.sizes, **sizes})
+
+    def encoder(self, stack: ExitStack, component: Component, count: int) -> CudaEncoder:
+        """An encoder for so many at once, bound and run once; closed with the stack."""
+        shapes = self.shapes(component, n=count)
+        with ExitStack() as own:
+            # Closed in reverse: the context, then the memory that it uses.
+            memory, contexts = (own.enter_context(ExitStack()) for _ in range(2))
+            engine = self._opened(contexts, component, shapes)
+            encoder = CudaEncoder.bound(
+                self.gpu, memory, self.workspaces, self.lanes.main, engine, component, shapes
+            )
+            encoder.warm_up(self.lanes.main)
+            stack.push(own.pop_all())
+        return encoder
+
+    def stepper(
+        self, size: LatentsSize, rule: GuidanceRule, concurrency: Concurrency | None, trials: int
+    ) -> CudaStepper:
+        """A stepper, bound and run once. concurrency: None measures it, with so many trials.
+
+        Raises RequestError where no engine admits the size, DeviceMemoryError.
+        """
+        guides = {TDM: TDM_GUIDE, SDM: SDM_GUIDES[rule]}
+        shapes = self._shapes_of(size, guides)
+        with ExitStack() as stack:
+            # Closed in reverse: graphs, then contexts, then the memory that both use.
+            memory, contexts, graphs = (stack.enter_context(ExitStack()) for _ in range(3))
+            engines = {c: self._opened(contexts, c, its) for c, its in shapes.items()}
+            self._check_types(engines)
+            sums = sums_elements(self.library, size)
+            buffers = CudaBuffers.allocated(
+                self.gpu, memory, size, shapes, engines[TDM].dtypes, sums
+            )
+            kernels = StepKernels(
+                self.library, size, buffers.of_kernels(),
+                table_rows=TABLE_ROWS, steps=TABLE_ROWS - 1,
+            )  # fmt: skip
+            decoder = CudaDecoder.prepared(
+                self.gpu, memory, engines[DECODER], shapes[DECODER],
+                buffers.tensors["engine_latents"], kernels,
+            )  # fmt: skip
+            self._bind(memory, engines, shapes, buffers, decoder)
+            tdm, sdm = (
+                BoundModel(
+                    engine=engines[component],
+                    prediction=buffers.of_model(component)["noise_prediction"].address,
+                    guide=guide,
+                )
+                for component, guide in guides.items()
+            )
+            programs = StepPrograms(self.lanes, tdm, sdm, kernels, graphs)
+            marks = tuple(self.gpu.event(memory, timed=True) for _ in range(MARKS))
+            self._run_once(engines, buffers)
+            reset = partial(buffers.fill_with_zeros, self.lanes.main)
+            programs.choose_concurrency(concurrency, reset, marks[:2], trials)
+            return CudaStepper(
+                gpu=self.gpu,
+                lanes=self.lanes,
+                buffers=buffers,
+                programs=programs,
+                decoder=decoder,
+                marks=marks,
+                stack=stack.pop_all(),
+                provider=self.provider.provider,
+                bundle=self.bundle.path,
+            )
+
+    def _opened(
+        self, contexts: ExitStack, component: Component, shapes: Mapping[str, Shape]
+    ) -> DeviceEngine:
+        engine = self.provider.open(component, shapes)
+        contexts.callback(engine.close)
+        return engine
+
+    def _shapes_of(
+        self, size: LatentsSize, guides: Mapping[Component, Guide]
+    ) -> dict[Component, dict[str, Shape]]:
+        """Both U-Nets for all images, the decoder for one."""
+        area = {"h": size.height, "w": size.width}
+        shapes = {
+            component: self.shapes(
+                component, images=size.images, rows=len(guide.passes) * size.images, **area
+            )
+            for component, guide in guides.items()
+        }
+        return shapes | {DECODER: self.shapes(DECODER, images=1, **area)}
+
+    def _check_types(self, engines: Mapping[Component, DeviceEngine]) -> None:
+        """The kernels read and write what the engines give and take, of one element type."""
+        expected = self.library.manifest.element_type
+        for component, engine in engines.items():
+            found = {
+                tensor.name: str(engine.dtypes[tensor.name])
+                for tensor in CONTRACTS[component].tensors
+                if tensor.element_type is ElementType.FLOAT
+            }
+            if set(found.values()) != {expected}:
+                raise ContractError(
+                    f"the bundle's kernels are for {expected}, {component} has {found}; "
+                    f"build it again with: {REBUILD.format(bundle=self.bundle.path)}"
+                )
+
+    def _bind(
+        self,
+        memory: ExitStack,
+        engines: Mapping[Component, DeviceEngine],
+        shapes: Mapping[Component, Mapping[str, Shape]],
+        buffers: CudaBuffers,
+        decoder: CudaDecoder,
+    ) -> None:
+        """TDM and SDM may run side by side and have a workspace each; the decoder runs after."""
+        needs = {c: aligned(e.workspace_nbytes(shapes[c])) for c, e in engines.items()}
+        start = self.workspaces.lease(memory, max(needs[TDM] + needs[SDM], needs[DECODER])).address
+        workspaces = {TDM: start, SDM: start + needs[TDM], DECODER: start}
+        tensors = {c: buffers.of_model(c) for c in NOISE_PREDICTORS} | {DECODER: decoder.tensors}
+        for component, engine in engines.items():
+            engine.bind(tensors[component], workspaces[component], self.lanes.main.handle)
+
+    def _run_once(self, engines: Mapping[Component, DeviceEngine], buffers: CudaBuffers) -> None:
+        """What an engine sets up in its first run must not be left to a capture."""
+        buffers.fill_with_zeros(self.lanes.main)
+        for engine in engines.values():
+            engine.enqueue(self.lanes.main.handle)
+        self.lanes.main.synchronize()

@@ -1,0 +1,171 @@
+"""The GPU's road: engines on device buffers, our kernels between them, one launch a step."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+
+import numpy as np
+
+from engines.bundle.folder import KERNELS_FOLDER, Bundle
+from engines.bundle.kernel_manifest import FILE_NAME
+from engines.bundle.manifest import REBUILD
+from engines.contract import Component
+from engines.cuda.arena import Workspaces
+from engines.cuda.driver import Driver
+from engines.cuda.gpu import Gpu, Stream, opened_gpu
+from engines.cuda.launcher import KernelLibrary, opened_library
+from engines.cuda.streams import Lanes
+from engines.engine import Array, DeviceProvider
+from engines.errors import DeviceMemoryError, ProviderUnavailableError
+from runtime.gpu.assembly import CudaParts
+from runtime.gpu.encoder import CudaEncoder
+from runtime.gpu.faults import non_finite
+from runtime.gpu.kernels import LatentsSize
+from runtime.gpu.programs import Concurrency, StepPrograms
+from runtime.gpu.stepper import CudaStepper
+from runtime.method.guidance import GuidanceRule
+from runtime.trajectory import Form, Trajectory
+
+MAX_STEPPERS = 4
+TRIALS = 10
+
+# What a request runs before its first step: how many at once.
+ENCODERS = {Component.TEXT_ENCODER: 3, Component.IMAGE_ENCODER: 1, Component.FUSION_MLP: 1}
+
+OpenProvider = Callable[[Bundle, Gpu, Stream], DeviceProvider]
+
+
+class CudaRoad:
+    """Everything of one bundle on one GPU.
+
+    Steppers are kept for the latest MAX_STEPPERS sizes and rules; where memory is short, older ones
+    are given up. concurrency: how the fusion stage runs its models; None measures it for each
+    stepper, with so many trials.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        driver: Driver,
+        open_provider: OpenProvider,
+        *,
+        concurrency: Concurrency | None = None,
+        trials: int = TRIALS,
+    ) -> None:
+        """Open the GPU, the kernels and the provider; engines are opened when they are needed.
+
+        Raises ProviderUnavailableError where the bundle has no kernels or plans for this GPU.
+        """
+        self._concurrency, self._trials = concurrency, trials
+        self._encoders: dict[tuple[Component, int], CudaEncoder] = {}
+        self._steppers: OrderedDict[tuple[LatentsSize, GuidanceRule], CudaStepper] = OrderedDict()
+        sizes = asdict(bundle.manifest.dimensions)
+        with ExitStack() as stack:
+            # Closed in reverse: engines' weights, kernels, events and streams, the GPU.
+            gpu = stack.enter_context(opened_gpu(driver))
+            lanes = Lanes.opened(gpu, stack)
+            library = stack.enter_context(_opened_kernels(bundle, gpu))
+            provider = open_provider(bundle, gpu, lanes.main)
+            stack.callback(provider.close)
+            self._parts = CudaParts(
+                bundle=bundle,
+                gpu=gpu,
+                lanes=lanes,
+                provider=provider,
+                library=library,
+                workspaces=Workspaces(gpu),
+                sizes={name: size for name, size in sizes.items() if isinstance(size, int)},
+            )
+            self._stack = stack.pop_all()
+
+    @property
+    def provider(self) -> str:
+        return str(self._parts.provider.provider)
+
+    @property
+    def gpu(self) -> Gpu:
+        return self._parts.gpu
+
+    def programs(self, form: Form) -> StepPrograms:
+        """The steps of a form: how its fusion stage runs, and what that was measured at."""
+        return self._stepper(form).programs
+
+    def run(
+        self, component: Component, inputs: Mapping[str, Array], output_shape: tuple[int, ...]
+    ) -> Array:
+        self.gpu.make_current()
+        output = self._encoder(component, output_shape[0]).run(self._parts.lanes.main, inputs)
+        if not np.isfinite(output).all():
+            raise non_finite(component, self.provider, "", self._parts.bundle.path)
+        return output
+
+    def warm_up(self, form: Form) -> None:
+        """Bind, run and capture all that requests of a form need.
+
+        Raises RequestError where no engine admits the size, DeviceMemoryError.
+        """
+        self.gpu.make_current()
+        self._stepper(form).prepare(form)
+        for component, count in ENCODERS.items():
+            self._encoder(component, count)
+
+    def stepper(self, trajectory: Trajectory) -> CudaStepper:
+        self.gpu.make_current()
+        stepper = self._stepper(trajectory.form)
+        stepper.begin(trajectory)
+        return stepper
+
+    def close(self) -> None:
+        """Wait for the GPU; then steppers, encoders, weights, kernels, streams, in this order."""
+        self.gpu.make_current()
+        self._parts.lanes.main.synchronize()
+        while self._steppers:
+            self._steppers.popitem()[1].close()
+        self._encoders.clear()
+        self._stack.close()
+
+    def _encoder(self, component: Component, count: int) -> CudaEncoder:
+        key = (component, count)
+        if key not in self._encoders:
+            self._encoders[key] = self._parts.encoder(self._stack, component, count)
+        return self._encoders[key]
+
+    def _stepper(self, form: Form) -> CudaStepper:
+        size = LatentsSize(
+            images=form.images,
+            height=form.height,
+            width=form.width,
+            channels=self._parts.sizes["latent_channels"],
+        )
+        key = (size, form.guidance_rule)
+        while key not in self._steppers:
+            if len(self._steppers) == MAX_STEPPERS:
+                self._give_up_oldest()
+            try:
+                self._steppers[key] = self._parts.stepper(*key, self._concurrency, self._trials)
+            except DeviceMemoryError:
+                if not self._steppers:
+                    raise
+                self._give_up_oldest()
+        self._steppers.move_to_end(key)
+        return self._steppers[key]
+
+    def _give_up_oldest(self) -> None:
+        self._parts.lanes.main.synchronize()
+        self._steppers.popitem(last=False)[1].close()
+
+
+@contextmanager
+def _opened_kernels(bundle: Bundle, gpu: Gpu) -> Iterator[KernelLibrary]:
+    """The bundle's kernels; one that was built without any is not damaged, but not for a GPU."""
+    folder = bundle.path / KERNELS_FOLDER
+    if not (folder / FILE_NAME).is_file():
+        raise ProviderUnavailableError(
+            f"{bundle.path} has no GPU kernels; build them, on Linux, with: "
+            f"{REBUILD.format(bundle=bundle.path)}"
+        )
+    with opened_library(folder, gpu.architecture, gpu.driver) as library:
+        yield library

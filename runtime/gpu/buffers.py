@@ -1,0 +1,128 @@
+"""A trajectory's device memory, planned from the contract: what is uploaded, worked on, kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from engines.contract import CONTRACTS, Component
+from engines.cuda.arena import Layout, Shape
+from engines.cuda.gpu import Gpu, Memory, Stream
+from engines.engine import DeviceTensor
+from runtime.gpu.kernels import LatentsSize, StepBuffers
+from runtime.method.schedule import HISTORY_SLOTS, Column
+
+# 999 inference steps, PNDM's one more, and the row after the last.
+TABLE_ROWS = 1001
+
+_FLOAT32, _INT32, _UINT8 = (np.dtype(each) for each in (np.float32, np.int32, np.uint8))
+Shapes = Mapping[Component, Mapping[str, Shape]]
+Dtypes = Mapping[str, np.dtype[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CudaBuffers:
+    """Every tensor by name, at addresses that stay.
+
+    inputs: one block, uploaded with one copy from `staged`, its twin in pinned memory. maps: one
+    block, so that keeping a step's maps and mask is one copy.
+    """
+
+    blocks: tuple[Memory, ...]
+    inputs: Memory
+    maps: Memory
+    maps_layout: Layout
+    pinned: Memory
+    staged: Mapping[str, Any]
+    tensors: Mapping[str, DeviceTensor]
+
+    @classmethod
+    def allocated(
+        cls,
+        gpu: Gpu,
+        stack: ExitStack,
+        size: LatentsSize,
+        shapes: Shapes,
+        dtypes: Dtypes,
+        sums_elements: int,
+    ) -> CudaBuffers:
+        """Buffers for latents of one size; freed when the stack closes.
+
+        shapes: both U-Nets' tensors. dtypes: element types of theirs. Raises DeviceMemoryError.
+        """
+        inputs, state, maps = _layouts(size, shapes, dtypes, sums_elements)
+        blocks = [
+            gpu.memory(stack, layout.nbytes, "a trajectory") for layout in (inputs, state, maps)
+        ]
+        pinned = gpu.pinned(stack, inputs.nbytes)
+        tensors: dict[str, DeviceTensor] = {}
+        for layout, block in zip((inputs, state, maps), blocks, strict=True):
+            tensors |= layout.on_device(block)
+        return cls(
+            blocks=tuple(blocks),
+            inputs=blocks[0],
+            maps=blocks[2],
+            maps_layout=maps,
+            pinned=pinned,
+            staged=inputs.on_host(pinned),
+            tensors=tensors,
+        )
+
+    def fill_with_zeros(self, stream: Stream) -> None:
+        """As before any step: engines find numbers, the clock stands at the first row."""
+        for block in self.blocks:
+            stream.fill_with_zeros(block.address, block.nbytes)
+
+    def of_model(self, component: Component) -> dict[str, DeviceTensor]:
+        """A U-Net's tensors by the contract's names; latents and timestep are both U-Nets'."""
+        shared = {"latents": "engine_latents", "timestep": "timestep"}
+        return {
+            tensor.name: self.tensors[shared.get(tensor.name, f"{component}.{tensor.name}")]
+            for tensor in CONTRACTS[component].tensors
+        }
+
+    def of_kernels(self) -> StepBuffers:
+        """The kernels' view."""
+        names = [each.name for each in fields(StepBuffers)]
+        return StepBuffers(**{name: self.tensors[name].address for name in names})
+
+
+def _layouts(
+    size: LatentsSize, shapes: Shapes, dtypes: Dtypes, sums_elements: int
+) -> tuple[Layout, Layout, Layout]:
+    tdm, sdm = shapes[Component.TDM_UNET], shapes[Component.SDM_UNET]
+    latents, element = tdm["latents"], dtypes["latents"]
+    one_map = (size.images, size.height, size.width)
+    inputs = Layout(
+        {
+            "latents": (latents, _FLOAT32),
+            "engine_latents": (latents, element),
+            "timestep": ((1,), dtypes["timestep"]),
+            f"{Component.TDM_UNET}.prompt_embeds": (tdm["prompt_embeds"], dtypes["prompt_embeds"]),
+            f"{Component.SDM_UNET}.prompt_embeds": (sdm["prompt_embeds"], dtypes["prompt_embeds"]),
+            "table": ((TABLE_ROWS, len(Column)), _FLOAT32),
+            "clock": ((2,), _INT32),
+            "faults": ((4,), _INT32),
+        }
+    )
+    prediction = "noise_prediction"
+    state = Layout(
+        {
+            f"{Component.TDM_UNET}.{prediction}": (tdm[prediction], dtypes[prediction]),
+            f"{Component.SDM_UNET}.{prediction}": (sdm[prediction], dtypes[prediction]),
+            "history": ((HISTORY_SLOTS, *latents), _FLOAT32),
+            "sums": ((sums_elements,), _FLOAT32),
+        }
+    )
+    maps = Layout(
+        {
+            "tdm_saliency": (one_map, _FLOAT32),
+            "sdm_saliency": (one_map, _FLOAT32),
+            "mask": (one_map, _UINT8),
+        }
+    )
+    return inputs, state, maps

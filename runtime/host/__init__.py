@@ -1,0 +1,1 @@
+"""Drawing on the host: engines on numpy arrays, the formulas in numpy."""

@@ -1,0 +1,135 @@
+"""The host's road: ONNX Runtime on the CPU, and the formulas in numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from PIL import Image
+
+from engines.contract import LATENT_PX, Component
+from engines.engine import Array
+from runtime.clock import Clock
+from runtime.host.pool import EnginePool
+from runtime.method.guidance import SDM_GUIDES, TDM_GUIDE, Float32Array, Guide, Guided, guided
+from runtime.method.saliency import Fusion, fused_by_addition, fused_by_saliency
+from runtime.method.schedule import HISTORY_SLOTS, Column, Stage, updated_latents
+from runtime.request import OutputType
+from runtime.result import StepSaliency
+from runtime.trajectory import Drawn, Form, Trajectory, as_pictures
+
+
+class HostRoad:
+    """Runs everything at once, in the calling thread."""
+
+    def __init__(self, engines: EnginePool) -> None:
+        self._engines = engines
+
+    @property
+    def provider(self) -> str:
+        return self._engines.provider
+
+    def run(
+        self, component: Component, inputs: Mapping[str, Array], output_shape: tuple[int, ...]
+    ) -> Array:
+        return self._engines.run(component, inputs, output_shape)
+
+    def warm_up(self, form: Form) -> None:
+        """Nothing to do: buffers follow the requests."""
+
+    def stepper(self, trajectory: Trajectory) -> HostStepper:
+        return HostStepper(self._engines, trajectory)
+
+    def close(self) -> None:
+        self._engines.close()
+
+
+class HostStepper:
+    """One trajectory's latents and history in numpy."""
+
+    def __init__(self, engines: EnginePool, trajectory: Trajectory) -> None:
+        self._engines = engines
+        self._trajectory = trajectory
+        self._latents = trajectory.latents
+        self._history = np.zeros((HISTORY_SLOTS, *self._latents.shape), np.float32)
+        self._sdm_guide = SDM_GUIDES[trajectory.form.guidance_rule]
+        self._rows = {guide: self._prompt_rows(guide) for guide in (TDM_GUIDE, self._sdm_guide)}
+        self._saliency: list[StepSaliency] = []
+        self._clock = Clock()
+
+    def scene(self, step: int) -> None:
+        with self._clock.measure(Stage.SCENE.value):
+            self._move(step, self._tdm(step).noise)
+
+    def fusion(self, step: int) -> None:
+        with self._clock.measure(Stage.FUSION.value):
+            tdm, sdm = self._tdm(step), self._sdm(step)
+            if self._trajectory.form.fusion is Fusion.ADDITION:
+                noise = fused_by_addition(tdm, sdm)
+            else:
+                noise, saliency = fused_by_saliency(tdm, sdm)
+                if self._trajectory.form.keeps_maps:
+                    timestep = self._trajectory.timestep(step)
+                    self._saliency.append(StepSaliency(step, timestep, saliency))
+            self._move(step, noise)
+
+    def subject(self, step: int) -> None:
+        with self._clock.measure(Stage.SUBJECT.value):
+            self._move(step, self._sdm(step).noise)
+
+    def wait(self) -> None:
+        """Steps are done when they return."""
+
+    def latents_reader(self) -> Callable[[], Float32Array]:
+        latents = self._latents
+        return lambda: latents
+
+    def finish(self) -> Drawn:
+        output_type = self._trajectory.output_type
+        if output_type is OutputType.LATENT:
+            images: object = self._latents
+        else:
+            with self._clock.measure("decode"):
+                images = self._pictures()
+                if output_type is OutputType.PIL:
+                    levels = [np.rint(each * 255).astype(np.uint8) for each in images]
+                    images = [Image.fromarray(each) for each in levels]
+        return Drawn(images=images, saliency=tuple(self._saliency), timings_ms=self._clock.spent_ms)
+
+    def _tdm(self, step: int) -> Guided:
+        return self._guided(Component.TDM_UNET, TDM_GUIDE, step)
+
+    def _sdm(self, step: int) -> Guided:
+        return self._guided(Component.SDM_UNET, self._sdm_guide, step)
+
+    def _guided(self, component: Component, guide: Guide, step: int) -> Guided:
+        timestep, rows = self._trajectory.table[step, Column.TIMESTEP], self._rows[guide]
+        noise_prediction = self._engines.run(
+            component,
+            {
+                "latents": self._latents,
+                "timestep": np.array([timestep], np.float32),
+                "prompt_embeds": rows,
+            },
+            (len(rows), *self._latents.shape[1:]),
+            where=f" at step {step}, timestep {timestep:.0f}",
+        )
+        return guided(noise_prediction, guide, self._trajectory.guidance_scale)
+
+    def _move(self, step: int, noise: Float32Array) -> None:
+        row = self._trajectory.table[step]
+        self._latents = updated_latents(self._latents, noise, self._history, row)
+
+    def _prompt_rows(self, guide: Guide) -> Float32Array:
+        embeds, images = self._trajectory.embeds, self._trajectory.form.images
+        return np.concatenate([np.repeat(embeds[each][None], images, 0) for each in guide.passes])
+
+    def _pictures(self) -> Float32Array:
+        """Decode one picture at a time: activations of the decoder are the largest of all."""
+        height, width = (size * LATENT_PX for size in self._latents.shape[-2:])
+        pictures = np.empty((len(self._latents), height, width, 3), np.float32)
+        for picture, latent in zip(pictures, self._latents, strict=True):
+            inputs = {"latents": latent[None]}
+            pixels = self._engines.run(Component.VAE_DECODER, inputs, (1, 3, height, width))
+            picture[...] = as_pictures(pixels)[0]
+        return pictures

@@ -1,0 +1,106 @@
+"""The engines of an open bundle: all kept open, or one at a time where memory is short."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from engines.bundle.folder import Bundle
+from engines.contract import CONTRACTS, Component
+from engines.engine import Array, Engine, Provider
+from engines.onnxruntime.cpu import open_on_cpu
+from engines.openvino.cpu import open_on_openvino
+from runtime.gpu.faults import non_finite
+
+OpenEngine = Callable[[Bundle, Component, int | None], Engine]
+# What opens a component on each of the host's backends.
+HOST_ENGINES: dict[Provider, OpenEngine] = {
+    Provider.ONNXRUNTIME_CPU: open_on_cpu,
+    Provider.OPENVINO: open_on_openvino,
+}
+
+
+class EnginePool:
+    """Runs components by name on numpy arrays, binding buffers only when a shape changes.
+
+    provider: one of HOST_ENGINES. low_memory: hold one engine at a time, opening it again whenever
+    another was used in between. open_engine: instead of the provider's own.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        provider: Provider = Provider.ONNXRUNTIME_CPU,
+        threads: int | None = None,
+        low_memory: bool = False,
+        open_engine: OpenEngine | None = None,
+    ) -> None:
+        self.provider = str(provider)
+        self._bundle = bundle
+        self._threads = threads
+        self._low_memory = low_memory
+        self._open_engine = open_engine or HOST_ENGINES[provider]
+        self._engines: dict[Component, Engine] = {}
+        self._buffers: dict[Component, dict[str, Array]] = {}
+        if not low_memory:
+            self._open_all()
+
+    def run(
+        self,
+        component: Component,
+        inputs: Mapping[str, Array],
+        output_shape: tuple[int, ...],
+        where: str = "",
+    ) -> Array:
+        """Run one component; returns its output, valid until this component runs again.
+
+        Inputs are converted to the engine's own element types. Raises NonFiniteError, naming the
+        engine and `where` in the run it was, if the output has a NaN or an infinity.
+        """
+        engine = self._engine(component)
+        output = CONTRACTS[component].outputs[0].name
+        shapes = {name: array.shape for name, array in inputs.items()} | {output: output_shape}
+        buffers = self._buffers.get(component, {})
+        if {name: buffer.shape for name, buffer in buffers.items()} != shapes:
+            buffers = {name: np.zeros(s, engine.dtypes[name]) for name, s in shapes.items()}
+            engine.bind(buffers)
+            self._buffers[component] = buffers
+        for name, array in inputs.items():
+            buffers[name][...] = array
+        engine.enqueue()
+        result = buffers[output]
+        if not np.isfinite(result).all():
+            raise non_finite(component, engine.provider, where, self._bundle.path)
+        return result
+
+    def close(self) -> None:
+        """Close every engine and drop its buffers."""
+        self._buffers.clear()
+        for engine in self._engines.values():
+            engine.close()
+        self._engines.clear()
+
+    def _open_all(self) -> None:
+        """Open every engine, two at a time: each is prepared by one core alone, and most take long.
+
+        More at a time would hold more of what an engine needs only while it is opened.
+        """
+        with ThreadPoolExecutor(2) as opener:
+            jobs = [opener.submit(self._engine, component) for component in Component]
+            try:
+                for job in jobs:
+                    job.result()
+            except BaseException:
+                opener.shutdown(cancel_futures=True)
+                self.close()
+                raise
+
+    def _engine(self, component: Component) -> Engine:
+        if component not in self._engines:
+            if self._low_memory:
+                self.close()
+            self._engines[component] = self._open_engine(self._bundle, component, self._threads)
+        return self._engines[component]

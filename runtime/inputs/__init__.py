@@ -1,0 +1,1 @@
+"""What a request brings: people's photos, identities and the prompt."""

@@ -1,0 +1,227 @@
+"""Whole benchmarks on the tiny bundle, in small; and what they refuse."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import __main__ as command_line
+from benchmarks.harness import machine
+from benchmarks.harness.backends import CPU, opened_road, providers
+from benchmarks.harness.model_source import SourceMismatchError, source_name
+from benchmarks.harness.picture_times import timed_pictures
+from benchmarks.harness.record import ReferenceMismatchError, record, records
+from benchmarks.harness.reference_check import Reference
+from benchmarks.harness.start_up import drawing
+from benchmarks.harness.workload import Workload
+from benchmarks.measures import gpu, latency
+from benchmarks.measures.throughput import Point, measured_point
+from engines.bundle.folder import Bundle
+from tests.benchmarks.peers.test_peers import SOURCE
+
+SMALL = Workload(steps=4, people=1, size_px=64)
+
+
+def test_one_pictures_time_is_taken_apart_without_rest(golden_bundle: Path) -> None:
+    with opened_road(golden_bundle, CPU, 1) as road:
+        times = timed_pictures(road, SMALL, pictures=2)
+    samples = times.samples
+    assert len(samples["picture", "pipeline"]) == 2
+    # 4 steps: 2 of the scene, 1 of the fusion, 1 of the subject stage.
+    assert len(samples["component", "tdm_unet"]) == 2 * 3
+    assert len(samples["component", "sdm_unet"]) == 2 * 2
+    for parts in (("fusion: TDM", "fusion: SDM", "fusion: SNF, guidance, scheduler"),):
+        spent = np.sum([samples["step", part] for part in parts], axis=0)
+        np.testing.assert_allclose(spent, samples["step", "fusion"], rtol=1e-9)
+    for whole, encode, decode in zip(
+        samples["picture", "pipeline"], samples["picture", "encode"], samples["picture", "decode"],
+        strict=True,
+    ):  # fmt: skip
+        assert 0 < encode + decode < whole
+    assert all(0 < share < 1 for stage in times.host_shares.values() for share in stage)
+
+
+def test_a_bundle_that_draws_something_else_gets_no_speed(golden_bundle: Path) -> None:
+    manifest = Bundle.open(golden_bundle).manifest
+    reference = Reference(SOURCE.opened(), manifest)
+    with opened_road(golden_bundle, CPU, 1) as road:
+        assert reference.check(road.face_diffuser).relative_l2 < 1e-4
+        reference._latents = {side: 1.1 * kept for side, kept in reference._latents.items()}
+        with pytest.raises(ReferenceMismatchError, match="no speed"):
+            reference.check(road.face_diffuser)
+
+
+def test_a_refusal_is_recorded_without_figures_and_exits_with_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refusing(**_: Any) -> dict[str, Any]:
+        raise ReferenceMismatchError("it draws something else")
+
+    monkeypatch.setattr(latency, "measured", refusing)
+    assert command_line.main(["latency", "--quick", "--results", str(tmp_path)]) == 1
+    assert "something else" in capsys.readouterr().err
+    (entry,) = records("latency", tmp_path)
+    assert (entry["status"], entry["rows"], entry["quick"]) == ("refused", [], True)
+    assert entry["reason"] == "it draws something else"
+
+
+def test_a_package_that_is_not_installed_is_named_with_what_to_type(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module in ("benchmarks.measures.report", "benchmarks.report.plots"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert command_line.main(["report"]) == 1
+    said = capsys.readouterr().err
+    assert said == (
+        "report needs matplotlib, which is not installed; type: pip install -e '.[bench,cpu]'\n"
+    )
+
+
+def test_without_a_gpu_the_gpu_script_is_skipped_and_exits_with_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gpu, "gpu_facts", lambda: None)
+    assert command_line.main(["gpu", "--results", str(tmp_path)]) == 1
+    assert "no NVIDIA GPU" in capsys.readouterr().err
+    (entry,) = records("gpu", tmp_path)
+    assert entry["status"] == "skipped"
+
+
+def test_the_gpu_script_goes_on_after_a_failure_and_stops_when_time_is_up() -> None:
+    asked = []
+
+    def run(command: Any, limit_s: float) -> gpu.Outcome:
+        asked.append((command[0], limit_s))
+        return gpu.Outcome(1, "broken") if command[0] == "a" else gpu.Outcome(0, "")
+
+    rows = gpu.run_parts({"first": ["a"], "second": ["b"]}, 100.0, run)
+    assert [(row["status"], row["reason"]) for row in rows] == [
+        ("failed", "broken"),
+        ("measured", ""),
+    ]
+    assert all(0 < limit <= 100 for _, limit in asked)
+    (late,) = gpu.run_parts({"late": ["c"]}, gpu.LEAST_S / 2, run)
+    assert (late["status"], late["reason"]) == ("skipped", "no time left")
+
+
+def test_the_gpu_script_types_only_words_that_the_command_line_knows(golden_bundle: Path) -> None:
+    for words in gpu.parts(golden_bundle, "torch-cuda", quick=False).values():
+        module = __import__(f"benchmarks.measures.{words[0]}", fromlist=["measured"])
+        assert command_line._parser(module).parse_args(words).name == words[0]
+
+
+def test_throughput_counts_pictures_from_the_first_start_to_the_last_end(
+    golden_bundle: Path,
+) -> None:
+    workload = Workload(steps=1, people=1, size_px=64, images=2)
+    row = measured_point(golden_bundle, CPU, Point(2, 1), workload, cores=1, requests=2)
+    assert (row["pictures"], row["threads_each"], row["status"]) == (4, 1, "measured")
+    # Two requests, one after the other, of two pictures each.
+    assert row["pictures_per_s"] <= 4 / (2 * row["request_p50_ms"] / 1e3) * 1.01
+    assert row["request_p50_ms"] <= row["request_p99_ms"]
+
+
+def test_a_missing_gpu_is_skipped_hardware(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("benchmarks.harness.backends.gpu_facts", lambda: None)
+    reasons = providers()
+    assert reasons.pop(CPU) is None
+    assert reasons.pop("openvino") is None
+    assert set(reasons.values()) == {"no NVIDIA GPU"}
+
+
+def test_a_record_says_where_it_came_from() -> None:
+    entry = record("latency", [{"name": "x"}], gpu=None, seeds=[7], facts={"threads": 2})
+    assert json.loads(json.dumps(entry, allow_nan=False)) == entry
+    assert entry["schema_version"] == 2
+    assert entry["status"] == "measured"
+    assert {"cpu", "cpus", "memory_nbytes", "gpu", "others_share", "busy", "isa"} <= set(
+        entry["machine"]
+    )
+    assert entry["versions"]["torch"]
+    assert (entry["seeds"], entry["facts"]) == ([7], {"threads": 2})
+
+
+def test_the_machine_is_busy_when_others_compute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.setattr(machine, "_AT_START", (100.0, 10.0, 0.0))
+    # In 100 s, all four processors worked for 390 s, of which 380 s, then 300 s, were our own.
+    monkeypatch.setattr(machine, "_spent_s", lambda: (490.0, 390.0, 100.0))
+    found = machine.described()
+    assert (found["others_share"], found["busy"]) == (0.025, False)
+    monkeypatch.setattr(machine, "_spent_s", lambda: (490.0, 310.0, 100.0))
+    found = machine.described()
+    assert (found["others_share"], found["busy"]) == (0.225, True)
+
+
+def test_what_this_process_takes_is_not_others_work() -> None:
+    before = machine._spent_s()
+    assert before is not None
+    end = time.process_time() + 0.3
+    while time.process_time() < end:
+        pass
+    after = machine._spent_s()
+    assert after is not None
+    assert after[0] - before[0] >= 0.25
+    assert 0.25 <= after[1] - before[1] <= 0.5
+
+
+def test_gpu_facts_come_from_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "nvidia-smi"
+    answer = "Made-up GPU, 600.1, 81559 MiB, 700.00 W, 1980 MHz, 1980 MHz, 2619 MHz, Enabled"
+    tool.write_text(f"#!/bin/sh\necho '{answer}'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    facts = machine.gpu_facts()
+    assert facts is not None
+    assert (facts["name"], facts["driver_version"], facts["clocks.mem"]) == (
+        "Made-up GPU", "600.1", "2619 MHz",
+    )  # fmt: skip
+    tool.write_text("#!/bin/sh\nexit 9\n")
+    assert machine.gpu_facts() is None
+
+
+def test_a_bundle_of_an_unknown_checkpoint_wants_it_named(golden_bundle: Path) -> None:
+    bundle = Bundle.open(golden_bundle)
+    with pytest.raises(SourceMismatchError, match="--base"):
+        source_name({}, bundle)
+    named = source_name(dict(SOURCE.parts or {}), bundle)
+    assert named.opened().source_digests() == bundle.manifest.sources
+
+
+def test_a_drawing_worker_tells_when_each_request_ran(golden_bundle: Path) -> None:
+    draw = drawing(str(golden_bundle), CPU, 1, vars(SMALL))
+    answer = draw({"requests": 2})
+    first, second = zip(answer["starts"], answer["ends"], strict=True)
+    assert first[0] < first[1] <= second[0] < second[1]
+
+
+def test_latency_is_typed_measured_printed_and_recorded(
+    golden_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = f"latency --quick --bundle {golden_bundle} --results {tmp_path} --threads 1"
+    words += " --steps 4 --size-px 64 --pictures 2"
+    for part, place in (SOURCE.parts or {}).items():
+        words += f" --{part.replace('_', '-')} {place}"
+    assert command_line.main(words.split()) == 0
+    assert "| Pipeline |" in capsys.readouterr().out
+    (entry,) = records("latency", tmp_path)
+    by_status: dict[str, set[str]] = {}
+    for row in entry["rows"]:
+        by_status.setdefault(row["status"], set()).add(row["provider"])
+    assert by_status["measured"] == {CPU, "openvino"}
+    facts = entry["facts"]["providers"][CPU]
+    # The tiny model's float32 bundle: 2e-6 seen, the house's bound for a whole pipeline is 1e-3.
+    assert facts["agreement"]["relative_l2"] < facts["agreement"]["bound"] == 1e-3
+    start = facts["start"]
+    assert 0 < start["peak_rss_open_nbytes"] <= start["peak_rss_nbytes"]
+    assert start["open_s"] > 0
+    assert set(facts["host_share"]) == {"scene", "fusion", "subject"}

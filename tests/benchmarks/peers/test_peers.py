@@ -1,0 +1,240 @@
+"""Contestants: the same answer from each, and no speed for who gives another."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.harness.model_source import SourceName
+from benchmarks.harness.record import ReferenceMismatchError
+from benchmarks.harness.reference_check import Agreement, agreement
+from benchmarks.harness.worker import Answer, Worker, WorkerError, path_of
+from benchmarks.peers import in_torch as peer_torch
+from benchmarks.peers import ours as peer_ours
+from benchmarks.peers import registry as peer_list
+from benchmarks.peers import sessions as peer_sessions
+from benchmarks.peers.comparison import Race
+from benchmarks.peers.registry import Peer
+from benchmarks.peers.setup import Course
+from benchmarks.peers.work import Arrays, WorkKind, load_arrays, rows_of, work_of
+from engines.bundle.folder import Bundle
+from engines.contract import NOISE_PREDICTORS, Component
+from engines.errors import ProviderUnavailableError
+from export.checkpoint.checkpoint import ModelSource
+from runtime.method.guidance import Pass
+from runtime.method.schedule import Stage
+from tests.benchmarks.peers.echo import echoing
+from tests.paths import GOLDEN
+
+SOURCE = SourceName(
+    parts={
+        "base": str(GOLDEN / "base"),
+        "tdm": str(GOLDEN / "TDM"),
+        "sdm": str(GOLDEN / "SDM"),
+        "image_encoder": str(GOLDEN / "image_encoder"),
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def source() -> ModelSource:
+    return SOURCE.opened()
+
+
+def course(kind: WorkKind, bundle: Path, folder: Path, steps: int = 3) -> Course:
+    manifest = Bundle.open(bundle).manifest
+    prepared = Course(
+        work=work_of(kind, steps=steps, size_px=64, guidance_scale=5.0),
+        bundle=bundle,
+        source=SOURCE,
+        dimensions=manifest.dimensions,
+        noise_schedule=manifest.noise_schedule,
+        threads=1,
+        folder=folder,
+    )
+    prepared.prepare()
+    return prepared
+
+
+def answers(answer: Answer, folder: Path) -> Arrays:
+    path = folder / "answer.npz"
+    assert answer({"result": str(path)})["ms"] > 0
+    return load_arrays(path)
+
+
+@pytest.mark.parametrize("kind", list(WorkKind))
+def test_the_bundle_and_eager_pytorch_do_the_same_work(
+    kind: WorkKind, golden_bundle: Path, tmp_path: Path
+) -> None:
+    run = course(kind, golden_bundle, tmp_path)
+    common: dict[str, Any] = {
+        "work": run.work.to_json(), "inputs": str(tmp_path / "inputs.npz"), "threads": 1,
+    }  # fmt: skip
+    torch_peer: dict[str, Any] = {"source": SOURCE.to_json(), "device": "cpu", "dtype": "fp32"}
+    eager = answers(peer_torch.released(compiled=False, **torch_peer, **common), tmp_path)
+    bundle: dict[str, Any] = {"bundle": str(golden_bundle), "source": SOURCE.to_json()}
+    ours = answers(peer_ours.bundle_road(provider="onnxruntime-cpu", **bundle, **common), tmp_path)
+    for name in set(ours) & set(eager):
+        # fp32 on both sides, guidance 5, up to three steps: 2e-6 seen.
+        agreement(name, ours[name], eager[name], 1e-4)
+    assert "latents" in ours
+    if kind is WorkKind.STEP:
+        assert {each.value for each in NOISE_PREDICTORS} <= set(ours)
+    if kind is WorkKind.SCENE:
+        theirs = answers(peer_torch.diffusers_pipeline(**torch_peer, **common), tmp_path)
+        agreement("diffusers", theirs["latents"], eager["latents"], 1e-4)
+
+
+def test_the_session_peers_loop_is_the_released_algorithm(
+    source: ModelSource, golden_bundle: Path, tmp_path: Path
+) -> None:
+    run = course(WorkKind.TRAJECTORY, golden_bundle, tmp_path)
+    inputs = load_arrays(tmp_path / "inputs.npz")
+    loop = peer_torch.ReleasedLoop(run.work, source, torch.device("cpu"), torch.float32)
+    loop.take(inputs)
+
+    def predictor(component: Component) -> peer_sessions.Predict:
+        def predict(sample: Any, timestep: Any, embeds: Any) -> Any:
+            tensors = (torch.from_numpy(array) for array in (sample, timestep[0:1], embeds))
+            latents, time, rows = tensors
+            unet = loop.unets[component]
+            return unet(latents, time, encoder_hidden_states=rows, return_dict=False)[0].numpy()
+
+        return predict
+
+    with torch.inference_mode():
+        expected = loop.run()["latents"].numpy()
+        predictors = {component: predictor(component) for component in NOISE_PREDICTORS}
+        found = peer_sessions.denoised(run.work, inputs, predictors)["latents"]
+    # The same float32 predictions; only the order of a few additions differs.
+    agreement("session loop", found, expected, 1e-4)
+
+
+def test_rows_are_pass_major() -> None:
+    inputs = {"null": "n", "text": "t", "augmented": "a"}
+    passes = (Pass.NULL, Pass.TEXT, Pass.AUGMENTED)
+    assert rows_of(passes, inputs, 2) == ["n", "n", "t", "t", "a", "a"]
+
+
+def test_works_have_their_stages() -> None:
+    step, scene, whole = (
+        work_of(kind, steps=10, size_px=64, guidance_scale=5.0)
+        for kind in (WorkKind.STEP, WorkKind.SCENE, WorkKind.TRAJECTORY)
+    )
+    assert (step.count, step.stage(0), step.needs_sdm()) == (1, Stage.FUSION, True)
+    assert {scene.stage(i) for i in range(scene.count)} == {Stage.SCENE}
+    assert not scene.needs_sdm()
+    stages = [whole.stage(i) for i in range(whole.count)]
+    assert [stages.count(stage) for stage in Stage] == [3, 3, 4]
+
+
+def test_another_picture_is_no_agreement() -> None:
+    expected = np.ones((1, 4, 8, 8), np.float32)
+    assert agreement("peer", expected * 1.01, expected, 2e-2).relative_l2 == pytest.approx(1e-2)
+    for wrong in (expected * 1.03, expected * np.nan, expected[:, :2]):
+        with pytest.raises(ReferenceMismatchError, match="peer"):
+            agreement("peer", wrong, expected, 2e-2)
+
+
+def test_a_worker_answers_line_by_line_whatever_is_printed() -> None:
+    with Worker(echoing, {"factor": 2.0}, threads=3) as worker:
+        assert worker.started["load_s"] >= 0
+        assert worker.ask(say="a")["said"] == "a"
+        answer = worker.ask()
+    assert (answer["ms"], answer["said"]) == (2.0, None)
+
+
+def test_a_workers_memory_is_its_own_not_its_parents() -> None:
+    # The worker's own imports take less than a tenth of this.
+    ballast = np.ones(2**29, np.uint8)
+    with Worker(echoing, {"factor": 1.0}) as worker:
+        assert 2**20 < worker.started["peak_rss_nbytes"] < ballast.nbytes
+
+
+def test_a_worker_that_cannot_run_here_says_so() -> None:
+    with pytest.raises(ProviderUnavailableError, match="not on this machine"):
+        Worker(echoing, {"factor": 1.0, "fails": True})
+
+
+def test_a_worker_that_dies_is_an_error_not_a_hang() -> None:
+    with pytest.raises(WorkerError, match="exit code"):
+        Worker("benchmarks.analysis.stats:summary", {"samples": []})
+
+
+def test_what_is_measured_in_a_process_of_its_own_loads_no_torch() -> None:
+    modules = "benchmarks.peers.ours, benchmarks.harness.start_up, benchmarks.peers.sessions"
+    code = f"import sys, {modules}; print([m for m in ('torch', 'onnx') if m in sys.modules])"
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert finished.stdout.strip() == "[]", finished.stderr
+
+
+class _Judge:
+    """Finds that whoever is called wrong is wrong."""
+
+    def check(self, name: str, worker: Worker) -> Agreement:
+        if name == "wrong":
+            raise ReferenceMismatchError("wrong is 0.5 from the reference")
+        return Agreement(0.0, 2e-2)
+
+
+@pytest.fixture(scope="module")
+def race(golden_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Race]:
+    manifest = Bundle.open(golden_bundle).manifest
+    run = Course(
+        work=work_of(WorkKind.STEP, steps=50, size_px=64, guidance_scale=5.0),
+        bundle=golden_bundle,
+        source=SOURCE,
+        dimensions=manifest.dimensions,
+        noise_schedule=manifest.noise_schedule,
+        threads=1,
+        folder=tmp_path_factory.mktemp("race"),
+    )
+    with run.started(contestant("home", factor=2.0)) as worker:
+        yield Race(run, "home", worker, _Judge(), rounds=4, settle_s=0.0)  # type: ignore[arg-type]
+
+
+def contestant(name: str, *, isa: str | None = None, **arguments: Any) -> Peer:
+    function = path_of(echoing)
+    return Peer(name=name, function=function, arguments=arguments, wants="bundle", isa=isa)
+
+
+def test_a_peer_that_agrees_gets_a_ratio_with_its_interval(race: Race) -> None:
+    row = race.row(contestant("slower", factor=3.0))
+    assert (row["status"], row["against"], row["threads"]) == ("measured", "home", 1)
+    assert (row["times_as_long"], row["low"], row["high"]) == pytest.approx((1.5, 1.5, 1.5))
+    own = race.own_row(Agreement(0.0, 2e-2))
+    assert (own["p50_ms"], own["rounds"]) == (2.0, 4)
+
+
+def test_a_peer_that_is_wrong_gets_no_speed(race: Race) -> None:
+    row = race.row(contestant("wrong", factor=0.1))
+    assert row["status"] == "refused"
+    assert "0.5 from the reference" in row["reason"]
+    assert "p50_ms" not in row
+
+
+def test_a_peer_that_this_machine_cannot_run_is_skipped(race: Race) -> None:
+    without_arithmetic = contestant("bf16", factor=1.0, isa="no such flag")
+    for peer in (contestant("absent", factor=1.0, fails=True), without_arithmetic):
+        row = race.row(peer)
+        assert row["status"] == "skipped"
+        assert row["reason"]
+        assert "p50_ms" not in row
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_reference_is_float32_and_first_and_names_are_unique(device: str) -> None:
+    found = peer_list.peers(device)
+    assert found[0].arguments["dtype"] == "fp32"
+    assert found[0].works == frozenset(WorkKind)
+    assert len({peer.name for peer in found}) == len(found)
+    for peer in found:
+        module, _, function = peer.function.partition(":")
+        assert callable(getattr(sys.modules[module], function))

@@ -1,0 +1,133 @@
+"""The quality benchmark's scores, against hand-made cases with known answers."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import __main__ as command_line
+from benchmarks.quality import scores as quality_scores
+from benchmarks.quality.cases import Case, cases, variants
+from benchmarks.quality.page import PAPER, page
+from benchmarks.quality.scores import IDENTITY_ATTRIBUTES, Judge, chance_scores, interval
+from mini.probes import person_probe, setting_probe
+from mini.world import ATTRIBUTES, POSES, SCENES
+from runtime import Request
+
+
+def test_cases_are_held_out_people_one_and_two_in_turn() -> None:
+    listed = cases(6)
+    assert [len(case.looks) for case in listed] == [1, 2] * 3
+    assert all(look.held_out for case in listed for look in case.looks)
+    assert [case.prompt for case in listed] == [case.prompt for case in cases(6)]
+    assert all(case.prompt.count("<|image|>") == len(case.photos) for case in listed)
+
+
+def test_every_variant_is_a_valid_request_and_the_paper_has_its_row() -> None:
+    listed = variants()
+    for variant in listed:
+        Request(prompt="a man <|image|>", references=["him.png"], **variant.options)
+    names = [variant.name for variant in listed]
+    assert len(set(names)) == len(names) and set(PAPER) <= set(names)
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Stands in for the probes: what they will tell of the next views."""
+    answers: dict[str, Any] = {}
+    monkeypatch.setattr(quality_scores, "open_probes", lambda: (person_probe(), setting_probe()))
+    monkeypatch.setattr(
+        quality_scores,
+        "answers",
+        lambda probe, views: answers["people" if len(views) == 2 else "setting"],
+    )
+    return answers
+
+
+def _case() -> tuple[Case, list[dict[str, int]]]:
+    case = cases(2)[1]
+    return case, [look.labels() for look in case.looks]
+
+
+def test_identity_is_that_of_the_person_drawn_worst(told: dict[str, Any]) -> None:
+    case, labels = _case()
+    wrong = dict(labels[1])
+    for name in IDENTITY_ATTRIBUTES[:3]:
+        wrong[name] = (wrong[name] + 1) % len(ATTRIBUTES[name])
+    # The caption says the kind, so that it does not count.
+    wrong["kind"] = (wrong["kind"] + 1) % 4
+    told["people"] = {name: np.array([labels[0][name], wrong[name]]) for name in ATTRIBUTES}
+    scene, pose = list(SCENES).index(case.setting.scene), POSES.index(case.setting.pose)
+    other = (pose + 1) % len(POSES)
+    told["setting"] = {
+        name: np.array([choice])
+        for name, choice in (("scene", scene), ("pose", other), ("people", 1))
+    }
+    scores = Judge().scores([case.truth()], [case])
+    assert scores.identity[0] == pytest.approx(1 - 3 / 9)
+    assert (scores.scene[0], scores.pose[0], scores.people[0]) == (1.0, 0.0, 1.0)
+    assert scores.prompt[0] == pytest.approx(2 / 3)
+
+
+def test_chance_is_far_below_certainty_and_above_nothing() -> None:
+    chance = chance_scores(cases(120))
+    assert 0.2 < chance["identity"] < 0.5
+    assert 0.02 < chance["scene"] < 0.25
+
+
+def test_an_interval_holds_the_mean_and_narrows_with_more_pictures() -> None:
+    few = np.array([0.0, 1.0] * 10)
+    low, high = interval(few)
+    assert low < 0.5 < high
+    narrow = interval(np.tile(few, 100))
+    assert narrow[1] - narrow[0] < (high - low) / 5
+
+
+def test_the_page_says_where_an_order_of_the_paper_does_not_reproduce() -> None:
+    def row(name: str, identity: float, prompt: float) -> dict[str, Any]:
+        means = {"identity": identity, "scene": 0.5, "pose": 0.5, "people": 0.5, "prompt": prompt}
+        ends = {f"{n}_95": [m - 0.03, m + 0.03] for n, m in means.items()}
+        halves = {f"{n}_by_people": [m + 0.01, m - 0.01] for n, m in means.items()}
+        gains = {"identity_gain_95": [-0.12, -0.08], "prompt_gain_95": [-0.01, 0.11]}
+        return {"row": name, "pictures": 7, **means, **ends, **halves, **gains}
+
+    rows = [row("full method", 0.8, 0.9)] + [row(name, 0.7, 0.95) for name in list(PAPER)[1:]]
+    accuracy = dict.fromkeys(IDENTITY_ATTRIBUTES, 0.9)
+    facts = {
+        "chance": {"identity": 0.31, "scene": 0.1},
+        "fp16_fp32_mean_difference": 0.001,
+        "bfloat16_mean_difference": 0.002,
+        **dict.fromkeys(
+            ("probe_accuracy", "probe_accuracy_through_vae", "full_method_accuracy"), accuracy
+        ),
+    }
+    text = page({"commit": "abc", "rows": rows, "facts": facts})
+    lines = text.splitlines()
+    start = "- without scene construction: "
+    assert f"{start}identity loses 0.100 [-0.120, -0.080], as in the paper." in lines
+    unsure = "**unlike the paper**, though the interval holds 0"
+    assert f"{start}prompt gains 0.050 [-0.010, +0.110], {unsure}." in lines
+    # The paper's identity is higher without fusion.
+    start = "- without subject-scene fusion: "
+    assert f"{start}identity loses 0.100 [-0.120, -0.080], **unlike the paper**." in lines
+    assert "0.810 / 0.790" in text  # one person and two, as the paper tells them apart
+    assert "{" not in text
+
+
+def test_a_picture_of_the_world_differs_with_its_case() -> None:
+    first, second = cases(2)
+    again = dataclasses.replace(first, seed=first.seed)
+    assert np.array_equal(first.truth(), again.truth())
+    assert not np.array_equal(first.truth(), second.truth())
+
+
+@pytest.mark.parametrize("word", ["1", "0", "-3", "many"])
+def test_too_few_pictures_are_refused_before_anything_is_drawn(
+    word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        command_line.main(["quality", f"--pictures={word}"])
+    assert f"{word}: expected at least 2" in capsys.readouterr().err

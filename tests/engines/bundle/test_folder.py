@@ -1,0 +1,121 @@
+"""A bundle opens whole or not at all, and says what mends it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from engines import verify
+from engines.bundle.folder import Bundle
+from engines.errors import (
+    BundleCorruptError,
+    BundleNotFoundError,
+    BundleSchemaError,
+    NonFiniteError,
+    ProviderUnavailableError,
+)
+from engines.onnxruntime import cpu as onnxruntime_engine
+from runtime import FaceDiffuser, Provider, Request
+from runtime.host.backend import HostRoad
+from runtime.host.pool import EnginePool
+from tests.paths import GOLDEN
+
+REBUILD = "python -m export.build"
+
+
+def test_a_whole_bundle_verifies(golden_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify.main([str(golden_bundle), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["verified"] is True
+
+
+def test_a_missing_bundle_names_the_build_command(tmp_path: Path) -> None:
+    for path in (tmp_path / "none", tmp_path):
+        with pytest.raises(BundleNotFoundError, match=REBUILD):
+            Bundle.open(path)
+
+
+@pytest.mark.parametrize("name", ["onnx/tdm_unet.onnx", "tokenizer/tokenizer.json", "preview.png"])
+def test_a_truncated_file_is_named(name: str, bundle_copy: Path) -> None:
+    path = bundle_copy / name
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(BundleCorruptError, match=f"{name}.*bytes.*{REBUILD}"):
+        Bundle.open(bundle_copy)
+
+
+def test_an_altered_file_is_named(bundle_copy: Path) -> None:
+    path = bundle_copy / "onnx" / "vae_decoder.data"
+    path.write_bytes(b"\xff" + path.read_bytes()[1:])
+    with pytest.raises(BundleCorruptError, match=r"vae_decoder\.data was altered"):
+        Bundle.open(bundle_copy)
+
+
+def test_a_missing_file_is_named(bundle_copy: Path) -> None:
+    (bundle_copy / "onnx" / "sdm_unet.data").unlink()
+    with pytest.raises(BundleCorruptError, match=r"sdm_unet\.data is missing"):
+        FaceDiffuser.open(bundle_copy)
+
+
+def test_a_half_written_bundle_says_that_the_build_resumes(bundle_copy: Path) -> None:
+    (bundle_copy / "manifest.json").unlink()
+    with pytest.raises(BundleCorruptError, match="unfinished build"):
+        Bundle.open(bundle_copy)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema_version": 2}', "\x00\x01"])
+def test_a_broken_manifest_is_named(text: str, bundle_copy: Path) -> None:
+    (bundle_copy / "manifest.json").write_text(text)
+    with pytest.raises(BundleCorruptError, match="manifest"):
+        Bundle.open(bundle_copy)
+
+
+def test_a_manifest_of_a_newer_schema_is_refused(bundle_copy: Path) -> None:
+    path = bundle_copy / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 99}))
+    with pytest.raises(BundleSchemaError, match="schema 99, this toolkit reads 2"):
+        Bundle.open(bundle_copy)
+
+
+def test_verify_exits_with_1_and_the_reason_last(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert verify.main([str(tmp_path)]) == 1
+    assert "is not a bundle" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_provider_that_is_not_installed_is_named(
+    golden_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ProviderUnavailableError, match="pip install"):
+        FaceDiffuser.open(golden_bundle, provider="onnxruntime-cpu")
+    with FaceDiffuser.open(golden_bundle) as face_diffuser:
+        assert face_diffuser.provider == "openvino"
+        assert "pip install" in face_diffuser.declined[Provider.ONNXRUNTIME_CPU]
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(ProviderUnavailableError, match=r"nothing here can run .*pip install"):
+        FaceDiffuser.open(golden_bundle)
+
+
+def test_a_non_finite_output_names_engine_step_and_timestep(
+    golden_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enqueue = onnxruntime_engine.OnnxRuntimeEngine.enqueue
+
+    def poisoned(engine: onnxruntime_engine.OnnxRuntimeEngine) -> None:
+        enqueue(engine)
+        if engine.component == "sdm_unet":
+            engine._buffers["noise_prediction"][...] = float("nan")
+
+    monkeypatch.setattr(onnxruntime_engine.OnnxRuntimeEngine, "enqueue", poisoned)
+    reference = GOLDEN / "refs" / "man1.png"
+    bundle = Bundle.open(golden_bundle)
+    with FaceDiffuser(bundle, HostRoad(EnginePool(bundle))) as face_diffuser:
+        request = Request(
+            prompt="a man <|image|>", references=[reference], num_inference_steps=4, height=64,
+            width=64, alpha=0.5, beta=0.5,
+        )  # fmt: skip
+        with pytest.raises(NonFiniteError, match=r"sdm_unet .* at step 2, timestep 251"):
+            face_diffuser.generate(request)

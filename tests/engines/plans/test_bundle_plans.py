@@ -1,0 +1,301 @@
+"""A bundle gets its plans: nothing rebuilt without need, nothing stale kept, nothing half-made."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engines.bundle.folder import Bundle
+from engines.bundle.manifest import Manifest
+from engines.bundle.plan_record import PlanRecord
+from engines.contract import Component
+from engines.errors import BundleCorruptError, PlanMismatchError, PlanRefusedError
+from engines.plans.bundle_plans import PlanRequest, PlansBuilt, build_plans, plan_jobs
+from engines.plans.plan_from_onnx import PlanMemoryError
+from engines.plans.profiles import PlanOptionError, PlanOptions
+from engines.plans.store import published_plans
+from engines.tensorrt.machine import Machine
+from engines.tensorrt.plans_here import plans_for
+from tests.doubles.plan_builds import Builds, Said
+from tests.engines.conftest import MACHINE
+
+SIX = {
+    "text_encoder.fixed", "image_encoder.fixed", "fusion_mlp.fixed", "tdm_unet.native",
+    "sdm_unet.native", "vae_decoder.native",
+}  # fmt: skip
+UNETS = PlanRequest(components=(Component.TDM_UNET, Component.SDM_UNET))
+
+
+def _build(
+    bundle: Path,
+    builds: Builds,
+    request: PlanRequest | None = None,
+    machine: Machine = MACHINE,
+    compare: Callable[[Path, Manifest, list[PlanRecord]], None] = lambda *_: None,
+    display: Said | None = None,
+) -> PlansBuilt:
+    asked = request or PlanRequest()
+    return build_plans(bundle, machine, asked, display or Said(), compare, builds)
+
+
+def test_a_bundle_with_plans_opens_verifies_and_lists_them(small_copy: Path) -> None:
+    builds = Builds()
+    _build(small_copy, builds)
+    assert builds.names == SIX
+    bundle = Bundle.open(small_copy)
+    assert bundle.verify() == 19 + 6 + 1
+    plans = plans_for(bundle, 90, MACHINE.tensorrt)
+    assert set(plans) == set(Component)
+    (record,) = plans[Component.SDM_UNET]
+    assert record.path == "plans/sdm_unet.native.sm_90.plan"
+    assert [each["latents"][2] for each in record.shapes] == [(1, 4, 8, 8)] * 2
+    assert record.precision.half_share == 0.9
+    assert (record.gpu, record.cuda, record.options) == ("Double of a GPU", "13.0", PlanOptions())
+
+
+def test_a_second_build_builds_nothing_and_writes_nothing(small_copy: Path) -> None:
+    _build(small_copy, Builds())
+    before = {path: path.stat().st_mtime_ns for path in small_copy.rglob("*") if path.is_file()}
+    builds = Builds()
+    assert len(_build(small_copy, builds).kept) == 6
+    assert not builds.jobs
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_a_bundle_that_was_copied_without_its_journals_is_not_built_again(small_copy: Path) -> None:
+    _build(small_copy, Builds())
+    shutil.rmtree(small_copy / "build")
+    builds = Builds()
+    assert len(_build(small_copy, builds).kept) == 6
+    assert not builds.jobs
+
+
+def test_no_plan_is_built_from_a_model_that_was_altered(small_copy: Path) -> None:
+    path = small_copy / "onnx" / "vae_decoder.data"
+    request = PlanRequest(components=(Component.VAE_DECODER,))
+    bundle = Bundle.open(small_copy)
+    path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(BundleCorruptError, match=r"vae_decoder\.data was altered"):
+        bundle.verify_component(Component.VAE_DECODER)
+    with pytest.raises(BundleCorruptError, match=r"vae_decoder\.data was altered"):
+        _build(small_copy, Builds(), request)
+
+
+def test_profiles_share_the_plans_that_do_not_depend_on_them(small_copy: Path) -> None:
+    builds = Builds()
+    _build(small_copy, builds, PlanRequest(profiles=("native", "images", "sizes")))
+    assert builds.names - SIX == {
+        "tdm_unet.images", "sdm_unet.images", "tdm_unet.sizes", "sdm_unet.sizes",
+        "vae_decoder.sizes",
+    }  # fmt: skip
+    shapes = {job.profile: job.shapes[0] for job in builds.jobs if job.component == "tdm_unet"}
+    assert shapes["images"]["prompt_embeds"] == ((2, 77, 8), (8, 77, 8), (8, 77, 8))
+    assert shapes["sizes"]["latents"] == ((1, 4, 8, 8), (1, 4, 8, 8), (1, 4, 16, 16))
+
+
+def test_an_unknown_profile_lists_what_there_is(small_copy: Path) -> None:
+    with pytest.raises(PlanOptionError, match="native, images, sizes, images-sizes"):
+        _build(small_copy, Builds(), PlanRequest(profiles=("huge",)))
+
+
+def test_an_interrupted_build_keeps_what_it_finished_and_the_bundle_opens(
+    small_copy: Path,
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        _build(small_copy, Builds(stop_at="tdm_unet"))
+    assert not Bundle.open(small_copy).manifest.plans
+    builds = Builds()
+    _build(small_copy, builds)
+    assert builds.names == {"tdm_unet.native", "sdm_unet.native", "vae_decoder.native"}
+    assert len(plans_for(Bundle.open(small_copy), 90, MACHINE.tensorrt)) == 6
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"machine": replace(MACHINE, tensorrt="11.5.0.1")},
+        {"request": replace(UNETS, options=PlanOptions(optimization_level=4))},
+        {"request": replace(UNETS, options=PlanOptions(strip_weights=True))},
+    ],
+)
+def test_another_version_or_option_builds_again(change: dict[str, Any], small_copy: Path) -> None:
+    _build(small_copy, Builds(), UNETS)
+    builds = Builds()
+    _build(small_copy, builds, **({"request": UNETS} | change))
+    assert builds.names == {"tdm_unet.native", "sdm_unet.native"}
+
+
+def test_another_gpu_gets_plans_beside_those_that_are_there(small_copy: Path) -> None:
+    _build(small_copy, Builds(), UNETS)
+    _build(small_copy, Builds(), UNETS, replace(MACHINE, architecture=89))
+    found = sorted(path.name for path in (small_copy / "plans").iterdir())
+    assert found == [
+        "sdm_unet.native.sm_89.plan", "sdm_unet.native.sm_90.plan", "tdm_unet.native.sm_89.plan",
+        "tdm_unet.native.sm_90.plan",
+    ]  # fmt: skip
+    assert len(Bundle.open(small_copy).manifest.plans) == 4
+
+
+def test_plans_of_a_model_that_changed_are_dropped(small_copy: Path) -> None:
+    _build(small_copy, Builds(), UNETS)
+    manifest = Bundle.open(small_copy).manifest
+    assert len(published_plans(small_copy, manifest.components)[0]) == 2
+    tdm = manifest.components[Component.TDM_UNET]
+    files = dict(tdm.files)
+    files[tdm.onnx] = replace(files[tdm.onnx], sha256="another graph")
+    components = manifest.components | {Component.TDM_UNET: replace(tdm, files=files)}
+    (kept,), timing_cache = published_plans(small_copy, components)
+    assert kept.component is Component.SDM_UNET
+    assert list(timing_cache) == ["timing.cache"]
+    cpu_only = tdm.files | {tdm.cpu_onnx: replace(tdm.files[tdm.cpu_onnx], sha256="new")}
+    components = manifest.components | {Component.TDM_UNET: replace(tdm, files=cpu_only)}
+    assert len(published_plans(small_copy, components)[0]) == 2, "no plan is built from that file"
+
+
+def test_a_truncated_plan_is_named_and_built_again(small_copy: Path) -> None:
+    _build(small_copy, Builds(), UNETS)
+    plan = small_copy / "plans" / "sdm_unet.native.sm_90.plan"
+    plan.write_bytes(plan.read_bytes()[:-1])
+    with pytest.raises(BundleCorruptError, match=r"sdm_unet.*python -m engines\.build .*bundle"):
+        Bundle.open(small_copy)
+    builds = Builds()
+    _build(small_copy, builds, UNETS)
+    assert builds.names == {"sdm_unet.native"}
+    assert Bundle.open(small_copy).verify() == 22
+
+
+def test_a_manifest_is_never_ahead_of_its_files(
+    small_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _build(small_copy, Builds(), UNETS)
+    replaced = Path.replace
+
+    def killed(path: Path, target: Path) -> Path:
+        if path.name.startswith("sdm_unet") and path.suffix == ".plan":
+            raise KeyboardInterrupt
+        return replaced(path, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    options = replace(UNETS, options=PlanOptions(optimization_level=5))
+    with pytest.raises(KeyboardInterrupt):
+        _build(small_copy, Builds(), options)
+    monkeypatch.undo()
+    assert Bundle.open(small_copy).verify() == 19, "opens without plans"
+    builds = Builds()
+    _build(small_copy, builds, options)
+    assert not builds.jobs, "both had been finished"
+    assert Bundle.open(small_copy).verify() == 22
+
+
+def test_plans_that_draw_another_picture_are_not_published(small_copy: Path) -> None:
+    def differ(path: Path, manifest: Manifest, records: list[PlanRecord]) -> None:
+        raise PlanRefusedError("another picture")
+
+    with pytest.raises(PlanRefusedError, match="another picture"):
+        _build(small_copy, Builds(), UNETS, compare=differ)
+    assert not (small_copy / "plans").exists()
+    assert not Bundle.open(small_copy).manifest.plans
+
+
+def test_the_pictures_are_compared_with_all_plans_there_are(small_copy: Path) -> None:
+    compared: list[set[str]] = []
+
+    def note(path: Path, manifest: Manifest, records: list[PlanRecord]) -> None:
+        compared.append({record.name for record in records})
+
+    _build(small_copy, Builds(), UNETS, compare=note)
+    _build(small_copy, Builds(), compare=note)
+    _build(small_copy, Builds(), compare=note)
+    assert [len(names) for names in compared] == [2, 6], "the third build had nothing to compare"
+
+
+def test_out_of_memory_is_tried_once_more_at_a_lower_level(small_copy: Path) -> None:
+    builds, said = Builds(memory_above=2), Said()
+    _build(small_copy, builds, UNETS, display=said)
+    assert [job.optimization_level for job in builds.jobs] == [3, 2, 3, 2]
+    assert any("once more at optimization level 2" in text for text in said.sentences)
+    assert {plan.optimization_level for plan in Bundle.open(small_copy).manifest.plans} == {2}
+    again = Builds()
+    _build(small_copy, again, UNETS)
+    assert not again.jobs, "what was asked for is what counts"
+
+
+def test_out_of_memory_twice_carries_the_forecast(small_copy: Path) -> None:
+    builds = Builds(memory_above=0)
+    with pytest.raises(PlanMemoryError, match=r"weights 1 MiB, held twice.*--workspace-mib"):
+        _build(small_copy, builds, UNETS)
+    assert len(builds.jobs) == 2
+
+
+def test_a_model_that_cannot_fit_is_not_begun(small_copy: Path) -> None:
+    builds = Builds()
+    with pytest.raises(PlanMemoryError, match="does not fit this GPU"):
+        _build(small_copy, builds, UNETS, replace(MACHINE, free_nbytes=100))
+    assert not builds.jobs
+
+
+def test_the_forecast_is_told_before_anything_is_built(small_copy: Path) -> None:
+    said = Said()
+    with pytest.raises(KeyboardInterrupt):
+        _build(small_copy, Builds(stop_at="tdm"), UNETS, display=said)
+    assert sum("GPU memory" in text for text in said.sentences) == 2
+
+
+@pytest.mark.parametrize(
+    ("architecture", "version", "words"),
+    [
+        (89, MACHINE.tensorrt, "built for GPU sm_90, this machine has sm_89; rebuild its plans"),
+        (90, "11.5.0.1", r"with TensorRT 11\.4\.0\.106, this machine has 11\.5\.0\.1; rebuild"),
+    ],
+)
+def test_plans_for_another_machine_name_both_and_the_command(
+    architecture: int, version: str, words: str, small_copy: Path
+) -> None:
+    _build(small_copy, Builds())
+    with pytest.raises(PlanMismatchError, match=rf"{words}.*python -m engines\.build .*bundle"):
+        plans_for(Bundle.open(small_copy), architecture, version)
+
+
+def test_a_bundle_without_plans_or_with_some_says_so(small_copy: Path) -> None:
+    with pytest.raises(PlanMismatchError, match="has no TensorRT plans; build its plans here with"):
+        plans_for(Bundle.open(small_copy), 90, MACHINE.tensorrt)
+    _build(small_copy, Builds(), UNETS)
+    with pytest.raises(PlanMismatchError, match="no plan of text_encoder, image_encoder, fusion"):
+        plans_for(Bundle.open(small_copy), 90, MACHINE.tensorrt)
+
+
+def test_a_hardware_compatible_plan_serves_newer_and_older_gpus(small_copy: Path) -> None:
+    options = PlanOptions(hardware_compatible=True)
+    _build(small_copy, Builds(), PlanRequest(options=options))
+    bundle = Bundle.open(small_copy)
+    assert plans_for(bundle, 80, MACHINE.tensorrt)
+    assert plans_for(bundle, 120, MACHINE.tensorrt)
+    with pytest.raises(PlanMismatchError, match="this machine has sm_75"):
+        plans_for(bundle, 75, MACHINE.tensorrt)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"optimization_level": 6}, {"optimization_level": -1}, {"workspace_mib": 0},
+     {"max_aux_streams": -1}],
+)  # fmt: skip
+def test_options_that_cannot_be_are_refused(options: dict[str, int]) -> None:
+    (name,) = options
+    with pytest.raises(PlanOptionError, match=f"{name}=.*expected"):
+        PlanOptions(**options)  # type: ignore[arg-type]
+
+
+def test_no_enum_integer_of_tensorrt_reaches_the_manifest(small_copy: Path) -> None:
+    _build(small_copy, Builds(), UNETS)
+    document = json.loads((small_copy / "manifest.json").read_text())["plans"][0]
+    assert set(document["options"]) == set(PlanOptions.__dataclass_fields__)
+    jobs = plan_jobs(Bundle.open(small_copy), MACHINE, UNETS)
+    assert {job.key for job in jobs} == {
+        plan["key"] for plan in json.loads((small_copy / "manifest.json").read_text())["plans"]
+    }

@@ -1,0 +1,268 @@
+"""From ONNX to a plan, in one process with the double: every answer of TensorRT is looked at."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engines.bundle.folder import Bundle
+from engines.bundle.plan_record import PlanParity, PlanPrecision
+from engines.contract import Component
+from engines.cuda.driver import driver
+from engines.cuda.gpu import opened_gpu
+from engines.errors import (
+    BundleCorruptError,
+    PlanBuildError,
+    PlanRefusedError,
+    ProviderUnavailableError,
+)
+from engines.plans.bundle_plans import PlanRequest, plan_jobs
+from engines.plans.job import PlanJob
+from engines.plans.parity import plan_parity
+from engines.plans.plan_from_onnx import (
+    BuildLog,
+    Cancellation,
+    PlanCancelledError,
+    PlanMemoryError,
+    plan_from_onnx,
+    progress_monitor,
+)
+from engines.plans.precision import precision_of, proven_precision
+from engines.plans.profiles import PlanOptions
+from engines.tensorrt.engine import TensorRtEngine
+from engines.tensorrt.library import logger, tensorrt
+from engines.tensorrt.loader import engine_from_plan
+from tests.doubles.tensorrt_names import unpacked
+from tests.engines.conftest import MACHINE, SetUp
+
+
+def _job(bundle: Path, component: Component, **options: Any) -> PlanJob:
+    request = PlanRequest(components=(component,), options=PlanOptions(**options))
+    (job,) = plan_jobs(Bundle.open(bundle), MACHINE, request)
+    return job
+
+
+class _Session:
+    """What a build worker holds."""
+
+    def __init__(self) -> None:
+        self.log = BuildLog([])
+        self.messages: list[str] = []
+        self.events: list[tuple[Any, ...]] = []
+        self.cancellation = Cancellation()
+        self.trt = tensorrt()
+        self.logger = logger(self.trt, self._sink)
+
+    def build(self, job: PlanJob) -> bytes:
+        monitor = progress_monitor(self.trt, self._tell, self.cancellation)
+        return plan_from_onnx(self.trt, self.logger, self.log, job, monitor)
+
+    def precision(self, job: PlanJob) -> PlanPrecision:
+        engine = engine_from_plan(self.trt, self.logger, self.build(job), job.name)
+        return proven_precision(self.trt, engine, job)
+
+    def parity(self, job: PlanJob) -> PlanParity:
+        weights = job.onnx if job.options.strip_weights else None
+        with opened_gpu(driver()) as gpu:
+            deserialized = engine_from_plan(
+                self.trt, self.logger, self.build(job), job.name, weights
+            )
+            engine = TensorRtEngine(job.component, self.trt, deserialized)
+            try:
+                return plan_parity(engine, gpu, job, lambda done, of: None)
+            finally:
+                engine.close()
+
+    def _sink(self, severity: str, message: str) -> None:
+        self.messages.append(message)
+        if severity == "ERROR":
+            self.log.errors.append(message)
+
+    def _tell(self, *event: Any) -> None:
+        self.events.append(event)
+
+
+def test_options_and_profiles_reach_the_plan(small_copy: Path, double: SetUp) -> None:
+    job = _job(small_copy, Component.SDM_UNET, max_aux_streams=2, optimization_level=1)
+    content = unpacked(_Session().build(job))
+    assert content is not None
+    header, model = content
+    assert (header["aux_streams"], header["level"], header["detailed"]) == (2, 1, True)
+    assert model
+    rows = [profile["prompt_embeds"][1][0] for profile in header["profiles"]]
+    assert rows == [2, 3], "the released rule takes two passes, the paper's three"
+
+
+@pytest.mark.parametrize("version", ["11.4.0.106", "10.16.1.11", "10.9.0.34"])
+def test_networks_are_strongly_typed_in_every_version(
+    version: str, small_copy: Path, double: SetUp
+) -> None:
+    double(version=version)
+    assert _Session().build(_job(small_copy, Component.FUSION_MLP))
+
+
+def test_every_parser_error_names_its_node(small_copy: Path, double: SetUp) -> None:
+    double(fail={"tdm_unet": "parser"})
+    with pytest.raises(PlanBuildError, match=r"tdm_unet\.onnx: node 3 node_\w+ \(\w+\): no impo"):
+        _Session().build(_job(small_copy, Component.TDM_UNET))
+
+
+def test_a_parser_of_tensorrt_10_is_offered_an_older_opset(small_copy: Path, double: SetUp) -> None:
+    double(fail={"tdm_unet": "parser"}, version="10.9.0.34")
+    with pytest.raises(PlanBuildError, match=r"TensorRT 10\.9.*--opset 21"):
+        _Session().build(_job(small_copy, Component.TDM_UNET))
+
+
+def test_nothing_built_carries_the_last_error_and_the_log(small_copy: Path, double: SetUp) -> None:
+    double(fail={"vae": "nothing"})
+    with pytest.raises(PlanBuildError, match=r"vae_decoder.*Could not find any.*sm_90\.log"):
+        _Session().build(_job(small_copy, Component.VAE_DECODER))
+
+
+def test_out_of_memory_is_told_from_other_failures(small_copy: Path, double: SetUp) -> None:
+    double(fail={"vae": "memory"})
+    with pytest.raises(PlanMemoryError, match="OutOfMemory"):
+        _Session().build(_job(small_copy, Component.VAE_DECODER))
+
+
+def test_a_machine_without_a_gpu_is_named(small_copy: Path, double: SetUp) -> None:
+    double(no_gpu=True)
+    with pytest.raises(ProviderUnavailableError, match=r"35.*nvidia-smi"):
+        _Session().build(_job(small_copy, Component.FUSION_MLP))
+
+
+def test_cancelling_stops_at_the_next_step(small_copy: Path, double: SetUp) -> None:
+    session = _Session()
+    session.cancellation.requested = True
+    with pytest.raises(PlanCancelledError, match="cancelled"):
+        session.build(_job(small_copy, Component.TDM_UNET))
+    assert [event[0] for event in session.events].count("step") == 1
+
+
+def test_tdm_and_sdm_share_one_timing_cache(small_copy: Path, double: SetUp) -> None:
+    first, second = _Session(), _Session()
+    first.build(_job(small_copy, Component.TDM_UNET))
+    second.build(_job(small_copy, Component.SDM_UNET))
+    assert "9 of 9 from the timing cache" in second.messages
+    assert "9 of 9 from the timing cache" not in first.messages
+    assert all("anybody" not in message for message in first.messages), "verbose"
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b'{"device": 75, "version": "8"}'])
+def test_a_timing_cache_of_another_gpu_is_begun_anew(
+    content: bytes, small_copy: Path, double: SetUp
+) -> None:
+    job = _job(small_copy, Component.FUSION_MLP)
+    job.timing_cache.parent.mkdir(parents=True)
+    job.timing_cache.write_bytes(content)
+    _Session().build(job)
+    assert json.loads(job.timing_cache.read_bytes())["device"] == 90
+
+
+@pytest.mark.parametrize("version", ["11.4.0.106", "10.16.1.11"])
+def test_half_precision_is_proven_layer_by_layer(
+    version: str, small_copy: Path, double: SetUp
+) -> None:
+    double(version=version)
+    proof = _Session().precision(_job(small_copy, Component.TDM_UNET))
+    assert proof == PlanPrecision(layers=9, half_layers=8), "the timestep's sine is in float32"
+
+
+def test_an_engine_with_single_precision_inside_is_refused(small_copy: Path, double: SetUp) -> None:
+    double(unreadable_layers=True)
+    with pytest.raises(PlanRefusedError, match=r"0 of the 0 layers .*not published"):
+        _Session().precision(_job(small_copy, Component.TDM_UNET))
+
+
+def test_an_engine_with_single_precision_tensors_is_refused(
+    small_copy: Path, double: SetUp
+) -> None:
+    double(single=["tdm_unet"])
+    with pytest.raises(PlanRefusedError, match=r"takes latents as .*FLOAT, expected .*HALF"):
+        _Session().precision(_job(small_copy, Component.TDM_UNET))
+
+
+def test_layers_are_counted_in_the_json_of_both_versions() -> None:
+    def layer(*outputs: dict[str, str]) -> dict[str, Any]:
+        return {"Name": "x", "Outputs": list(outputs)}
+
+    ten, eleven = "Format/Datatype", "DataType"
+    layers = [
+        layer({ten: "Row major linear FP16 format"}),
+        layer({ten: "Row major linear FP32"}),
+        layer({eleven: "Half", "Format": "Channel major"}, {eleven: "Half"}),
+        layer({eleven: "Half"}, {eleven: "Float"}),
+        layer({eleven: "Int64"}),
+        layer({ten: "N/A due to dynamic shapes"}),
+        "a name alone",
+    ]
+    assert precision_of(json.dumps({"Layers": layers})) == PlanPrecision(layers=4, half_layers=2)
+
+
+@pytest.mark.parametrize("component", list(Component))
+def test_plans_are_compared_with_the_cpu_in_every_profile(
+    component: Component, small_copy: Path, double: SetUp
+) -> None:
+    parity = _Session().parity(_job(small_copy, component))
+    cases = {Component.TDM_UNET: 3, Component.SDM_UNET: 6}
+    assert parity.cases == cases.get(component, 1)
+    assert 0 < parity.relative_l2 <= parity.bound
+
+
+@pytest.mark.parametrize(("factor", "words"), [(1.05, "5.00e-02 from"), (float("nan"), "NaN")])
+def test_a_plan_that_drifts_is_refused_with_the_command_that_finds_the_layer(
+    factor: float, words: str, small_copy: Path, double: SetUp
+) -> None:
+    double(drift={"sdm_unet": factor})
+    with pytest.raises(PlanRefusedError, match=rf"{words}.*export.bisect .*bundle sdm_unet"):
+        _Session().parity(_job(small_copy, Component.SDM_UNET))
+
+
+def test_a_plan_without_weights_takes_them_from_the_onnx_file(
+    small_copy: Path, double: SetUp
+) -> None:
+    job = _job(small_copy, Component.VAE_DECODER, strip_weights=True)
+    whole = _job(small_copy, Component.VAE_DECODER)
+    assert len(_Session().build(job)) < len(_Session().build(whole)) / 2
+    assert _Session().parity(job).relative_l2 <= 7e-3
+    other = job.onnx.with_name("tdm_unet.onnx")
+    session = _Session()
+    with pytest.raises(BundleCorruptError, match="do not fit the plan vae"):
+        engine_from_plan(session.trt, session.logger, session.build(job), "vae", other)
+
+
+@pytest.mark.parametrize(
+    ("change", "plan_change"),
+    [
+        ({"version": "11.3.0.1"}, 0),
+        ({"architecture": 89}, 0),
+        ({}, -1),
+    ],
+)
+def test_a_plan_of_another_machine_or_a_truncated_one_is_refused_by_name(
+    change: dict[str, Any], plan_change: int, small_copy: Path, double: SetUp
+) -> None:
+    plan = _Session().build(_job(small_copy, Component.FUSION_MLP))
+    double(**change)
+    session = _Session()
+    with pytest.raises(BundleCorruptError, match=r"fusion.*engines\.build BUNDLE"):
+        engine_from_plan(session.trt, session.logger, plan[: len(plan) + plan_change], "fusion")
+
+
+def test_a_hardware_compatible_plan_opens_on_another_architecture(
+    small_copy: Path, double: SetUp
+) -> None:
+    plan = _Session().build(_job(small_copy, Component.FUSION_MLP, hardware_compatible=True))
+    double(architecture=86)
+    session = _Session()
+    assert engine_from_plan(session.trt, session.logger, plan, "fusion").num_io_tensors == 4
+
+
+def test_a_job_survives_its_journey_to_the_worker(small_copy: Path) -> None:
+    job = _job(small_copy, Component.SDM_UNET, workspace_mib=64)
+    assert PlanJob.from_json(job.to_json()) == job
+    assert PlanJob.from_json(replace(job, optimization_level=1).to_json()) != job

@@ -1,0 +1,260 @@
+"""`python -m engines.build`: one process per plan, progress, Ctrl-C, a crash, bad machines."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engines import build as engines_build
+from engines.bundle.folder import Bundle
+from engines.bundle.lock import BundleBusyError, build_lock
+from engines.cli.progress import JsonDisplay, Phases, TerminalDisplay, display_on, time_left
+from engines.contract import Component
+from engines.errors import PlanBuildError, ProviderUnavailableError
+from engines.plans.bundle_plans import PlanRequest
+from engines.tensorrt.library import check_wheels, tensorrt, version_of
+from engines.tensorrt.machine import check_driver, this_machine
+from tests.engines.conftest import SetUp
+from tests.paths import ROOT
+
+
+def test_the_command_builds_in_processes_of_their_own(
+    small_copy: Path, double: SetUp, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(small_copy), "--component", "fusion_mlp", "sdm_unet", "--json"]
+    assert engines_build.main(arguments) == 0
+    captured = capsys.readouterr()
+    outcome = json.loads(captured.out)
+    assert outcome["built"] == ["fusion_mlp.fixed.sm_90", "sdm_unet.native.sm_90"]
+    assert outcome["plans"]["sdm_unet.native.sm_90"]["half_share"] == pytest.approx(8 / 9)
+    events = [json.loads(line) for line in captured.err.splitlines()]
+    progress = [event for event in events if event["event"] == "progress"]
+    assert {"plan", "phase", "share", "elapsed_s", "left_s"} <= set(progress[0])
+    log = (small_copy / "build" / "plans" / "sdm_unet.native.sm_90.log").read_text()
+    assert "from the timing cache" in log
+    Bundle.open(small_copy).verify()
+
+
+def test_ctrl_c_cancels_within_a_second_and_the_next_build_goes_on(
+    small_copy: Path, double: SetUp
+) -> None:
+    command = [sys.executable, "-m", "engines.build", str(small_copy)]
+    command += ["--component", "fusion_mlp", "tdm_unet"]
+    assert engines_build.main([str(small_copy), "--component", "fusion_mlp"]) == 0
+    # Long enough that a build never ends before it is stopped.
+    double(layer_s=10)
+    # A shell's background jobs ignore Ctrl-C, and so would what they start.
+    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=heeding
+    ) as build:
+        assert build.stderr is not None
+        for line in build.stderr:
+            if '"plan": "tdm_unet.native.sm_90", "phase"' in line:
+                break
+        build.send_signal(signal.SIGINT)
+        started = time.monotonic()
+        rest = build.stderr.read()
+        assert build.wait() == 1
+        took_s = time.monotonic() - started
+    assert took_s < 1
+    assert "interrupted; the same command resumes" in rest.splitlines()[-1]
+    Bundle.open(small_copy)
+    double()
+    assert engines_build.main(command[3:]) == 0
+    assert len(Bundle.open(small_copy).manifest.plans) == 2
+
+
+def test_a_build_that_is_killed_leaves_no_worker_and_the_next_one_goes_on(
+    small_copy: Path, double: SetUp
+) -> None:
+    command = [sys.executable, "-m", "engines.build", str(small_copy)]
+    command += ["--component", "fusion_mlp", "tdm_unet"]
+    assert engines_build.main([str(small_copy), "--component", "fusion_mlp"]) == 0
+    # Long enough that a build never ends before it is stopped.
+    double(layer_s=10)
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as build:
+        assert build.stderr is not None
+        for line in build.stderr:
+            if '"plan": "tdm_unet.native.sm_90", "phase"' in line:
+                break
+        build.kill()
+    log = small_copy / "build" / "plans" / "tdm_unet.native.sm_90.log"
+    deadline = time.monotonic() + 30
+    while "Broken pipe" not in log.read_text() and "cancelled" not in log.read_text():
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
+    assert not log.with_suffix(".plan").exists()
+    assert Bundle.open(small_copy).verify() == 21
+    double()
+    assert engines_build.main(command[3:]) == 0
+    assert log.read_text().count("from the timing cache") == 1
+    assert len(Bundle.open(small_copy).manifest.plans) == 2
+
+
+def test_a_worker_that_dies_is_told_with_its_log(
+    small_copy: Path, double: SetUp, capsys: pytest.CaptureFixture[str]
+) -> None:
+    double(fail={"fusion": "crash"})
+    assert engines_build.main([str(small_copy), "--component", "fusion_mlp"]) == 1
+    reason = capsys.readouterr().err.splitlines()[-1]
+    assert "the building process ended with 139 without a word" in reason
+    assert reason.endswith("fusion_mlp.fixed.sm_90.log")
+    assert Bundle.open(small_copy).verify() == 19
+
+
+def test_a_parser_error_reaches_the_last_line(
+    small_copy: Path, double: SetUp, capsys: pytest.CaptureFixture[str]
+) -> None:
+    double(fail={"tdm": "parser"})
+    assert engines_build.main([str(small_copy), "--component", "tdm_unet"]) == 1
+    assert "node 3 node_reducemean" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_forecast_alone_builds_nothing(
+    small_copy: Path, double: SetUp, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(small_copy), "--forecast-only", "--json", "--workspace-mib", "512"]
+    assert engines_build.main(arguments) == 0
+    expected = json.loads(capsys.readouterr().out)["expected_nbytes"]
+    assert len(expected) == 6
+    assert min(expected.values()) > 512 << 20
+    assert not (small_copy / "plans").exists()
+
+
+@pytest.mark.parametrize(
+    "words", [["--profile", "huge"], ["--component", "unet"], ["--optimization-level", "9"]]
+)
+def test_wrong_words_exit_with_2(words: list[str], small_copy: Path) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        engines_build.main([str(small_copy), *words])
+    assert stopped.value.code == 2
+
+
+def test_help_states_what_each_option_costs(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        engines_build.main(["--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "--hardware-compatible let plans run on every GPU from sm_80 on. Costs speed" in told
+    assert "images: 1 to 4 images at the native size" in told
+
+
+def test_two_builds_of_one_bundle_do_not_meet(
+    small_copy: Path, double: SetUp, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with build_lock(small_copy):
+        assert engines_build.main([str(small_copy)]) == 1
+        with (
+            pytest.raises(BundleBusyError, match="another build is writing"),
+            build_lock(small_copy),
+        ):
+            pass
+    assert "another build is writing" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_machine_that_cannot_build_stops_at_onnx_in_one_sentence(
+    small_copy: Path, double: SetUp
+) -> None:
+    double(no_gpu=True)
+    stream = io.StringIO()
+    request = PlanRequest()
+    assert engines_build.build_if_possible(small_copy, request, JsonDisplay(stream)) is None
+    (line,) = stream.getvalue().splitlines()
+    text = json.loads(line)["text"]
+    assert "stops at ONNX here, without TensorRT plans: cuda-bindings found no" in text
+    assert text.endswith(f"python -m engines.build {small_copy}")
+
+
+def test_a_machine_that_can_build_says_what_it_is(double: SetUp) -> None:
+    machine = this_machine()
+    assert (machine.architecture, machine.gpu) == (90, "Double of a GPU")
+    assert (machine.cuda, machine.tensorrt) == ("13.0", "11.4.0.106")
+
+
+def test_a_driver_too_old_for_tensorrts_cuda_is_named(double: SetUp) -> None:
+    double(driver_cuda=12080)
+    with pytest.raises(ProviderUnavailableError, match=r"R590 or newer\), this one .*CUDA 12\.8"):
+        this_machine()
+    check_driver("10.16.1.11", 12080, ["tensorrt-cu12"])
+    with pytest.raises(ProviderUnavailableError, match="TensorRT 10"):
+        check_driver("10.16.1.11", 12080, ["tensorrt-cu13"])
+
+
+@pytest.mark.parametrize("version", ["12.0.0.1", "10.8.0.43", "8.6.1", "dev"])
+def test_tensorrt_of_another_version_names_both(version: str, double: SetUp) -> None:
+    double(version=version)
+    with pytest.raises(ProviderUnavailableError, match=rf"10\.9 to 11\.x, found {version}"):
+        tensorrt()
+
+
+def test_missing_tensorrt_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(ProviderUnavailableError, match=r"pip install 'face-diffuser\[tensorrt\]'"):
+        tensorrt()
+
+
+def test_wheels_of_two_cuda_versions_are_refused() -> None:
+    check_wheels(["tensorrt", "tensorrt_cu13", "tensorrt-cu13-libs", "numpy"])
+    with pytest.raises(ProviderUnavailableError, match="tensorrt_cu12_libs, tensorrt_cu13"):
+        check_wheels(["tensorrt_cu13", "tensorrt-cu12-libs"])
+
+
+def test_versions_are_read_by_number() -> None:
+    assert version_of("10.16.1.11") == (10, 16) > version_of("10.9.0")
+    assert version_of("unknown") == (0, 0)
+
+
+def _event(kind: str, phase: str, parent: str | None = None, number: int = 0) -> dict[str, Any]:
+    return {"event": kind, "phase": phase, "parent": parent, "number": number}
+
+
+def test_progress_folds_nested_phases_and_never_goes_back() -> None:
+    phases = Phases()
+    shares = []
+    for event in (
+        _event("start", "build", None, 4),
+        _event("step", "build", None, 0),
+        _event("start", "timing", "build", 2),
+        _event("step", "timing", None, 0),
+        _event("finish", "timing"),
+        _event("step", "build", None, 1),
+        _event("finish", "build"),
+        _event("start", "compare", None, 2),
+    ):
+        phases.take(event)
+        shares.append(phases.share())
+    assert shares == [0, 0.25, 0.25, 0.375, 0.375, 0.5, 1, 0]
+
+
+def test_a_terminal_gets_a_bar_with_the_time_left() -> None:
+    stream = io.StringIO()
+    display = TerminalDisplay(stream)
+    display.start("tdm_unet", 2, 6)
+    display.event(_event("start", "build", None, 4))
+    display._drawn = 0.0
+    display.event(_event("step", "build", None, 1))
+    assert "[2/6] tdm_unet ############" in stream.getvalue()
+    assert " 50% 0 s left build" in stream.getvalue()
+    display.end()
+    assert stream.getvalue().endswith("\r\x1b[K"), "an error's reason begins a line"
+    assert time_left(0.25, 60) == "3 min 00 s left"
+    assert isinstance(display_on(stream), JsonDisplay)
+
+
+def test_errors_of_a_worker_keep_their_class(small_copy: Path, double: SetUp) -> None:
+    double(fail={"vae": "nothing"})
+    machine, request = (
+        this_machine(),
+        PlanRequest(components=(Component.VAE_DECODER,)),
+    )
+    with pytest.raises(PlanBuildError, match="Could not find any implementation"):
+        engines_build.build_here(small_copy, machine, request, JsonDisplay(io.StringIO()))

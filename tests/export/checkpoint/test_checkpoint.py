@@ -1,0 +1,436 @@
+"""Checkpoints: every layout that is read, and every way in which a file can be wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from engines.contract import Component
+from export.checkpoint.checkpoint import SHIPPED_MODEL, Checkpoint, CheckpointError, Sources
+from export.checkpoint.fusion_mlp import FusionMLP
+from export.checkpoint.modules_from_weights import (
+    image_encoder_from,
+    text_encoder_from,
+    unet_from,
+    vae_from,
+)
+from export.checkpoint.random_weights import (
+    TEXT_CONFIG,
+    UNET_CONFIG,
+    VAE_CONFIG,
+    VISION_CONFIG,
+    RandomCheckpoint,
+    random_checkpoint,
+)
+from export.checkpoint.sources import SHIPPED_FOLDER
+
+WIDTH = 16
+TEXT = {
+    "hidden_size": WIDTH,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 77,
+    "vocab_size": 600,
+}
+VISION = {
+    "projection_dim": 12,
+    "vision_config": {
+        "hidden_size": WIDTH,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 224,
+        "patch_size": 112,
+    },
+}
+UNET = {
+    "sample_size": 8,
+    "block_out_channels": [8, 16],
+    "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+    "layers_per_block": 1,
+    "cross_attention_dim": WIDTH,
+    "attention_head_dim": 2,
+    "norm_num_groups": 4,
+}
+VAE = {
+    "block_out_channels": [8, 8],
+    "down_block_types": ["DownEncoderBlock2D"] * 2,
+    "up_block_types": ["UpDecoderBlock2D"] * 2,
+    "norm_num_groups": 4,
+}
+SDM_MODULES: dict[str, Callable[[], nn.Module]] = {
+    "text_encoder": lambda: text_encoder_from(TEXT),
+    "image_encoder": lambda: image_encoder_from(VISION),
+    "postfuse_module": lambda: FusionMLP(WIDTH, 12),
+    "unet": lambda: unet_from(UNET),
+}
+
+Tensors = dict[str, Tensor]
+
+
+def tensors_of(modules: dict[str, Callable[[], nn.Module]]) -> Tensors:
+    named: Tensors = {}
+    for prefix, build in modules.items():
+        named |= {f"{prefix}.{name}": tensor for name, tensor in build().state_dict().items()}
+    return named
+
+
+def write_json(path: Path, content: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def save_bin(tensors: object, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(tensors, path)
+
+
+@pytest.fixture(scope="session")
+def sdm() -> Tensors:
+    torch.manual_seed(1)
+    positions = torch.arange(77)[None]
+    return tensors_of(SDM_MODULES) | {"text_encoder.embeddings.position_ids": positions}
+
+
+@pytest.fixture(scope="session")
+def tdm() -> Tensors:
+    torch.manual_seed(2)
+    return tensors_of({"unet": SDM_MODULES["unet"]})
+
+
+@pytest.fixture
+def sources(tmp_path: Path, sdm: Tensors, tdm: Tensors) -> Sources:
+    """A tiny model in the released layout, with .bin files."""
+    torch.manual_seed(3)
+    base = tmp_path / "base"
+    write_json(base / "unet" / "config.json", UNET)
+    write_json(base / "text_encoder" / "config.json", TEXT)
+    write_json(base / "vae" / "config.json", VAE)
+    write_json(base / "scheduler" / "scheduler_config.json", {"prediction_type": "epsilon"})
+    write_json(base / "tokenizer" / "vocab.json", {})
+    write_json(tmp_path / "clip" / "config.json", VISION)
+    old_names = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value."}
+    vae: Tensors = {}
+    for name, tensor in vae_from(VAE).state_dict().items():
+        for new, old in (old_names | {".to_out.0.": ".proj_attn."}).items():
+            name = name.replace(new, old)
+        vae[name] = tensor
+    save_bin(vae, base / "vae" / "diffusion_pytorch_model.bin")
+    save_bin(sdm, tmp_path / "SDM" / "pytorch_model.bin")
+    save_bin(tdm, tmp_path / "TDM" / "pytorch_model.bin")
+    return Sources(
+        base=str(base),
+        tdm=str(tmp_path / "TDM"),
+        sdm=str(tmp_path / "SDM"),
+        image_encoder=str(tmp_path / "clip"),
+    )
+
+
+def changed(sources: Sources, **parts: Path) -> Sources:
+    fields = {name: str(path) for name, path in parts.items()}
+    known = {"base": sources.base, "tdm": sources.tdm, "sdm": sources.sdm}
+    known["image_encoder"] = sources.image_encoder
+    return Sources(**(known | fields))
+
+
+def assert_holds(module: nn.Module, tensors: Tensors, prefix: str) -> None:
+    for name, tensor in module.state_dict().items():
+        assert tensor.dtype == torch.float32
+        assert torch.equal(tensor, tensors[prefix + name].float())
+    assert not module.training
+    assert not any(parameter.requires_grad for parameter in module.parameters())
+
+
+def test_the_released_layout_gives_each_component_its_weights(
+    sources: Sources, sdm: Tensors, tdm: Tensors
+) -> None:
+    checkpoint = Checkpoint.open(sources)
+    text_encoder = checkpoint.text_encoder()
+    assert_holds(text_encoder, sdm, "text_encoder.")
+    assert_holds(checkpoint.image_encoder(), sdm, "image_encoder.")
+    assert_holds(checkpoint.fusion_mlp(), sdm, "postfuse_module.")
+    assert_holds(checkpoint.unet(Component.SDM_UNET), sdm, "unet.")
+    assert_holds(checkpoint.unet(Component.TDM_UNET), tdm, "unet.")
+    tokens = torch.zeros(2, 77, dtype=torch.long)
+    assert text_encoder(tokens).last_hidden_state.shape == (2, 77, WIDTH)
+
+
+def test_a_vae_with_old_attention_names_is_read(sources: Sources) -> None:
+    vae = Checkpoint.open(sources).vae_decoder()
+    stored = torch.load(Path(sources.base) / "vae" / "diffusion_pytorch_model.bin")
+    attention = "decoder.mid_block.attentions.0"
+    expected = stored[f"{attention}.proj_attn.weight"]
+    assert torch.equal(vae.state_dict()[f"{attention}.to_out.0.weight"], expected)
+
+
+def test_safetensors_are_preferred(sources: Sources, tmp_path: Path, tdm: Tensors) -> None:
+    other = {name: tensor + 1 for name, tensor in tdm.items()}
+    save_file(other, tmp_path / "TDM" / "model.safetensors")
+    assert_holds(Checkpoint.open(sources).unet(Component.TDM_UNET), other, "unet.")
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_shards_are_read(sources: Sources, tmp_path: Path, tdm: Tensors, kind: str) -> None:
+    folder, stem = tmp_path / "sharded", "model" if kind == "safetensors" else "pytorch_model"
+    weight_map: dict[str, str] = {}
+    folder.mkdir()
+    for part in range(2):
+        file = f"{stem}-{part + 1:05}-of-00002.{kind}"
+        shard = {name: tdm[name] for name in list(tdm)[part::2]}
+        weight_map |= dict.fromkeys(shard, file)
+        if kind == "bin":
+            save_bin(shard, folder / file)
+        else:
+            save_file(shard, folder / file)
+    write_json(folder / f"{stem}.{kind}.index.json", {"weight_map": weight_map})
+    checkpoint = Checkpoint.open(changed(sources, tdm=folder))
+    assert_holds(checkpoint.unet(Component.TDM_UNET), tdm, "unet.")
+
+    (folder / f"{stem}-00002-of-00002.{kind}").unlink()
+    with pytest.raises(CheckpointError, match=r"00002-of-00002.* is missing"):
+        Checkpoint.open(changed(sources, tdm=folder))
+
+
+def test_a_module_prefix_and_mixed_types_are_read(
+    sources: Sources, tmp_path: Path, sdm: Tensors
+) -> None:
+    mixed = {
+        f"module.{name}": tensor.bfloat16() if name.startswith("text") else tensor
+        for name, tensor in sdm.items()
+    }
+    save_bin(mixed, tmp_path / "SDM" / "pytorch_model.bin")
+    checkpoint = Checkpoint.open(sources)
+    rounded = {name: tensor.bfloat16() for name, tensor in sdm.items()}
+    assert_holds(checkpoint.text_encoder(), rounded, "text_encoder.")
+    assert_holds(checkpoint.unet(Component.SDM_UNET), sdm, "unet.")
+
+
+def test_a_text_model_level_in_the_names_is_read(
+    sources: Sources, tmp_path: Path, sdm: Tensors
+) -> None:
+    level = ("text_encoder.", "text_encoder.text_model.")
+    save_bin(
+        {name.replace(*level): tensor for name, tensor in sdm.items()},
+        tmp_path / "SDM" / "pytorch_model.bin",
+    )
+    assert_holds(Checkpoint.open(sources).text_encoder(), sdm, "text_encoder.")
+
+
+@pytest.mark.parametrize("inner", ["", "unet"])
+def test_a_diffusers_folder_serves_as_tdm(
+    sources: Sources, tmp_path: Path, tdm: Tensors, inner: str
+) -> None:
+    folder = tmp_path / "diffusers" / inner
+    write_json(folder / "config.json", UNET)
+    plain = {name.removeprefix("unet."): tensor for name, tensor in tdm.items()}
+    save_file(plain, folder / "diffusion_pytorch_model.safetensors")
+    checkpoint = Checkpoint.open(changed(sources, tdm=tmp_path / "diffusers"))
+    assert_holds(checkpoint.unet(Component.TDM_UNET), plain, "")
+    assert "tdm/config.json" in checkpoint.source_digests()
+    with pytest.raises(CheckpointError, match="not a SDM checkpoint"):
+        Checkpoint.open(changed(sources, sdm=folder))
+
+
+def test_one_folder_with_both_roles_serves_as_both(sources: Sources, tmp_path: Path) -> None:
+    both = changed(sources, tdm=tmp_path, sdm=tmp_path)
+    assert Checkpoint.open(both).source_digests() == Checkpoint.open(sources).source_digests()
+
+
+def test_one_checkpoint_in_both_roles_has_one_unet_digest(sources: Sources) -> None:
+    fastcomposer = Checkpoint.open(changed(sources, tdm=Path(sources.sdm)))
+    assert fastcomposer.digest(Component.TDM_UNET) == fastcomposer.digest(Component.SDM_UNET)
+    released = Checkpoint.open(sources)
+    assert released.digest(Component.TDM_UNET) != released.digest(Component.SDM_UNET)
+
+
+def test_a_digest_follows_the_configuration(sources: Sources) -> None:
+    before = Checkpoint.open(sources).digest(Component.TEXT_ENCODER)
+    write_json(Path(sources.base) / "text_encoder" / "config.json", TEXT | {"hidden_act": "gelu"})
+    assert Checkpoint.open(sources).digest(Component.TEXT_ENCODER) != before
+
+
+def test_missing_unexpected_and_misshaped_tensors_are_named(
+    sources: Sources, tmp_path: Path, tdm: Tensors
+) -> None:
+    wrong = dict(tdm)
+    wrong["unet.surplus.weight"] = wrong.pop("unet.conv_out.bias")
+    wrong["unet.conv_in.bias"] = torch.zeros(3)
+    save_bin(wrong, tmp_path / "TDM" / "pytorch_model.bin")
+    with pytest.raises(CheckpointError) as caught:
+        Checkpoint.open(sources).unet(Component.TDM_UNET)
+    message = str(caught.value)
+    assert "missing: unet.conv_out.bias" in message
+    assert "unexpected: unet.surplus.weight" in message
+    assert "shape [3] instead of [8]: unet.conv_in.bias" in message
+    assert str(tmp_path / "TDM" / "pytorch_model.bin") in message
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_named(
+    sources: Sources, tmp_path: Path, tdm: Tensors, value: float
+) -> None:
+    wrong = tdm | {"unet.conv_in.bias": torch.full((8,), value)}
+    save_bin(wrong, tmp_path / "TDM" / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"not finite: unet\.conv_in\.bias"):
+        Checkpoint.open(sources).unet(Component.TDM_UNET)
+
+
+def test_names_of_no_component_are_listed(sources: Sources, tmp_path: Path, sdm: Tensors) -> None:
+    save_bin(sdm | {"adapter.weight": torch.zeros(1)}, tmp_path / "SDM" / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"unexpected: adapter\.weight"):
+        Checkpoint.open(sources)
+
+
+class Code:
+    """Unpickled carelessly, it would leave a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_code_in_a_pickle_is_refused_and_not_run(sources: Sources, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    save_bin({"unet.conv_in.weight": Code(trace)}, tmp_path / "TDM" / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="holds code"):
+        Checkpoint.open(sources)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+@pytest.mark.parametrize("kept", [0, 5, 1000, -1000])
+def test_a_truncated_file_is_refused(
+    sources: Sources, tmp_path: Path, tdm: Tensors, kind: str, kept: int
+) -> None:
+    path = tmp_path / "cut" / f"pytorch_model.{kind}"
+    save_bin(tdm, path)
+    if kind == "safetensors":
+        save_file(tdm, path)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(CheckpointError, match="truncated"):
+        Checkpoint.open(changed(sources, tdm=path)).unet(Component.TDM_UNET)
+
+
+def test_a_file_of_something_else_is_refused(sources: Sources, tmp_path: Path) -> None:
+    save_bin([1, 2], tmp_path / "TDM" / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="expected a dict of tensors"):
+        Checkpoint.open(sources)
+
+
+def test_a_source_that_is_nowhere_is_named_with_its_flag(sources: Sources) -> None:
+    with pytest.raises(CheckpointError, match="--tdm"):
+        Checkpoint.open(changed(sources, tdm=Path("/no/such/folder")))
+
+
+def test_a_hub_id_is_read_from_the_hubs_cache_without_a_network(
+    sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "hub" / "models--someone--base"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    shutil.copytree(sources.base, repository / "snapshots" / commit)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+
+    local, cached = (
+        Checkpoint.open(dataclasses.replace(sources, base=base))
+        for base in (sources.base, "someone/base")
+    )
+    assert cached.digest(Component.VAE_DECODER) == local.digest(Component.VAE_DECODER)
+    with pytest.raises(CheckpointError, match="hf download someone/other"):
+        Checkpoint.open(dataclasses.replace(sources, base="someone/other"))
+
+
+def test_an_unknown_prediction_type_is_refused(sources: Sources) -> None:
+    path = Path(sources.base) / "scheduler" / "scheduler_config.json"
+    write_json(path, {"prediction_type": "v_prediction"})
+    with pytest.raises(CheckpointError, match="epsilon"):
+        Checkpoint.open(sources)
+
+
+def test_a_missing_configuration_is_named(sources: Sources) -> None:
+    (Path(sources.base) / "unet" / "config.json").unlink()
+    with pytest.raises(CheckpointError, match=r"unet/config\.json is missing"):
+        Checkpoint.open(sources).unet(Component.TDM_UNET)
+
+
+def test_stable_diffusion_1_5_has_its_number_of_parameters() -> None:
+    with torch.device("meta"):
+        modules: dict[nn.Module, int] = {
+            unet_from(UNET_CONFIG): 859_520_964,
+            text_encoder_from(TEXT_CONFIG): 123_060_480,
+            image_encoder_from(VISION_CONFIG): 303_966_208,
+            vae_from(VAE_CONFIG): 83_653_863,
+            FusionMLP(768, 768): 2_958_336,
+        }
+    for module, expected in modules.items():
+        assert sum(parameter.numel() for parameter in module.parameters()) == expected
+
+
+def test_random_weights_depend_on_the_seed_alone() -> None:
+    first = random_checkpoint(3).fusion_mlp().state_dict()
+    torch.manual_seed(99)
+    again = random_checkpoint(3).fusion_mlp().state_dict()
+    other = RandomCheckpoint(4).fusion_mlp().state_dict()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["mlp1.fc1.weight"], other["mlp1.fc1.weight"])
+    component = Component.TDM_UNET
+    assert random_checkpoint(3).digest(component) != random_checkpoint(4).digest(component)
+
+
+def test_the_shipped_model_is_complete_and_small() -> None:
+    checkpoint = Checkpoint.open(SHIPPED_MODEL)
+    checkpoint.text_encoder(), checkpoint.image_encoder(), checkpoint.fusion_mlp()
+    checkpoint.vae_decoder()
+    unets = [checkpoint.unet(Component.TDM_UNET), checkpoint.unet(Component.SDM_UNET)]
+    for unet in unets:
+        assert 1e6 < sum(parameter.numel() for parameter in unet.parameters()) < 4e6
+    files = list(SHIPPED_FOLDER.rglob("*.safetensors"))
+    assert sum(file.stat().st_size for file in files) < 20e6
+    assert all(tensor.dtype == torch.float16 for tensor in load_file(files[0]).values())
+    # Without this machine's folders: a bundle tells nobody where it was built.
+    assert checkpoint.licenses()[0] == "mini/model/base: MIT, part of this repository"
+    assert all("/" in name for name in checkpoint.source_digests())
+
+
+def test_the_fusion_mlp_changes_marked_tokens_alone_by_its_formula() -> None:
+    torch.manual_seed(0)
+    mlp = FusionMLP(6, 4).requires_grad_(requires_grad=False)
+    text, subjects = torch.randn(2, 5, 6), torch.randn(2, 5, 4)
+    mask = torch.zeros(2, 5, dtype=torch.bool)
+    mask[0, 2] = mask[1, 4] = True
+    augmented = mlp(text, subjects, mask)
+    assert torch.equal(augmented[~mask], text[~mask])
+
+    def plain(weights: Any, hidden: Tensor) -> Tensor:
+        centered = hidden - hidden.mean()
+        normed = centered / (centered.square().mean() + 1e-5).sqrt()
+        first = weights.fc1.weight @ normed + weights.fc1.bias
+        gelu = first * 0.5 * (1 + torch.erf(first / 2**0.5))
+        result: Tensor = weights.fc2.weight @ gelu + weights.fc2.bias
+        return result
+
+    for image, token in ((0, 2), (1, 4)):
+        word = text[image, token]
+        mixed = plain(mlp.mlp1, torch.cat([word, subjects[image, token]])) + word
+        mixed = plain(mlp.mlp2, mixed) + mixed
+        mixed = mixed - mixed.mean()
+        expected = mixed / (mixed.square().mean() + 1e-5).sqrt()
+        # Six fp32 layers of width 10 at scale 1: a few units in the last place of 1.2e-7.
+        torch.testing.assert_close(augmented[image, token], expected, atol=2e-6, rtol=0)

@@ -1,0 +1,217 @@
+"""The training of the shipped model: resumable, learning, and training what the paper trains."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from export.checkpoint.fusion_mlp import FusionMLP
+from export.checkpoint.modules_from_weights import (
+    image_encoder_from,
+    text_encoder_from,
+    unet_from,
+    vae_from,
+)
+from mini import architecture
+from mini.dataset import Shard, render_shard
+from mini.probes import answers, open_probes, person_views, setting_view
+from mini.ship import HER, HIM
+from mini.tokenizer import make_tokenizer
+from mini.training import diffusion
+from mini.training.diffusion import (
+    Latents,
+    SubjectAugmented,
+    TextDriven,
+    sdm_loss,
+    tdm_loss,
+)
+from mini.training.loop import Plan, learning_rate, step_generator, trained
+from mini.training.vae import encoded, vae_loss
+from mini.world import ATTRIBUTES, random_picture
+from runtime.inputs.prompt import Tokenizer
+
+_TINY_UNET = architecture.UNET | {
+    "block_out_channels": [8, 16, 16],
+    "cross_attention_dim": 16,
+    "attention_head_dim": 2,
+}
+_TINY_TEXT = architecture.TEXT | {"hidden_size": 16, "intermediate_size": 32}
+_TINY_VISION = architecture.VISION | {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "patch_size": 48,
+    "projection_dim": 16,
+}
+_TINY_VAE = architecture.VAE | {"block_out_channels": [8, 8, 8, 8]}
+
+
+@pytest.fixture(scope="module")
+def shard() -> Shard:
+    return render_shard(0, 8)
+
+
+@pytest.fixture(scope="module")
+def data(shard: Shard, tmp_path_factory: pytest.TempPathFactory) -> Latents:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    make_tokenizer(folder)
+    latents = torch.randn(8, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    tokenizer = Tokenizer.open(folder / "tokenizer.json", 77)
+    return Latents(latents, shard, tokenizer, torch.linspace(0.999, 0.005, 1000))
+
+
+def _text_encoder() -> Any:
+    ends = {"vocab_size": 700, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    return text_encoder_from(_TINY_TEXT | ends)
+
+
+def _sdm() -> SubjectAugmented:
+    torch.manual_seed(0)
+    return SubjectAugmented(
+        unet_from(_TINY_UNET), image_encoder_from(_TINY_VISION), FusionMLP(16, 16)
+    )
+
+
+class _Killed(Exception):
+    pass
+
+
+def test_a_killed_run_resumed_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+    plan = Plan(
+        name="line",
+        steps=8,
+        batch=4,
+        learning_rate=0.1,
+        warmup_steps=2,
+        save_seconds=0,
+        curve_steps=1,
+    )
+
+    def run(folder: Path, killed_at: int | None = None) -> nn.Module:
+        torch.manual_seed(0)
+        model = nn.Linear(3, 1)
+
+        def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+            if step == killed_at:
+                raise _Killed
+            inputs = torch.from_numpy(step_generator("line", step).standard_normal((4, 3))).float()
+            return (model(inputs) - inputs.sum(1, keepdim=True)).square().mean(), {}
+
+        return trained(model, loss, plan, folder)
+
+    whole = run(tmp_path / "whole").state_dict()
+    with pytest.raises(_Killed):
+        run(tmp_path / "killed", killed_at=5)
+    resumed = run(tmp_path / "killed").state_dict()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    curves = [(tmp_path / name / "line.json").read_text("utf-8") for name in ("whole", "killed")]
+    assert curves[0].split("curve")[1] == curves[1].split("curve")[1]
+
+
+def test_the_learning_rate_warms_up_and_falls_to_a_twentieth() -> None:
+    plan = Plan(name="x", steps=100, batch=1, learning_rate=2.0, warmup_steps=10)
+    rates = [learning_rate(plan, step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.2) and max(rates) == rates[9] == rates[10] == 2.0
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] == pytest.approx(0.1, rel=0.02)
+
+
+def _losses(model: nn.Module, loss: Any, steps: int) -> list[float]:
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=6e-3)
+    values = []
+    for step in range(steps):
+        value, _ = loss(step)
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        values.append(float(value.detach()))
+    return values
+
+
+def test_the_text_driven_model_learns(data: Latents) -> None:
+    torch.manual_seed(0)
+    model = TextDriven(_text_encoder(), unet_from(_TINY_UNET))
+    plan = Plan(name="tdm", steps=30, batch=8, learning_rate=0)
+    values = _losses(model, lambda step: tdm_loss(model, data, plan, step), 30)
+    assert np.mean(values[-10:]) < 0.85 * np.mean(values[:5])
+
+
+def test_the_subject_model_learns_and_leaves_what_the_paper_freezes(data: Latents) -> None:
+    model, text_encoder = _sdm(), _text_encoder()
+    before, text_before = (
+        copy.deepcopy(model.state_dict()),
+        copy.deepcopy(text_encoder.state_dict()),
+    )
+    plan = Plan(name="sdm", steps=30, batch=8, learning_rate=0)
+    values = _losses(model, lambda step: sdm_loss(model, text_encoder, data, plan, step), 30)
+    assert np.mean(values[-10:]) < 0.85 * np.mean(values[:5])
+    changed = {
+        name for name, old in before.items() if not torch.equal(old, model.state_dict()[name])
+    }
+    vision = {name.removeprefix("image_encoder.") for name in changed if "image_encoder" in name}
+    # Of four layers the last two.
+    assert {name.split(".")[3] for name in vision if "layers" in name} == {"2", "3"}
+    assert not any("embed" in name for name in vision)
+    assert any(name.startswith("fusion_mlp") for name in changed)
+    after = text_encoder.state_dict()
+    assert all(torch.equal(old, after[name]) for name, old in text_before.items())
+
+
+def test_the_photo_of_each_person_reaches_the_loss(data: Latents) -> None:
+    model, text_encoder = _sdm(), _text_encoder()
+    plan = Plan(name="sdm", steps=1, batch=8, learning_rate=0)
+    first, _ = sdm_loss(model, text_encoder, data, plan, 0)
+    other = Shard(**(vars(data.shard) | {"photos": data.shard.photos[::-1]}))
+    swapped = Latents(data.latents, other, data.tokenizer, data.alphas_cumprod)
+    second, _ = sdm_loss(model, text_encoder, swapped, plan, 0)
+    assert first.item() != second.item()
+
+
+def test_the_shares_of_two_processes_make_one_batch(
+    data: Latents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    tdm, sdm = TextDriven(_text_encoder(), unet_from(_TINY_UNET)), _sdm()
+    plan = Plan(name="tdm", steps=1, batch=8, learning_rate=0)
+
+    def losses(share: slice) -> list[float]:
+        monkeypatch.setattr(diffusion, "own_share", lambda batch: share)
+        with torch.no_grad():
+            text, _ = tdm_loss(tdm, data, plan, 0)
+            people, _ = sdm_loss(sdm, tdm.text_encoder, data, plan, 0)
+        return [text.item(), people.item()]
+
+    whole, first, second = (losses(slice(*ends)) for ends in ((0, 8), (0, 8, 2), (1, 8, 2)))
+    # Eight bits of mantissa in the products.
+    assert np.add(first, second) / 2 == pytest.approx(np.array(whole), rel=2e-2)
+    assert first != second
+
+
+def test_the_vae_learns_and_encodes_to_latents_an_eighth_as_large(shard: Shard) -> None:
+    torch.manual_seed(0)
+    vae = vae_from(_TINY_VAE)
+    plan = Plan(name="vae", steps=30, batch=4, learning_rate=0)
+    values = _losses(vae, lambda step: vae_loss(vae, shard, plan, step, 32), 30)
+    assert np.mean(values[-5:]) < 0.8 * np.mean(values[:5])
+    assert encoded(vae, shard.pixels[:2]).shape == (2, 4, 16, 16)
+
+
+def test_the_references_are_of_identities_that_training_never_saw() -> None:
+    assert HIM.held_out and HER.held_out
+
+
+def test_the_probes_know_the_world() -> None:
+    person, setting = open_probes()
+    pictures = [random_picture(seed, held_out=True) for seed in range(24)]
+    views = [v for p in pictures for v in person_views(p.pixels, len(p.looks))]
+    truth = [look.labels() for picture in pictures for look in picture.looks]
+    told = answers(person, views)
+    right = [told[name][i] == labels[name] for i, labels in enumerate(truth) for name in ATTRIBUTES]
+    assert np.mean(right) > 0.9
+    told = answers(setting, [setting_view(picture.pixels) for picture in pictures])
+    assert np.mean(told["people"] + 1 == [len(picture.looks) for picture in pictures]) > 0.9

@@ -1,0 +1,161 @@
+"""The doctor's report: what is there, what is missing, what is in the way, what to type."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engines.bundle.folder import KERNELS_FOLDER
+from engines.errors import ProviderUnavailableError
+from runtime.doctor import __main__ as doctor
+from runtime.doctor import findings
+from tests.doubles import small_plans
+from tests.doubles.cuda_driver import CudaDriver, cuda_driver
+from tests.runtime.gpu.double import with_kernels
+from tests.vendor import tensorrt as double
+
+
+@pytest.fixture(scope="module")
+def bundle(golden_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = with_kernels(golden_bundle, tmp_path_factory.mktemp("doctor"))
+    small_plans.add_plans(path)
+    return path
+
+
+@pytest.fixture
+def laptop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No GPU, no TensorRT, onnxruntime alone."""
+
+    def no_driver() -> Any:
+        raise ProviderUnavailableError("no working NVIDIA driver and GPU; check: nvidia-smi")
+
+    monkeypatch.setattr(findings, "driver", no_driver)
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    monkeypatch.setattr(findings, "find_spec", lambda _: None)
+    monkeypatch.setattr(doctor, "installed_packages", lambda: ["onnxruntime"])
+
+
+@pytest.fixture
+def server(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> CudaDriver:
+    """A GPU and TensorRT, both doubles."""
+    driver = cuda_driver(bundle / KERNELS_FOLDER)
+    monkeypatch.setattr(findings, "driver", lambda: driver)
+    monkeypatch.setattr(findings, "tensorrt", lambda: double)
+    monkeypatch.setattr(findings, "find_spec", lambda _: object())
+    monkeypatch.setattr(doctor, "installed_packages", lambda: ["onnxruntime", "tensorrt-cu13"])
+    return driver
+
+
+def report(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, Any]]:
+    """Exit code, and the last finding about each thing."""
+    code = doctor.main([*arguments, "--json"])
+    document = json.loads(capsys.readouterr().out)
+    assert document["ok"] is (code == 0)
+    return code, {each["about"]: each for each in document["findings"]}
+
+
+@pytest.mark.usefixtures("laptop")
+def test_a_laptop_is_well_and_draws_on_its_cpu(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, found = report(capsys, "--bundle", str(bundle))
+    assert code == 0
+    assert found["provider"]["text"] == "pictures are drawn on onnxruntime-cpu"
+    assert (found["GPU"]["state"], found["GPU"]["mend"]) == ("note", "nvidia-smi")
+    assert found["TensorRT"]["mend"] == "pip install 'face-diffuser[tensorrt]'"
+    assert found["TensorRT"]["state"] == "note"
+
+
+def test_a_server_with_plans_draws_on_tensorrt(
+    bundle: Path, server: CudaDriver, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, found = report(capsys, "--bundle", str(bundle))
+    assert code == 0
+    assert found["provider"]["text"] == "pictures are drawn on tensorrt"
+    assert found["GPU"]["text"].startswith("Made-up GPU, sm_90, 8192 of 8192 MiB free")
+    assert found["driver"]["text"].endswith("up to CUDA 13.1")
+    assert found["TensorRT"]["text"] == small_plans.VERSION
+    assert found["ONNX Runtime"]["mend"].endswith("pip install onnxruntime-gpu")
+    assert not +server.open
+
+
+def test_what_the_bundle_lacks_for_this_gpu_has_its_command(
+    golden_bundle: Path, bundle: Path, server: CudaDriver, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.architecture = 120
+    code, found = report(capsys, "--bundle", str(bundle))
+    assert code == 0
+    assert found["kernels"] == {
+        "about": "kernels", "state": "note", "text": "compiled for sm_90",
+        "mend": f"python -m export.build --out {bundle}",
+    }  # fmt: skip
+    assert found["plans"]["text"].endswith("this machine has sm_120")
+    assert found["plans"]["mend"] == f"python -m engines.build {bundle}"
+    assert found["provider"]["text"] == "pictures are drawn on onnxruntime-cpu"
+
+
+def test_too_little_gpu_memory_is_a_problem(
+    bundle: Path, server: CudaDriver, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.total_nbytes = 1 << 20
+    code, found = report(capsys, "--bundle", str(bundle))
+    assert code == 1
+    assert found["plans"]["text"].endswith("more than is free")
+    assert found["plans"]["mend"] == "nvidia-smi"
+
+
+def test_a_driver_older_than_tensorrts_cuda_is_a_problem(
+    server: CudaDriver, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.version = 12080
+    code, found = report(capsys)
+    assert code == 1
+    assert "needs a driver for CUDA 13" in found["TensorRT"]["text"]
+
+
+@pytest.mark.usefixtures("laptop")
+@pytest.mark.parametrize(
+    ("packages", "mend"),
+    [
+        (["onnxruntime", "onnxruntime-gpu"], "pip uninstall -y onnxruntime onnxruntime-gpu"),
+        (["kernels"], "pip uninstall -y kernels"),
+        (["tensorrt-cu12-libs", "tensorrt-cu13-libs"], "pip uninstall -y tensorrt tensorrt_cu12"),
+    ],
+)
+def test_packages_that_clash_are_a_problem_with_its_command(
+    packages: list[str], mend: str, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(doctor, "installed_packages", lambda: packages)
+    code, found = report(capsys)
+    assert code == 1
+    assert found["packages"]["mend"].startswith(mend)
+
+
+@pytest.mark.usefixtures("laptop")
+def test_a_bundle_that_does_not_open_is_a_problem_and_the_reason_comes_last(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert doctor.main(["--bundle", str(tmp_path / "none")]) == 1
+    printed = capsys.readouterr()
+    assert f"-> python -m export.build --out {tmp_path / 'none'}" in printed.out
+    assert printed.err.splitlines()[-1].startswith("bundle: there is no bundle at")
+
+
+@pytest.mark.usefixtures("laptop")
+def test_nothing_that_can_draw_is_a_problem(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    code, found = report(capsys, "--bundle", str(bundle))
+    assert code == 1
+    assert found["provider"]["mend"] == "pip install 'face-diffuser[cpu]'"
+
+
+def test_installed_packages_are_named_in_one_way() -> None:
+    assert "onnxruntime" in findings.installed_packages()
+    assert all("_" not in name for name in findings.installed_packages())

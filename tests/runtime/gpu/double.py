@@ -1,0 +1,112 @@
+"""A bundle, the CUDA double and engines on it, put together as a road."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from engines.bundle.folder import KERNELS_FOLDER, Bundle
+from engines.contract import Component
+from runtime import FaceDiffuser, OutputType, Request
+from runtime.gpu.backend import CudaRoad
+from runtime.gpu.programs import Concurrency
+from runtime.gpu.stepper import CudaStepper
+from tests.doubles.cuda_driver import CudaDriver, cuda_driver
+from tests.doubles.host_engine import HostEngine, HostProvider
+from tests.kernels.recorder import written_library
+from tests.paths import GOLDEN
+
+REFERENCE = GOLDEN / "refs" / "man1.png"
+
+
+def with_kernels(golden_bundle: Path, folder: Path, element_type: str = "float32") -> Path:
+    """The golden bundle with a made-up library of kernels, for engines of a precision."""
+    bundle = Path(shutil.copytree(golden_bundle, folder / "bundle"))
+    written_library(bundle / KERNELS_FOLDER, element_type=element_type)
+    return bundle
+
+
+@dataclass
+class OnCuda:
+    """An open FaceDiffuser on the double."""
+
+    face_diffuser: FaceDiffuser
+    road: CudaRoad
+    driver: CudaDriver
+    providers: list[HostProvider] = field(default_factory=list)
+
+    def engine(self, component: Component) -> HostEngine:
+        return self.providers[0].of(component)
+
+    def count(self, call: str) -> int:
+        return self.driver.calls.count(call)
+
+
+@contextmanager
+def on_cuda(
+    path: Path,
+    *,
+    driver: CudaDriver | None = None,
+    concurrency: Concurrency | None = Concurrency.CONCURRENT,
+    capturable: bool = True,
+    largest: int = 512,
+    spoil: Callable[[HostEngine], None] = lambda _: None,
+) -> Iterator[OnCuda]:
+    """Open a bundle that with_kernels made; closing it must leave nothing open."""
+    bundle = Bundle.open(path)
+    used = driver or cuda_driver(path / KERNELS_FOLDER)
+    providers: list[HostProvider] = []
+
+    def opened(bundle: Bundle, *_: Any) -> HostProvider:
+        providers.append(HostProvider(bundle, used, capturable, largest, spoil))
+        return providers[0]
+
+    road = CudaRoad(bundle, used, opened, concurrency=concurrency, trials=1)
+    with FaceDiffuser(bundle, road) as face_diffuser:
+        yield OnCuda(face_diffuser, road, used, providers)
+    if driver is None:
+        assert not +used.open
+
+
+@contextmanager
+def quiet_steps(driver: CudaDriver) -> Iterator[None]:
+    """Let the double refuse all but launches between the first step and the last."""
+    begin, finish = CudaStepper.begin, CudaStepper.finish
+
+    def quiet_after(stepper: CudaStepper, *arguments: Any) -> None:
+        begin(stepper, *arguments)
+        driver.quiet = True
+
+    def loud_again(stepper: CudaStepper) -> Any:
+        driver.quiet = False
+        return finish(stepper)
+
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(CudaStepper, "begin", quiet_after)
+            patch.setattr(CudaStepper, "finish", loud_again)
+            yield
+    finally:
+        driver.quiet = False
+
+
+def small(**changes: Any) -> Request:
+    """Two steps of the scene, one of fusion, one of the subject."""
+    fields: dict[str, Any] = {
+        "prompt": "a man <|image|> reading a book", "references": [REFERENCE],
+        "num_inference_steps": 4, "seed": 5, "height": 64, "width": 64,
+        "output_type": OutputType.LATENT,
+    }  # fmt: skip
+    return Request(**(fields | changes))
+
+
+def relative_l2(found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))

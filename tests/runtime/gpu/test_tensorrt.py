@@ -1,0 +1,256 @@
+"""Plans through TensorRT's double: the same pictures, and every way in which plans do not fit."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import runtime.backends
+from engines.bundle.folder import KERNELS_FOLDER
+from engines.contract import Component
+from engines.cuda.driver import Driver
+from engines.errors import (
+    BundleCorruptError,
+    ContractError,
+    DeviceMemoryError,
+    PlanMismatchError,
+    ProviderUnavailableError,
+    RequestError,
+)
+from engines.tensorrt import provider as tensorrt_provider
+from engines.tensorrt.engine import TensorRtEngine
+from engines.tensorrt.library import TensorRtError
+from runtime import FaceDiffuser, Provider
+from runtime.gpu.backend import CudaRoad
+from tests.doubles import small_plans, tensorrt_execution
+from tests.doubles.cuda_driver import CudaDriver, cuda_driver
+from tests.runtime.gpu.double import quiet_steps, relative_l2, small, with_kernels
+from tests.vendor import tensorrt as double
+
+Open = Callable[..., FaceDiffuser]
+
+
+@pytest.fixture(scope="module")
+def bundle(golden_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = with_kernels(golden_bundle, tmp_path_factory.mktemp("plans"))
+    small_plans.add_plans(path)
+    return path
+
+
+@pytest.fixture
+def driver(bundle: Path) -> CudaDriver:
+    return cuda_driver(bundle / KERNELS_FOLDER)
+
+
+@pytest.fixture
+def machine(driver: CudaDriver, monkeypatch: pytest.MonkeyPatch) -> Iterator[CudaDriver]:
+    """A machine with a GPU and TensorRT, both doubles; work goes to the streams of one."""
+    monkeypatch.setattr(runtime.backends, "driver", lambda: driver)
+    monkeypatch.setattr(runtime.backends, "CudaRoad", partial(CudaRoad, trials=1))
+    monkeypatch.setattr(tensorrt_provider, "tensorrt", lambda: double)
+    monkeypatch.setattr(tensorrt_execution, "enqueue", driver.put)
+    yield driver
+    assert not +driver.open
+
+
+def test_plans_draw_what_the_cpu_draws_with_nothing_between_the_steps(
+    bundle: Path, machine: CudaDriver
+) -> None:
+    request = small(guidance_rule="released")
+    with FaceDiffuser.open(bundle) as face_diffuser:
+        assert face_diffuser.provider == "tensorrt"
+        assert not face_diffuser.declined
+        face_diffuser.warm_up(height=64, width=64, guidance_rule="released")
+        with quiet_steps(machine):
+            found = face_diffuser.generate(request)
+        picture = face_diffuser.generate(small(output_type="pil", guidance_rule="released")).images[
+            0
+        ]
+    with FaceDiffuser.open(bundle, provider="onnxruntime-cpu", threads=1) as host:
+        assert relative_l2(found.images, host.generate(request).images) < 1e-4
+        expected = host.generate(small(output_type="pil", guidance_rule="released")).images[0]
+    # A value that lies on the edge of two levels may fall to either.
+    assert np.abs(np.int32(picture) - np.int32(expected)).max() <= 1
+
+
+def test_a_size_outside_the_plans_lists_the_sizes_there_are(
+    bundle: Path, machine: CudaDriver
+) -> None:
+    expected = (
+        r"no plan of tdm_unet takes 1 image of 64x192 px in 2 passes; there are plans for "
+        r"1 image of 64x64 px in 2 passes to 2 images of 128x128 px in 2 passes; "
+        r"build others with: python -m engines\.build .*--profile"
+    )
+    with (
+        FaceDiffuser.open(bundle) as face_diffuser,
+        pytest.raises(RequestError, match=expected),
+    ):
+        face_diffuser.generate(small(width=192))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "version", "reason"),
+    [
+        (89, small_plans.VERSION, r"built for GPU sm_89, this machine has sm_90; rebuild"),
+        (90, "10.16.1.11", r"built with TensorRT 10\.16\.1\.11, this machine has 11\.4"),
+    ],
+)
+def test_plans_for_another_machine_are_an_error_only_where_they_are_asked_for(
+    architecture: int, version: str, reason: str, golden_bundle: Path, tmp_path: Path,
+    machine: CudaDriver,
+) -> None:  # fmt: skip
+    path = with_kernels(golden_bundle, tmp_path)
+    small_plans.add_plans(path, architecture, version)
+    with pytest.raises(PlanMismatchError, match=reason):
+        FaceDiffuser.open(path, provider="tensorrt")
+    with FaceDiffuser.open(path) as face_diffuser:
+        assert face_diffuser.provider == "onnxruntime-cpu"
+        assert list(face_diffuser.declined) == [Provider.TENSORRT, Provider.ONNXRUNTIME_CUDA]
+
+
+def test_a_bundle_without_kernels_is_drawn_on_the_cpu(
+    bundle: Path, tmp_path: Path, machine: CudaDriver
+) -> None:
+    path = Path(shutil.copytree(bundle, tmp_path / "bundle"))
+    shutil.rmtree(path / KERNELS_FOLDER)
+    with FaceDiffuser.open(path) as face_diffuser:
+        assert face_diffuser.provider == "onnxruntime-cpu"
+        assert "has no GPU kernels" in face_diffuser.declined[Provider.TENSORRT]
+
+
+def test_without_tensorrt_its_installation_is_named(
+    bundle: Path, machine: CudaDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(runtime.backends, "driver", lambda: machine)
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(ProviderUnavailableError, match=r"pip install 'face-diffuser\[tensorrt\]'"):
+        FaceDiffuser.open(bundle, provider="tensorrt")
+
+
+def test_a_driver_older_than_tensorrts_cuda_is_named(bundle: Path, machine: CudaDriver) -> None:
+    machine.version = 12080
+    with pytest.raises(ProviderUnavailableError, match=r"needs a driver for CUDA 13 .*CUDA 12\.8"):
+        FaceDiffuser.open(bundle, provider="tensorrt")
+
+
+def test_without_a_gpu_the_cpu_draws_and_the_reason_is_there(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_driver() -> Driver:
+        raise ProviderUnavailableError("no GPU; check: nvidia-smi")
+
+    monkeypatch.setattr(runtime.backends, "driver", no_driver)
+    with FaceDiffuser.open(bundle) as face_diffuser:
+        assert face_diffuser.provider == "onnxruntime-cpu"
+        assert face_diffuser.declined[Provider.TENSORRT] == "no GPU; check: nvidia-smi"
+    for provider in ("tensorrt", "onnxruntime-cuda"):
+        with pytest.raises(ProviderUnavailableError, match="nvidia-smi"):
+            FaceDiffuser.open(bundle, provider=provider)
+
+
+def test_a_truncated_plan_is_an_error_and_never_passed_over(
+    bundle: Path, tmp_path: Path, machine: CudaDriver
+) -> None:
+    path = Path(shutil.copytree(bundle, tmp_path / "bundle"))
+    plan = path / "plans" / "sdm_unet.small.sm_90.plan"
+    plan.write_bytes(plan.read_bytes()[:-100])
+    with pytest.raises(BundleCorruptError, match=r"bytes.*python -m engines\.build"):
+        FaceDiffuser.open(path)
+
+
+def test_a_damaged_plan_of_the_right_size_is_an_error(
+    bundle: Path, tmp_path: Path, machine: CudaDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(shutil.copytree(bundle, tmp_path / "bundle"))
+    plan = path / "plans" / "sdm_unet.small.sm_90.plan"
+    content = bytearray(plan.read_bytes())
+    content[-1] ^= 1
+    plan.write_bytes(content)
+    # As large plans are, which are hashed by engines.verify alone.
+    monkeypatch.setattr("engines.bundle.folder.CHEAP_NBYTES", 0)
+    expected = r"does not take the plan sdm_unet.*damaged"
+    with (
+        FaceDiffuser.open(path) as face_diffuser,
+        pytest.raises(BundleCorruptError, match=expected),
+    ):
+        face_diffuser.warm_up(height=64, width=64)
+
+
+def test_running_out_of_memory_while_opening_says_what_it_takes(
+    bundle: Path, machine: CudaDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(runtime: Any, plan: bytes) -> Any:
+        return runtime._nothing("Error Code 2: OutOfMemory (Requested size was 4294967296 bytes.)")
+
+    monkeypatch.setattr(tensorrt_execution.Runtime, "deserialize_cuda_engine", full)
+    expected = r"does not fit: .*MiB free, the plan takes .*nvidia-smi.*OutOfMemory"
+    with (
+        FaceDiffuser.open(bundle) as face_diffuser,
+        pytest.raises(DeviceMemoryError, match=expected),
+    ):
+        face_diffuser.warm_up(height=64, width=64)
+
+
+@pytest.mark.parametrize(
+    ("method", "answer", "error", "reason"),
+    [
+        ("set_optimization_profile_async", False, TensorRtError, "optimization profile 0"),
+        ("set_input_shape", False, TensorRtError, r"latents \(1, 4, 8, 8\) of tdm_unet"),
+        ("infer_shapes", ["timestep"], ContractError, "wants shapes for timestep as well"),
+        ("set_tensor_address", False, TensorRtError, "as the address of latents of tdm_unet"),
+        ("execute_async_v3", False, TensorRtError, "to run tdm_unet"),
+    ],
+)
+def test_every_answer_is_looked_at(
+    method: str, answer: object, error: type[Exception], reason: str, bundle: Path,
+    machine: CudaDriver, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(tensorrt_execution.IExecutionContext, method, lambda *_: answer)
+    with FaceDiffuser.open(bundle) as face_diffuser, pytest.raises(error, match=reason):
+        face_diffuser.warm_up(height=64, width=64)
+
+
+def test_a_context_that_is_not_given_is_an_error(
+    bundle: Path, machine: CudaDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensorrt_execution.ICudaEngine, "create_execution_context", lambda *_: None)
+    with (
+        FaceDiffuser.open(bundle) as face_diffuser,
+        pytest.raises(TensorRtError, match="execution context of tdm_unet"),
+    ):
+        face_diffuser.warm_up(height=64, width=64)
+
+
+def test_the_profile_that_was_tuned_nearest_is_taken() -> None:
+    near, far = ((1, 4, 8, 8), (1, 4, 8, 8), (4, 4, 8, 8)), ((1, 4, 8, 8), (4, 4, 8, 8))
+    header = {"profiles": [{"latents": (*far, (4, 4, 8, 8))}, {"latents": near}]}
+
+    class Engine(tensorrt_execution.ICudaEngine):
+        def create_execution_context(self, strategy: Any) -> Any:
+            return tensorrt_execution.IExecutionContext(self, strategy)
+
+        num_io_tensors = 2
+
+        def get_tensor_name(self, index: int) -> str:
+            return ("latents", "pixels")[index]
+
+        def get_tensor_dtype(self, name: str) -> Any:
+            return double.DataType.HALF
+
+    engine = TensorRtEngine(Component.VAE_DECODER, double, Engine(header, b"", None))  # type: ignore[arg-type]
+    shapes = {"latents": (1, 4, 8, 8), "pixels": (1, 3, 64, 64)}
+    assert engine.admits(shapes)
+    assert engine._profile(shapes) == 1
+    assert engine._profile(shapes | {"latents": (4, 4, 8, 8)}) == 0
+    assert not engine.admits(shapes | {"latents": (5, 4, 8, 8)})
+    with pytest.raises(RequestError, match="does not take 5 images of 64x64 px"):
+        engine.workspace_nbytes(shapes | {"latents": (5, 4, 8, 8)})
+    assert set(engine.dtypes.values()) == {np.dtype(np.float16)}

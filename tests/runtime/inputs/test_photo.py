@@ -1,0 +1,183 @@
+"""Reference photos: the released transforms, and every kind of picture file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from runtime import Identity, ReferenceImageError
+from runtime.inputs.photo import load_reference, reference_pixels
+from tests.paths import GOLDEN
+
+TRANSFORMS = np.load(GOLDEN / "ref_transforms.npz")
+SIZES = sorted({name.split(".")[0] for name in TRANSFORMS})
+CLIP_IMAGE = np.load(GOLDEN / "clip_image.npz")
+# What openai/clip-vit-large-patch14 normalizes with.
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+ZERO, ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("side", [64, 112])
+@pytest.mark.parametrize("size", SIZES)
+def test_padding_and_resizing_are_the_released_ones(size: str, side: int) -> None:
+    image = np.ascontiguousarray(TRANSFORMS[f"{size}.in"].transpose(1, 2, 0))
+    found = np.rint(reference_pixels(image, side, side, ZERO, ONE) * 255)
+    difference = np.abs(found - TRANSFORMS[f"{size}.out{side}_u8"])
+    # Exact halves round by the last bit of the filter's weights, which Pillow keeps in double.
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 0.02
+
+
+@pytest.mark.parametrize("side", [96, 224, 256])
+def test_the_encoders_input_is_the_released_one(side: int) -> None:
+    images = CLIP_IMAGE[f"r{side}.pixels_u8"].transpose(0, 2, 3, 1)
+    found = np.stack([reference_pixels(image, side, 224, CLIP_MEAN, CLIP_STD) for image in images])
+    # Filter positions are fp32 there and double here: 1.5e-5 px (half an ulp at 256) on each axis,
+    # times the steepest slope, 1 / 0.261 per px, makes 1.2e-4 at most.
+    expected = CLIP_IMAGE[f"r{side}.pre_sample"]
+    np.testing.assert_allclose(found[..., 100:132, 100:132], expected, atol=1.2e-4)
+    stats = [found.mean(dtype=float), found.std(dtype=float), found.min(), found.max()]
+    np.testing.assert_allclose(stats, CLIP_IMAGE[f"r{side}.pre_stats"], atol=1.2e-4)
+
+
+@pytest.mark.parametrize("size", [(700, 300), (300, 700), (301, 600), (512, 512)])
+def test_padding_in_blocks_is_padding_the_whole_photo(size: tuple[int, int]) -> None:
+    image = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
+    rows, columns = max(size[1] - size[0], 0) // 2, max(size[0] - size[1], 0) // 2
+    padded = np.pad(image, ((rows, rows), (columns, columns), (0, 0))).astype(np.float32)
+    planes = [
+        np.asarray(Image.fromarray(plane).resize((512, 512), Image.Resampling.BILINEAR))
+        for plane in np.ascontiguousarray(padded.transpose(2, 0, 1))
+    ]
+    expected = (np.rint(np.stack(planes)) / 255).astype(np.float32)
+    np.testing.assert_array_equal(reference_pixels(image, 512, 512, ZERO, ONE), expected)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "I", "F"])
+@pytest.mark.parametrize("size", [(1, 1), (7, 3)])
+def test_every_picture_mode_becomes_rgb(mode: str, size: tuple[int, int]) -> None:
+    assert load_reference(Image.new(mode, size)).shape == (size[1], size[0], 3)
+
+
+def test_transparency_lies_on_white() -> None:
+    assert (load_reference(Image.new("RGBA", (2, 2), (0, 0, 0, 0))) == 255).all()
+
+
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
+    path = tmp_path / "grey.png"
+    Image.fromarray(np.full((2, 2), 32768, np.uint16)).save(path)
+    assert (load_reference(path) == 128).all()
+
+
+def test_exif_rotation_is_applied(tmp_path: Path) -> None:
+    path = tmp_path / "rotated.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (4, 2)).save(path, exif=exif)
+    assert load_reference(path).shape == (4, 2, 3)
+
+
+def test_the_first_frame_of_an_animation_counts(tmp_path: Path) -> None:
+    path = tmp_path / "blinking.gif"
+    frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    assert load_reference(path)[0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n" + b"\0" * 20])
+def test_an_unreadable_file_is_named(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "him.png"
+    path.write_bytes(content)
+    with pytest.raises(ReferenceImageError, match=r"him\.png"):
+        load_reference(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ReferenceImageError, match=r"nobody\.png"):
+        load_reference(tmp_path / "nobody.png")
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((2, 2), np.uint8),
+        np.zeros((2, 2, 4), np.uint8),
+        np.zeros((2, 2, 3), np.float32),
+        np.zeros((0, 2, 3), np.uint8),
+        np.zeros((1, 16385, 3), np.uint8),
+        Image.new("RGB", (0, 0)),
+        Image.new("L", (16385, 1)),
+        None,
+    ],
+)
+def test_what_is_no_photo_is_refused(image: object) -> None:
+    with pytest.raises(ReferenceImageError):
+        load_reference(image)
+
+
+def test_a_truncated_photo_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "him.jpg"
+    noise = np.random.default_rng(2).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[:1500])
+    with pytest.raises(ReferenceImageError, match=r"him\.jpg"):
+        load_reference(path)
+
+
+def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "bomb.png"
+    Image.new("1", (40, 40)).save(path)
+    for limit in (1000, 100):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        with pytest.raises(ReferenceImageError, match=r"bomb\.png"):
+            load_reference(path)
+
+
+def test_floats_count_to_255_and_holes_are_black() -> None:
+    values = np.array([[0, 100.4], [300, np.nan]], np.float32)
+    assert load_reference(Image.fromarray(values))[..., 0].tolist() == [[0, 100], [255, 0]]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from(["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV"]),
+    st.integers(1, 40),
+    st.integers(1, 40),
+)
+def test_any_noise_in_any_mode_becomes_a_picture(mode: str, height: int, width: int) -> None:
+    noise = np.random.default_rng(height).integers(0, 256, (height, width, 4), dtype=np.uint8)
+    rgba = Image.fromarray(noise)
+    # Pillow converts RGBA to these only by way of RGB.
+    image = (
+        rgba.convert("RGB").convert(mode)
+        if mode in ("CMYK", "YCbCr", "HSV")
+        else rgba.convert(mode)
+    )
+    loaded = load_reference(image)
+    assert loaded.shape == (height, width, 3)
+    assert loaded.dtype == np.uint8
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 90), st.integers(1, 90), st.sampled_from([16, 33, 64]))
+def test_any_size_gives_finite_pixels_in_range(height: int, width: int, resolution: int) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    pixels = reference_pixels(image, resolution, 32, ZERO, ONE)
+    assert pixels.shape == (3, 32, 32)
+    # A triangle filter's weights are positive and sum to one, up to rounding.
+    assert pixels.min() >= -1e-6
+    assert pixels.max() <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 100])
+def test_a_foreign_file_is_no_identity(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "him.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ReferenceImageError, match=r"him\.safetensors"):
+        Identity.load(path)

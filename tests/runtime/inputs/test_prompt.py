@@ -1,0 +1,107 @@
+"""Tokenization against the released code's ids, and its departures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import CLIPTokenizer
+
+from runtime import BundleCorruptError, PromptError
+from runtime.inputs.prompt import MARKER, Tokenizer
+from tests.paths import GOLDEN
+
+ROWS = json.loads((GOLDEN / "tokenizer_rows.json").read_text())["rows"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    backend = CLIPTokenizer.from_pretrained(GOLDEN / "base" / "tokenizer").backend_tokenizer
+    path.write_text(backend.to_str())
+    return Tokenizer.open(path, 77)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["caption"][:30])
+def test_ids_and_positions_are_the_released_ones(
+    row: dict[str, object], tokenizer: Tokenizer
+) -> None:
+    caption = str(row["caption"])
+    assert tokenizer.text_ids(str(row["text_only_caption"])).tolist() == row["text_only_ids"]
+    markers = caption.count(MARKER)
+    # Departures: a marker on the start token, two on one word, one beyond the window, none at all.
+    if row["image_token_positions"] == [0] or markers == 0 or row["num_objects"] != markers:
+        with pytest.raises(PromptError):
+            tokenizer.prompt_tokens(caption, markers)
+        return
+    tokens = tokenizer.prompt_tokens(caption, markers)
+    assert tokens.subject_ids.tolist() == row["input_ids"]
+    assert list(tokens.subject_positions) == row["image_token_positions"]
+    assert tokens.text_ids.tolist() == row["text_only_ids"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "references", "reason"),
+    [
+        ("a man <|image|>", 2, "has 1 .* 2 references"),
+        ("a man", 0, "has 0"),
+        ("<|image|> a man", 1, "no word of its own"),
+        ("a man <|image|><|image|>", 2, "number 2 has no word"),
+        ("man <|image|> <|image|>", 2, "number 2 has no word"),
+        ("<|startoftext|><|image|> man", 1, "no word of its own"),
+        ("a m\udce9n <|image|>", 1, "place 4"),
+        ("very " * 90 + "old man <|image|>", 1, "shorten the prompt"),
+    ],
+)
+def test_a_prompt_that_would_lose_a_person_is_refused(
+    prompt: str, references: int, reason: str, tokenizer: Tokenizer
+) -> None:
+    with pytest.raises(PromptError, match=reason):
+        tokenizer.prompt_tokens(prompt, references)
+
+
+@pytest.mark.parametrize("words", [75, 76])
+def test_a_person_may_take_the_windows_last_place_and_none_beyond(
+    words: int, tokenizer: Tokenizer
+) -> None:
+    prompt = "a " * words + f"a {MARKER}"
+    if words == 75:
+        assert tokenizer.prompt_tokens(prompt, 1).subject_positions == (76,)
+    else:
+        with pytest.raises(PromptError, match="token 78"):
+            tokenizer.prompt_tokens(prompt, 1)
+
+
+def test_limits_stored_in_the_file_are_ignored(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    backend = CLIPTokenizer.from_pretrained(GOLDEN / "base" / "tokenizer").backend_tokenizer
+    backend.enable_truncation(5)
+    backend.enable_padding(length=9)
+    (tmp_path / "tokenizer.json").write_text(backend.to_str())
+    limited = Tokenizer.open(tmp_path / "tokenizer.json", 77)
+    text = "a photo of a man in the snow"
+    assert limited.text_ids(text).tolist() == tokenizer.text_ids(text).tolist()
+
+
+@pytest.mark.parametrize("content", ["", "{}", "not JSON"])
+def test_a_file_that_is_no_tokenizer_is_named(content: str, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(BundleCorruptError, match=r"tokenizer\.json"):
+        Tokenizer.open(tmp_path / "tokenizer.json", 77)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.text(max_size=30).filter(lambda text: MARKER not in text), min_size=2, max_size=4)
+)
+def test_any_text_fills_the_window_exactly(tokenizer: Tokenizer, parts: list[str]) -> None:
+    prompt = f" {MARKER} ".join(parts)
+    try:
+        tokens = tokenizer.prompt_tokens(prompt, prompt.count(MARKER))
+    except PromptError:
+        return
+    assert tokens.text_ids.shape == tokens.subject_ids.shape == (77,)
+    assert list(tokens.subject_positions) == sorted(set(tokens.subject_positions))
+    assert all(0 < position < 77 for position in tokens.subject_positions)

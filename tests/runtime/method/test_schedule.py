@@ -1,0 +1,92 @@
+"""Other noise schedules than Stable Diffusion 1.5's, and very many steps, against diffusers."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, PNDMScheduler
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engines.bundle.manifest import NoiseSchedule
+from runtime import Scheduler
+from runtime.method.schedule import (
+    HISTORY_SLOTS,
+    Column,
+    coefficient_table,
+    timesteps_of,
+    updated_latents,
+)
+from tests.paths import GOLDEN
+
+SCHEDULERS = np.load(GOLDEN / "schedulers.npz")
+ORACLES: dict[Scheduler, Any] = {Scheduler.DDIM: DDIMScheduler, Scheduler.PNDM: PNDMScheduler}
+BetaSchedule = Literal["scaled_linear", "linear"]
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.sampled_from(list(Scheduler)),
+    st.sampled_from([1, 2, 3, 4, 7, 33, 50, 143, 333]),
+    st.sampled_from(["scaled_linear", "linear"]),
+    st.integers(0, 1),
+    st.booleans(),
+)
+def test_any_schedule_moves_latents_as_diffusers_does(
+    scheduler: Scheduler,
+    steps: int,
+    beta_schedule: BetaSchedule,
+    steps_offset: int,
+    set_alpha_to_one: bool,  # noqa: FBT001
+) -> None:
+    schedule = NoiseSchedule(
+        beta_schedule=beta_schedule, steps_offset=steps_offset, set_alpha_to_one=set_alpha_to_one
+    )
+    extra = {"clip_sample": False} if scheduler is Scheduler.DDIM else {"skip_prk_steps": True}
+    oracle = ORACLES[scheduler](
+        beta_start=0.00085, beta_end=0.012, beta_schedule=beta_schedule, steps_offset=steps_offset,
+        set_alpha_to_one=set_alpha_to_one, **extra,
+    )  # fmt: skip
+    oracle.set_timesteps(steps)
+    assert timesteps_of(scheduler, schedule, steps) == oracle.timesteps.tolist()
+    random = np.random.RandomState(steps)
+    latents = random.standard_normal((1, 4, 2, 2)).astype(np.float32)
+    expected = torch.from_numpy(latents)
+    history = np.zeros((HISTORY_SLOTS, *latents.shape), np.float32)
+    table = coefficient_table(scheduler, schedule, steps, 5.0)
+    for row, timestep in zip(table, oracle.timesteps, strict=True):
+        noise = random.standard_normal(latents.shape).astype(np.float32)
+        latents = updated_latents(latents, noise, history, row)
+        expected = oracle.step(torch.from_numpy(noise), timestep, expected).prev_sample
+    # diffusers keeps its coefficients in float32: about 1e-6 a step, up to 333 steps.
+    np.testing.assert_allclose(latents, expected.numpy(), rtol=5e-4, atol=5e-4 * abs(latents).max())
+
+
+@pytest.mark.parametrize("scheduler", list(Scheduler))
+@pytest.mark.parametrize("steps", [3, 10, 20, 25, 30, 50])
+def test_timesteps_are_the_released_ones(scheduler: Scheduler, steps: int) -> None:
+    expected = SCHEDULERS[f"{scheduler}{steps}.timesteps"].tolist()
+    assert timesteps_of(scheduler, NoiseSchedule(), steps) == expected
+
+
+def test_noise_levels_are_the_released_ones() -> None:
+    # The released code accumulates a product of 1000 float32 factors.
+    np.testing.assert_allclose(
+        NoiseSchedule().alphas_cumprod(), SCHEDULERS["alphas_cumprod"], rtol=1000 * 6e-8
+    )
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.sampled_from(list(Scheduler)), st.integers(1, 999))
+def test_every_accepted_step_count_has_finite_coefficients_and_descends(
+    scheduler: Scheduler, steps: int
+) -> None:
+    timesteps = timesteps_of(scheduler, NoiseSchedule(), steps)
+    assert timesteps == sorted(timesteps, reverse=True)
+    assert 0 <= timesteps[-1] <= timesteps[0] <= 999
+    table = coefficient_table(scheduler, NoiseSchedule(), steps, 5.0)
+    assert np.isfinite(table).all()
+    assert table[:, Column.TIMESTEP].tolist() == timesteps
