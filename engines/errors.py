@@ -2,7 +2,16 @@
 
 
 class FaceDiffuserError(Exception):
-    """Base of every error this toolkit raises on purpose."""
+    """Base of every error this toolkit raises on purpose.
+
+    reason: what was expected and what was found. fix: the command to type against it, or None.
+    str() is both: "reason: fix", so a reason with a fix ends in words that introduce a command.
+    """
+
+    def __init__(self, reason: str, *, fix: str | None = None) -> None:
+        super().__init__(reason if fix is None else f"{reason}: {fix}")
+        self.reason = reason
+        self.fix = fix
 
 
 class BundleError(FaceDiffuserError):

@@ -30,7 +30,7 @@ from engines.cli.command import run_command
 from engines.cli.progress import Display, JsonDisplay, TerminalDisplay
 from engines.contract import Component
 from engines.plans.bundle_plans import PlanRequest
-from engines.plans.store import published_plans, remove_strange_plans
+from engines.plans.store import published_plans, remove_unlisted_plans
 from export.checkpoint.checkpoint import (
     RELEASED_MODEL,
     SHIPPED_MODEL,
@@ -226,7 +226,7 @@ def build_bundle(
         plans=plans,
         timing_cache=timing_cache,
     )
-    _remove_strangers(bundle, manifest)
+    _remove_unlisted(bundle, manifest)
     write_atomic(bundle / MANIFEST_NAME, manifest.to_json().encode())
     return manifest
 
@@ -263,9 +263,9 @@ def _candidate(bundle: Path, manifest: Manifest) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _remove_strangers(bundle: Path, manifest: Manifest) -> None:
+def _remove_unlisted(bundle: Path, manifest: Manifest) -> None:
     """Remove graphs and plans of an earlier build that this bundle does not list."""
-    remove_strange_plans(bundle, manifest)
+    remove_unlisted_plans(bundle, manifest)
     listed = {bundle / name for name in manifest.all_files()}
     for path in (bundle / "onnx").iterdir():
         if path not in listed:

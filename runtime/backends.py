@@ -13,22 +13,22 @@ from engines.engine import DeviceProvider, Provider
 from engines.errors import PlanMismatchError, ProviderUnavailableError, RequestError
 from engines.onnxruntime.cuda import OnnxRuntimeCudaProvider
 from engines.tensorrt.provider import TensorRtProvider
-from runtime.gpu.backend import CudaRoad
-from runtime.host.backend import HostRoad
+from runtime.gpu.backend import GpuBackend
+from runtime.host.backend import HostBackend
 from runtime.host.pool import HOST_ENGINES, EnginePool
-from runtime.trajectory import Form, Road
+from runtime.trajectory import Backend, Form
 
 # What makes a backend one that cannot run here, rather than one that is broken.
 _CANNOT = (ProviderUnavailableError, PlanMismatchError)
 
 
-def opened_road(
+def opened_backend(
     bundle: Bundle,
     wanted: Provider | str | None,
     *,
     threads: int | None = None,
     low_memory: bool = False,
-) -> tuple[Road, Mapping[Provider, str]]:
+) -> tuple[Backend, Mapping[Provider, str]]:
     """Open the wanted backend, or the best there is; also says why not a better one.
 
     Raises RequestError for an unknown name, and whatever opening raises. Only backends that this
@@ -41,11 +41,11 @@ def opened_road(
             raise RequestError(f"low_memory is for {choices}, not for {provider}")
         provider = provider or Provider.ONNXRUNTIME_CPU
 
-    def on_host(host: Provider) -> Road:
+    def on_host(host: Provider) -> Backend:
         pool = EnginePool(bundle, provider=host, threads=threads, low_memory=low_memory)
-        return HostRoad(pool)
+        return HostBackend(pool)
 
-    opens: dict[Provider, Callable[[], Road]] = {
+    opens: dict[Provider, Callable[[], Backend]] = {
         Provider.TENSORRT: lambda: _on_gpu(bundle, _tensorrt),
         Provider.ONNXRUNTIME_CUDA: lambda: _on_gpu(bundle, _onnxruntime_cuda),
         Provider.ONNXRUNTIME_CPU: lambda: on_host(Provider.ONNXRUNTIME_CPU),
@@ -73,18 +73,18 @@ def _named(name: Provider | str) -> Provider:
 
 def _on_gpu(
     bundle: Bundle, open_provider: Callable[[Bundle, Gpu, Stream], DeviceProvider]
-) -> CudaRoad:
-    """Open a GPU's road, ready for a request's own defaults."""
-    road = CudaRoad(bundle, driver(), open_provider)
+) -> GpuBackend:
+    """Open a GPU backend, ready for a request's own defaults."""
+    backend = GpuBackend(bundle, driver(), open_provider)
     side = bundle.manifest.dimensions.native_px // LATENT_PX
     try:
         # A bundle may have plans for other sizes only; its requests then say which.
         with suppress(RequestError):
-            road.warm_up(Form(images=1, height=side, width=side))
+            backend.warm_up(Form(images=1, height=side, width=side))
     except BaseException:
-        road.close()
+        backend.close()
         raise
-    return road
+    return backend
 
 
 def _tensorrt(bundle: Bundle, gpu: Gpu, stream: Stream) -> DeviceProvider:

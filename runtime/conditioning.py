@@ -17,7 +17,7 @@ from runtime.inputs.identity import Identity
 from runtime.inputs.photo import load_reference, reference_pixels
 from runtime.inputs.prompt import PromptTokens
 from runtime.method.guidance import Pass
-from runtime.trajectory import PassEmbeds, Road
+from runtime.trajectory import Backend, PassEmbeds
 
 Photo = str | Path | Image.Image | npt.NDArray[np.uint8]
 
@@ -25,8 +25,8 @@ Photo = str | Path | Image.Image | npt.NDArray[np.uint8]
 class Conditioning:
     """The three encoders of a bundle. encoder_digest: what makes identities fit."""
 
-    def __init__(self, road: Road, dimensions: Dimensions, encoder_digest: str) -> None:
-        self._road = road
+    def __init__(self, backend: Backend, dimensions: Dimensions, encoder_digest: str) -> None:
+        self._drawn_on = backend
         self._dimensions = dimensions
         self._encoder_digest = encoder_digest
 
@@ -40,7 +40,7 @@ class Conditioning:
             size.image_mean,
             size.image_std,
         )
-        embeds = self._road.run(
+        embeds = self._drawn_on.run(
             Component.IMAGE_ENCODER, {"reference_pixels": pixels[None]}, (1, size.subject_width)
         )
         return Identity(
@@ -70,7 +70,7 @@ class Conditioning:
         size = self._dimensions
         ids = np.stack([negative_ids, tokens.text_ids, tokens.subject_ids])
         shape = (len(ids), size.tokens, size.text_width)
-        encoded = self._road.run(Component.TEXT_ENCODER, {"input_ids": ids}, shape)
+        encoded = self._drawn_on.run(Component.TEXT_ENCODER, {"input_ids": ids}, shape)
         null, text, subject = encoded.astype(np.float32)
 
         token_subject_embeds = np.zeros((1, size.tokens, size.subject_width), np.float32)
@@ -78,7 +78,7 @@ class Conditioning:
         for position, identity in zip(tokens.subject_positions, identities, strict=True):
             token_subject_embeds[0, position] = identity.embeds
             mask[0, position] = True
-        augmented = self._road.run(
+        augmented = self._drawn_on.run(
             Component.FUSION_MLP,
             {
                 "text_embeds": subject[None],

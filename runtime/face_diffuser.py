@@ -14,7 +14,7 @@ from engines.bundle.folder import TOKENIZER_PATH, Bundle
 from engines.contract import LATENT_PX, Component
 from engines.engine import Provider
 from engines.errors import CancelledError, FaceDiffuserError, RequestError
-from runtime.backends import opened_road
+from runtime.backends import opened_backend
 from runtime.clock import Clock
 from runtime.conditioning import Conditioning, Photo
 from runtime.inputs.identity import Identity
@@ -25,7 +25,7 @@ from runtime.method.schedule import coefficient_table, timesteps_of
 from runtime.request import Request
 from runtime.result import Result, StepInfo
 from runtime.sampler import sample
-from runtime.trajectory import Form, PassEmbeds, Road, Trajectory
+from runtime.trajectory import Backend, Form, PassEmbeds, Trajectory
 
 OnStepCallback = Callable[[StepInfo], bool | None]
 
@@ -34,9 +34,9 @@ class FaceDiffuser:
     """An open bundle. Not thread-safe: its buffers are reused from request to request."""
 
     def __init__(
-        self, bundle: Bundle, road: Road, declined: Mapping[Provider, str] | None = None
+        self, bundle: Bundle, backend: Backend, declined: Mapping[Provider, str] | None = None
     ) -> None:
-        self._road = road
+        self._drawn_on = backend
         self._closed = False
         self.declined: Mapping[Provider, str] = dict(declined or {})
         manifest = bundle.manifest
@@ -44,7 +44,7 @@ class FaceDiffuser:
         self._noise_schedule = manifest.noise_schedule
         self._tokenizer = Tokenizer.open(bundle.path / TOKENIZER_PATH, manifest.dimensions.tokens)
         digest = bundle.component(Component.IMAGE_ENCODER).input_digest
-        self._conditioning = Conditioning(road, manifest.dimensions, digest)
+        self._conditioning = Conditioning(backend, manifest.dimensions, digest)
 
     @classmethod
     def open(
@@ -66,17 +66,17 @@ class FaceDiffuser:
         DeviceMemoryError.
         """
         opened = Bundle.open(bundle)
-        road, declined = opened_road(opened, provider, threads=threads, low_memory=low_memory)
+        backend, declined = opened_backend(opened, provider, threads=threads, low_memory=low_memory)
         try:
-            return cls(opened, road, declined)
+            return cls(opened, backend, declined)
         except BaseException:
-            road.close()
+            backend.close()
             raise
 
     @property
     def provider(self) -> str:
         """Which backend computes."""
-        return self._road.provider
+        return self._drawn_on.provider
 
     @property
     def native_px(self) -> int:
@@ -95,7 +95,7 @@ class FaceDiffuser:
     ) -> None:
         """Do now what the first request of this form would wait for: memory, capture, measurement.
 
-        The arguments are Request's. A GPU's road does this for Request's own defaults when it
+        The arguments are Request's. A GPU's backend does this for Request's own defaults when it
         opens; the CPU has nothing to warm up. Raises RequestError and DeviceMemoryError.
         """
         self._check_open()
@@ -103,7 +103,7 @@ class FaceDiffuser:
             prompt="", references=(), height=height, width=width, num_images=num_images,
             guidance_rule=GuidanceRule(guidance_rule), fusion=Fusion(fusion), saliency=saliency,
         )  # fmt: skip
-        self._road.warm_up(self._form(request))
+        self._drawn_on.warm_up(self._form(request))
 
     def encode_reference(
         self, image: Photo, *, reference_resolution: int = Request.reference_resolution
@@ -143,7 +143,7 @@ class FaceDiffuser:
             if on_step is not None and on_step(info) is False:
                 raise CancelledError(f"cancelled at step {info.step + 1} of {info.num_steps}")
 
-        stepper = self._road.stepper(trajectory)
+        stepper = self._drawn_on.stepper(trajectory)
         drawn = sample(trajectory, stepper, None if on_step is None else after_step)
         return Result(
             images=drawn.images,
@@ -159,7 +159,7 @@ class FaceDiffuser:
         """Close all engines; the object is of no use afterwards."""
         if not self._closed:
             self._closed = True
-            self._road.close()
+            self._drawn_on.close()
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""What a picture is drawn from and what comes of it, whichever road it takes."""
+"""What a picture is drawn from and what comes of it, whichever backend draws it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PassEmbeds = Mapping[Pass, Float32Array]
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
-    """What a road prepares for ahead of a request: everything that its graphs depend on.
+    """What a backend prepares for ahead of a request: everything that its graphs depend on.
 
     images, height, width: of the latents. saliency: whether maps and masks are asked for.
     """
@@ -104,7 +104,7 @@ class Stepper(Protocol):
         ...
 
 
-class Road(Protocol):
+class Backend(Protocol):
     """A bundle's components on one backend: the host's in numpy, or a GPU's."""
 
     @property

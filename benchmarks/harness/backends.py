@@ -20,10 +20,10 @@ from engines.engine import Array, Engine, Provider
 from engines.errors import ProviderUnavailableError
 from engines.openvino.cpu import openvino
 from runtime import FaceDiffuser
-from runtime.gpu.backend import CudaRoad
-from runtime.host.backend import HostRoad
+from runtime.gpu.backend import GpuBackend
+from runtime.host.backend import HostBackend
 from runtime.host.pool import HOST_ENGINES, EnginePool
-from runtime.trajectory import Road
+from runtime.trajectory import Backend
 
 if TYPE_CHECKING:
     # Not at run time: a process that is measured must hold no torch that its user would not load.
@@ -89,7 +89,7 @@ class LoggedEngine:
 
 
 @dataclass(frozen=True)
-class OpenedRoad:
+class OpenedBackend:
     """A bundle open on one provider. log: its engine calls, None where a graph hides them."""
 
     face_diffuser: FaceDiffuser
@@ -118,9 +118,9 @@ def gpu_of(provider: str) -> str | None:
 
 
 @contextmanager
-def opened_road(
+def opened_backend(
     path: str | Path, provider: str, threads: int | None, source: ModelSource | None = None
-) -> Iterator[OpenedRoad]:
+) -> Iterator[OpenedBackend]:
     """Open a bundle on a provider, with its engine calls logged where they are host calls.
 
     source: the bundle's checkpoint, for TORCH alone. Raises ProviderUnavailableError or
@@ -129,28 +129,32 @@ def opened_road(
     if provider in HOST_ENGINES:
         log = CallLog()
         bundle = Bundle.open(path)
-        road = _logged_road(bundle, Provider(provider), threads, log)
-        with FaceDiffuser(bundle, road) as face_diffuser:
-            yield OpenedRoad(face_diffuser, log)
+        backend = _logged_backend(bundle, Provider(provider), threads, log)
+        with FaceDiffuser(bundle, backend) as face_diffuser:
+            yield OpenedBackend(face_diffuser, log)
     elif provider == TORCH:
         if source is None:
             raise ValueError(f"{TORCH} computes with the checkpoint's own modules; name its source")
         bundle = Bundle.open(path)
-        with FaceDiffuser(bundle, _torch_road(bundle, source)) as face_diffuser:
-            yield OpenedRoad(face_diffuser, None)
+        with FaceDiffuser(bundle, _torch_backend(bundle, source)) as face_diffuser:
+            yield OpenedBackend(face_diffuser, None)
     else:
         with FaceDiffuser.open(path, provider=provider, threads=threads) as face_diffuser:
-            yield OpenedRoad(face_diffuser, None)
+            yield OpenedBackend(face_diffuser, None)
 
 
-def _logged_road(bundle: Bundle, provider: Provider, threads: int | None, log: CallLog) -> Road:
+def _logged_backend(
+    bundle: Bundle, provider: Provider, threads: int | None, log: CallLog
+) -> Backend:
     def open_logged(opened: Bundle, component: Component, cores: int | None) -> Engine:
         return LoggedEngine(HOST_ENGINES[provider](opened, component, cores), component, log)
 
-    return HostRoad(EnginePool(bundle, provider=provider, threads=threads, open_engine=open_logged))
+    return HostBackend(
+        EnginePool(bundle, provider=provider, threads=threads, open_engine=open_logged)
+    )
 
 
-def _torch_road(bundle: Bundle, source: ModelSource) -> Road:
+def _torch_backend(bundle: Bundle, source: ModelSource) -> Backend:
     """The CUDA runtime, with PyTorch's kernels where TensorRT's would be."""
     from benchmarks.snf.torch_device import TorchProvider
 
@@ -158,4 +162,4 @@ def _torch_road(bundle: Bundle, source: ModelSource) -> Road:
         del opened, gpu, stream
         return TorchProvider(source, "cuda", bundle.manifest.precision)
 
-    return CudaRoad(bundle, driver(), open_provider)
+    return GpuBackend(bundle, driver(), open_provider)

@@ -6,7 +6,7 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from benchmarks.harness.backends import EngineCall, OpenedRoad
+from benchmarks.harness.backends import EngineCall, OpenedBackend
 from benchmarks.harness.workload import Workload
 from engines.contract import NOISE_PREDICTORS, Component
 from runtime import Stage, StepInfo
@@ -46,27 +46,27 @@ class _Step:
         return [call for call in calls if self.start <= call.start and call.end <= self.end]
 
 
-def timed_pictures(road: OpenedRoad, workload: Workload, pictures: int) -> PictureTimes:
+def timed_pictures(backend: OpenedBackend, workload: Workload, pictures: int) -> PictureTimes:
     """Draw one picture to warm up, then so many that count."""
-    _timed_picture(road, workload, PictureTimes(0))
+    _timed_picture(backend, workload, PictureTimes(0))
     times = PictureTimes(pictures)
     for _ in range(pictures):
-        _timed_picture(road, workload, times)
+        _timed_picture(backend, workload, times)
     return times
 
 
-def _timed_picture(road: OpenedRoad, workload: Workload, times: PictureTimes) -> None:
-    if road.log is not None:
-        road.log.taken()
+def _timed_picture(backend: OpenedBackend, workload: Workload, times: PictureTimes) -> None:
+    if backend.log is not None:
+        backend.log.taken()
     ends: list[tuple[Stage, float]] = []
 
     def on_step(info: StepInfo) -> None:
         ends.append((info.stage, time.perf_counter()))
 
     start = time.perf_counter()
-    # A callback makes a GPU's road wait for each step; without it only whole stages are known.
-    result = road.face_diffuser.generate(
-        workload.request(), on_step=on_step if road.log is not None else None
+    # A callback makes a GPU's backend wait for each step; without it only whole stages are known.
+    result = backend.face_diffuser.generate(
+        workload.request(), on_step=on_step if backend.log is not None else None
     )
     total_ms = (time.perf_counter() - start) * 1e3
     times.add("picture", "pipeline", total_ms)
@@ -76,8 +76,8 @@ def _timed_picture(road: OpenedRoad, workload: Workload, times: PictureTimes) ->
     for stage in Stage:
         if stage.value in spent:
             times.add("stage", stage.value, spent[stage.value])
-    if road.log is not None:
-        _take_apart(road.log.taken(), ends, times)
+    if backend.log is not None:
+        _take_apart(backend.log.taken(), ends, times)
 
 
 def _take_apart(

@@ -27,7 +27,7 @@ from runtime.host.pool import HOST_ENGINES
 
 Array = npt.NDArray[np.float32]
 
-# One step of each stage, small: what every road must share, at a cost that no benchmark feels.
+# One step of each stage, small: what every backend must share, at a cost that no benchmark feels.
 _STEPS, _START_MERGE_STEP, _FINAL_STEP = 3, 0, 1
 _SIDE_PX = 2 * SIZE_MULTIPLE_PX
 _PEOPLE = 2

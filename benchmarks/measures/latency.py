@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.analysis.stats import summary
-from benchmarks.harness.backends import TORCH, gpu_of, opened_road, providers
+from benchmarks.harness.backends import TORCH, gpu_of, opened_backend, providers
 from benchmarks.harness.bundle_facts import bundle_facts, computed_weights_nbytes
 from benchmarks.harness.flags import add_bundle_flags
 from benchmarks.harness.memory import gpu_nbytes
@@ -62,9 +62,9 @@ def measured(
         try:
             if reason is not None:
                 raise ProviderUnavailableError(reason)
-            with opened_road(bundle, provider, threads, checkpoint) as road:
-                agreement = reference.check(road.face_diffuser)
-                times = timed_pictures(road, workload, count)
+            with opened_backend(bundle, provider, threads, checkpoint) as backend:
+                agreement = reference.check(backend.face_diffuser)
+                times = timed_pictures(backend, workload, count)
                 held = gpu_nbytes(os.getpid())
         except (ProviderUnavailableError, PlanMismatchError) as error:
             status = Status.SKIPPED.value

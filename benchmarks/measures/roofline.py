@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks.analysis.costs import Cost, Sizes, cost_of, meta_inputs
 from benchmarks.analysis.peaks import peaks, roof_ms
 from benchmarks.analysis.stats import summary
-from benchmarks.harness.backends import CPU, opened_road
+from benchmarks.harness.backends import CPU, opened_backend
 from benchmarks.harness.bundle_facts import bundle_facts
 from benchmarks.harness.flags import add_bundle_flags
 from benchmarks.harness.machine import gpu_facts, usable_cpus
@@ -45,8 +45,8 @@ def measured(*, quick: bool, bundle: Path, threads: int | None, **source: Any) -
     """A row per component; raises ReferenceMismatchError."""
     opened = Bundle.open(bundle)
     checkpoint = source_of(source_name(source, opened), opened)
-    with opened_road(bundle, CPU, threads) as road:
-        agreement = Reference(checkpoint, opened.manifest).check(road.face_diffuser)
+    with opened_backend(bundle, CPU, threads) as backend:
+        agreement = Reference(checkpoint, opened.manifest).check(backend.face_diffuser)
     found = measured_on("cpu", threads, quick=quick)
     dimensions = opened.manifest.dimensions
     rows = []

@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.analysis.costs import Cost, cost_of
 from benchmarks.analysis.fits import exponent, line
 from benchmarks.analysis.stats import summary
-from benchmarks.harness.backends import gpu_of, opened_road
+from benchmarks.harness.backends import gpu_of, opened_backend
 from benchmarks.harness.bundle_facts import bundle_facts
 from benchmarks.harness.flags import add_bundle_flags, add_provider_flag
 from benchmarks.harness.model_source import source_name, source_of
@@ -65,11 +65,11 @@ def measured(
     costs = counted(checkpoint, dimensions)
     measured_once: dict[Workload, float] = {}
     rows = []
-    with opened_road(bundle, provider, threads) as road:
-        agreement = reference.check(road.face_diffuser)
+    with opened_backend(bundle, provider, threads) as backend:
+        agreement = reference.check(backend.face_diffuser)
         for axis, value, workload in points(dimensions.native_px, quick=quick):
             if workload not in measured_once:
-                measured_once[workload] = median_ms(road.face_diffuser, workload, count)
+                measured_once[workload] = median_ms(backend.face_diffuser, workload, count)
             spent, flop = measured_once[workload], picture_flop(workload, costs)
             rows.append(
                 {

@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.analysis.fits import knee
 from benchmarks.analysis.stats import summary
-from benchmarks.harness.backends import gpu_of, opened_road
+from benchmarks.harness.backends import gpu_of, opened_backend
 from benchmarks.harness.bundle_facts import bundle_facts
 from benchmarks.harness.flags import add_bundle_flags, add_provider_flag
 from benchmarks.harness.machine import described, usable_cpus
@@ -58,8 +58,8 @@ def measured(
     """A row per point; raises ReferenceMismatchError."""
     opened = Bundle.open(bundle)
     reference = Reference(source_of(source_name(source, opened), opened), opened.manifest)
-    with opened_road(bundle, provider, threads) as road:
-        agreement = reference.check(road.face_diffuser)
+    with opened_backend(bundle, provider, threads) as backend:
+        agreement = reference.check(backend.face_diffuser)
     cores = threads or usable_cpus()
     count = requests or (QUICK_REQUESTS if quick else REQUESTS)
     steps = steps or (QUICK_STEPS if quick else STEPS)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness.backends import TORCH, CallLog, opened_road
+from benchmarks.harness.backends import TORCH, CallLog, opened_backend
 from benchmarks.harness.worker import Answer, Message
 from benchmarks.harness.workload import Workload
 from benchmarks.peers.work import Arrays, Work, WorkKind, load_arrays, save_arrays
@@ -19,7 +19,7 @@ from engines.errors import CancelledError, ProviderUnavailableError
 from runtime import FaceDiffuser, OutputType, Request, StepInfo
 
 
-def bundle_road(
+def bundle_backend(
     *, work: Mapping[str, Any], inputs: str, bundle: str, source: Mapping[str, Any], provider: str,
     threads: int,
 ) -> Answer:  # fmt: skip
@@ -28,12 +28,12 @@ def bundle_road(
     checkpoint = None
     if provider == TORCH:
         from benchmarks.harness.model_source import (
-            SourceName,  # imports torch, which no other road needs
+            SourceName,  # imports torch, which no other backend needs
         )
 
         checkpoint = SourceName(**source).opened()
-    opened = opened_road(bundle, provider, threads, checkpoint)
-    road = opened.__enter__()
+    opened = opened_backend(bundle, provider, threads, checkpoint)
+    backend = opened.__enter__()
     # A generator that nobody holds would be closed, and the bundle with it.
     atexit.register(opened.__exit__, None, None, None)
     request = Workload(steps=job.steps, images=job.images).request(
@@ -45,17 +45,17 @@ def bundle_road(
         guidance_scale=job.guidance_scale,
         output_type=OutputType.LATENT,
     )
-    if job.kind is WorkKind.STEP and road.log is None:
+    if job.kind is WorkKind.STEP and backend.log is None:
         raise ProviderUnavailableError(
             f"{provider} runs a step as one graph, so its predictions cannot be read; "
             "race on --work trajectory"
         )
 
     def answer(message: Message) -> dict[str, Any]:
-        if job.kind is WorkKind.STEP and road.log is not None:
-            ms, arrays = one_step(road.face_diffuser, request, road.log)
+        if job.kind is WorkKind.STEP and backend.log is not None:
+            ms, arrays = one_step(backend.face_diffuser, request, backend.log)
         else:
-            ms, arrays = all_steps(road.face_diffuser, request)
+            ms, arrays = all_steps(backend.face_diffuser, request)
         if message.get("result"):
             save_arrays(message["result"], arrays)
         return {"ms": ms, "gpu_nbytes": None}

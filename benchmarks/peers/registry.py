@@ -58,7 +58,7 @@ def ours(provider: str) -> Peer:
     """A bundle on one of its providers."""
     return Peer(
         name=OURS_ON_OPENVINO if provider == Provider.OPENVINO else OURS,
-        function=path_of(peer_ours.bundle_road),
+        function=path_of(peer_ours.bundle_backend),
         arguments={"provider": provider},
         wants="bundle",
         quick=True,

@@ -36,7 +36,7 @@ class Bundle:
     def open(cls, path: str | Path, *, plans: bool = True) -> Bundle:
         """Open a bundle and check schema, sizes of all files and digests of the small ones.
 
-        plans: check the plans too; without them, what builds plans can mend a bundle whose plans
+        plans: check the plans too; without them, what builds plans can fix a bundle whose plans
         are damaged. Raises BundleNotFoundError, BundleSchemaError or BundleCorruptError.
         """
         path = Path(path)
@@ -83,15 +83,15 @@ class Bundle:
         self, name: str, record: FileRecord, hash_up_to: int | None, command: str
     ) -> None:
         path = self.path / name
-        mend = f"build it again: {command.format(bundle=self.path)}"
+        fix = f"build it again: {command.format(bundle=self.path)}"
         if not path.is_file():
-            raise BundleCorruptError(f"{path} is missing; {mend}")
+            raise BundleCorruptError(f"{path} is missing; {fix}")
         if (nbytes := path.stat().st_size) != record.nbytes:
             raise BundleCorruptError(
-                f"{path} has {nbytes} bytes, the manifest says {record.nbytes}; {mend}"
+                f"{path} has {nbytes} bytes, the manifest says {record.nbytes}; {fix}"
             )
         hashed = hash_up_to is None or nbytes <= hash_up_to
         if hashed and (found := sha256_of_file(path)) != record.sha256:
             raise BundleCorruptError(
-                f"{path} was altered: SHA-256 {found}, the manifest says {record.sha256}; {mend}"
+                f"{path} was altered: SHA-256 {found}, the manifest says {record.sha256}; {fix}"
             )

@@ -22,7 +22,7 @@ def run_command(command: Callable[[], dict[str, Any]], *, as_json: bool) -> int:
     try:
         outcome = command()
     except FaceDiffuserError as error:
-        return _failed(str(error), type(error).__name__, as_json=as_json)
+        return _failed(str(error), type(error).__name__, fix=error.fix, as_json=as_json)
     except OSError as error:
         hint = "; free some space and run the same command again, it resumes"
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -36,8 +36,8 @@ def run_command(command: Callable[[], dict[str, Any]], *, as_json: bool) -> int:
     return DONE
 
 
-def _failed(reason: str, kind: str, *, as_json: bool) -> int:
+def _failed(reason: str, kind: str, *, as_json: bool, fix: str | None = None) -> int:
     if as_json:
-        print(json.dumps({"error": kind, "reason": reason}))
+        print(json.dumps({"error": kind, "reason": reason, "fix": fix}))
     print(" ".join(reason.split()), file=sys.stderr)
     return FAILED

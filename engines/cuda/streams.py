@@ -1,4 +1,4 @@
-"""The two streams of a GPU's road, and how work forks onto the second and joins again."""
+"""The two streams of a GPU backend, and how work forks onto the second and joins again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from engines.cuda.gpu import Event, Gpu, Stream
 
 
 @dataclass(frozen=True)
-class Lanes:
+class Streams:
     """main: where everything is in order. side: SDM's, while it runs beside TDM.
 
     stepped: recorded after a step when somebody waits for it.
@@ -23,7 +23,7 @@ class Lanes:
     stepped: Event
 
     @classmethod
-    def opened(cls, gpu: Gpu, stack: ExitStack) -> Lanes:
+    def opened(cls, gpu: Gpu, stack: ExitStack) -> Streams:
         """Streams and events that are destroyed when the stack closes."""
         forked, joined, stepped = (gpu.event(stack) for _ in range(3))
         return cls(gpu.stream(stack), gpu.stream(stack), forked, joined, stepped)

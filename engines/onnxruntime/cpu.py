@@ -113,7 +113,7 @@ def session_dtypes(session: Any) -> dict[str, np.dtype[Any]]:
     return {tensor.name: _DTYPES[tensor.type] for tensor in tensors}
 
 
-def onnxruntime_with(provider: str, mend: str) -> ModuleType:
+def onnxruntime_with(provider: str, fix: str) -> ModuleType:
     """The module, found to have a provider; else ProviderUnavailableError says what to type."""
     try:
         module = import_module("onnxruntime")
@@ -125,6 +125,6 @@ def onnxruntime_with(provider: str, mend: str) -> ModuleType:
     if provider not in module.get_available_providers():
         found = ", ".join(module.get_available_providers())
         raise ProviderUnavailableError(
-            f"this onnxruntime has no {provider}, only {found}; type: {mend}"
+            f"this onnxruntime has no {provider}, only {found}; type: {fix}"
         )
     return module

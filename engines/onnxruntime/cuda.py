@@ -1,4 +1,4 @@
-"""ONNX Runtime's CUDA provider on device buffers: the GPU's road without TensorRT."""
+"""ONNX Runtime's CUDA provider on device buffers: the GPU backend without TensorRT."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from engines.onnxruntime.cpu import onnxruntime_with, opened_session, session_dt
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
 # The two packages hold the same module, so whichever was installed last hides the other.
-MEND = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
+FIX = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
 
 
 class OnnxRuntimeCudaEngine:
@@ -102,7 +102,7 @@ class OnnxRuntimeCudaProvider:
 
     def __init__(self, bundle: Bundle, stream: int) -> None:
         """Raises ProviderUnavailableError where ONNX Runtime is missing or is for CPUs."""
-        self._ort = onnxruntime_with(CUDA_PROVIDER, MEND)
+        self._ort = onnxruntime_with(CUDA_PROVIDER, FIX)
         if preload := getattr(self._ort, "preload_dlls", None):
             # Finds CUDA's libraries in NVIDIA's wheels; it prints what it does not find.
             with redirect_stdout(sys.stderr):

@@ -24,7 +24,7 @@ from engines.plans.store import plan_file
 PROMPT = "a man <|image|> and a woman <|image|> in a park"
 # One step of each stage: TDM alone, both fused, SDM alone.
 _STEPS, _START_MERGE_STEP, _FINAL_STEP = 3, 0, 1
-_ROADS = ("tensorrt", "onnxruntime-cpu")
+_PROVIDERS = ("tensorrt", "onnxruntime-cpu")
 _SEED = 3407
 
 
@@ -40,7 +40,9 @@ def compare_pictures(bundle: Path, manifest: Manifest, records: list[PlanRecord]
         references = [_reference(folder / f"person{index}.png", index) for index in range(2)]
         latents = folder / "initial.npy"
         np.save(latents, _noise(manifest))
-        found, expected = (_final_latents(folder, road, latents, references) for road in _ROADS)
+        found, expected = (
+            _final_latents(folder, backend, latents, references) for backend in _PROVIDERS
+        )
     if not np.isfinite(found).all():
         raise PlanRefusedError("the runtime draws NaN or infinity with these plans; not published")
     error = relative_l2(found, expected)
@@ -88,7 +90,7 @@ def _noise(manifest: Manifest) -> np.ndarray[tuple[int, ...], np.dtype[np.float3
 
 
 def _reference(path: Path, seed: int) -> Path:
-    """A picture of smooth colors, as good a person as any to compare two roads with."""
+    """A picture of smooth colors in place of a photo: any person serves to compare backends."""
     from PIL import Image
 
     colors = np.random.RandomState(seed).randint(0, 256, (8, 8, 3)).astype(np.uint8)
@@ -97,14 +99,14 @@ def _reference(path: Path, seed: int) -> Path:
 
 
 def _final_latents(
-    folder: Path, road: str, latents: Path, references: list[Path]
+    folder: Path, backend: str, latents: Path, references: list[Path]
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     """Draw through `python -m runtime` in a process of its own: engines never import runtime."""
-    out = folder / f"{road}.npy"
+    out = folder / f"{backend}.npy"
     command = [sys.executable, "-m", "runtime", PROMPT, "--bundle", str(folder)]
     for reference in references:
         command += ["--reference", str(reference)]
-    command += ["--provider", road, "--latents", str(latents), "--out", str(out)]
+    command += ["--provider", backend, "--latents", str(latents), "--out", str(out)]
     command += ["--num-inference-steps", str(_STEPS), "--guidance-scale", "5"]
     command += ["--start-merge-step", str(_START_MERGE_STEP), "--final-step", str(_FINAL_STEP)]
     paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -112,6 +114,6 @@ def _final_latents(
     finished = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if finished.returncode:
         reason = finished.stderr.strip().splitlines() or ["no reason given"]
-        raise PlanBuildError(f"the runtime cannot draw on {road} with these plans: {reason[-1]}")
+        raise PlanBuildError(f"the runtime cannot draw on {backend} with these plans: {reason[-1]}")
     drawn: np.ndarray[tuple[int, ...], np.dtype[np.float32]] = np.load(out)
     return drawn

@@ -104,11 +104,11 @@ def publish(bundle: Path, manifest: Manifest, records: Iterable[PlanRecord]) -> 
         timing_cache=_timing_cache_record(bundle),
     )
     _write_manifest(bundle, manifest)
-    remove_strange_plans(bundle, manifest)
+    remove_unlisted_plans(bundle, manifest)
     return manifest
 
 
-def remove_strange_plans(bundle: Path, manifest: Manifest) -> None:
+def remove_unlisted_plans(bundle: Path, manifest: Manifest) -> None:
     """Remove plans that the manifest does not list."""
     listed = {bundle / plan.path for plan in manifest.plans}
     for path in (bundle / PLANS_FOLDER).glob("*"):

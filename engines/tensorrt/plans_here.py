@@ -18,21 +18,21 @@ def plans_for(
     Raises PlanMismatchError saying what the plans are for, what this machine is, what to type.
     """
     manifest = bundle.manifest
-    mend = f"build its plans here with: {REBUILD_PLANS.format(bundle=bundle.path)}"
+    fix = f"build its plans here with: {REBUILD_PLANS.format(bundle=bundle.path)}"
     if not manifest.plans:
-        raise PlanMismatchError(f"{bundle.path} has no TensorRT plans; {mend}")
+        raise PlanMismatchError(f"{bundle.path} has no TensorRT plans; {fix}")
     here = [plan for plan in _current(bundle) if plan.runs_on(architecture)]
     if not here:
         found = ", ".join(sorted({f"sm_{plan.architecture}" for plan in manifest.plans}))
         raise PlanMismatchError(
-            f"{bundle.path} was built for GPU {found}, this machine has sm_{architecture}; re{mend}"
+            f"{bundle.path} was built for GPU {found}, this machine has sm_{architecture}; re{fix}"
         )
     fitting = plans_on(bundle, architecture, tensorrt_version)
     if not fitting:
         found = ", ".join(sorted({plan.tensorrt for plan in here}))
         raise PlanMismatchError(
             f"{bundle.path} was built with TensorRT {found}, this machine has {tensorrt_version}; "
-            f"re{mend}"
+            f"re{fix}"
         )
     plans = {
         component: [plan for plan in fitting if plan.component is component]
@@ -41,7 +41,7 @@ def plans_for(
     if missing := [component.value for component in Component if not plans[component]]:
         raise PlanMismatchError(
             f"{bundle.path} has no plan of {', '.join(missing)} for sm_{architecture} and TensorRT "
-            f"{tensorrt_version}; {mend}"
+            f"{tensorrt_version}; {fix}"
         )
     return plans
 

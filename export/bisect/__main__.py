@@ -1,4 +1,4 @@
-"""`python -m export.bisect BUNDLE COMPONENT`: the first layer that drifts, and what mends it.
+"""`python -m export.bisect BUNDLE COMPONENT`: the first layer that drifts, and what fixes it.
 
 Runs the component's half-precision graph and its float32 graph on the same inputs, compares them
 tensor by tensor (Polygraphy's comparator), and keeps layers in float32 until the output is within
@@ -46,7 +46,7 @@ class Drift:
 
     layer, operator, error: the first node whose output is beyond the bound while its inputs are
     not; None where none is. output_error: of the component. island: nodes to keep in float32.
-    mended_error: the component's error with them so.
+    fixed_error: the component's error with them so.
     """
 
     layer: str | None
@@ -55,7 +55,7 @@ class Drift:
     output_error: float
     bound: float
     island: tuple[str, ...]
-    mended_error: float
+    fixed_error: float
 
     def sentence(self) -> str:
         if self.layer is None:
@@ -68,13 +68,13 @@ class Drift:
             f"float32, the bound is {self.bound:.1e}"
         )
         nodes = ", ".join(self.island)
-        if self.mended_error <= self.bound:
+        if self.fixed_error <= self.bound:
             return (
                 f"{found}; keeping {nodes} in float32 brings the output from "
-                f"{self.output_error:.1e} to {self.mended_error:.1e}"
+                f"{self.output_error:.1e} to {self.fixed_error:.1e}"
             )
         return (
-            f"{found}; keeping {nodes} in float32 leaves the output at {self.mended_error:.1e}, so "
+            f"{found}; keeping {nodes} in float32 leaves the output at {self.fixed_error:.1e}, so "
             "rounding alone is not the reason"
         )
 
@@ -83,7 +83,7 @@ Errors = Callable[["onnx.ModelProto"], dict[str, "TensorError"]]
 
 
 def find_drift(half: onnx.ModelProto, output: str, bound: float, errors_of: Errors) -> Drift:
-    """Find the first layer that drifts and the smallest island found that mends the output.
+    """Find the first layer that drifts and the smallest island found that fixes the output.
 
     errors_of: errors of a graph's tensors against float32. The island grows by the layer that
     drifts first, or by what reads it where that is in the island already: a value that half
@@ -97,23 +97,23 @@ def find_drift(half: onnx.ModelProto, output: str, bound: float, errors_of: Erro
     if first is None:
         return Drift(
             layer=None, operator=None, error=0.0, output_error=output_error, bound=bound,
-            island=(), mended_error=output_error,
+            island=(), fixed_error=output_error,
         )  # fmt: skip
     island: list[str] = []
-    node, mended_error = first, output_error
-    while len(island) < _MAX_ISLAND and mended_error > bound:
+    node, fixed_error = first, output_error
+    while len(island) < _MAX_ISLAND and fixed_error > bound:
         grown = [node.name] if node.name not in island else consumers(half, [node.name])
         added = [name for name in grown if name not in island]
         if not added:
             break
         island += added
         left = errors_of(with_island(half, island))
-        mended_error = left[output].error
+        fixed_error = left[output].error
         node = first_drifting(half, left) or node
     error = max(errors[name].error for name in first.output if name in errors)
     return Drift(
         layer=first.name, operator=first.op_type, error=error, output_error=output_error,
-        bound=bound, island=tuple(island), mended_error=mended_error,
+        bound=bound, island=tuple(island), fixed_error=fixed_error,
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""A half-precision graph with some of its nodes kept in float32: the islands that mend a drift."""
+"""A half-precision graph with some of its nodes kept in float32: the islands that fix a drift."""
 
 from __future__ import annotations
 

@@ -227,14 +227,14 @@ class Checkpoint:
         for role, weights in self._roles.items():
             if role == "tdm" and _UNET_MARK in weights.files:
                 continue
-            strangers = [name for name in weights.files if not name.startswith(_PREFIXES)]
+            unexpected = [name for name in weights.files if not name.startswith(_PREFIXES)]
             needed = (_UNET,) if role == "tdm" else _PREFIXES[:4]
             lacking = [prefix for prefix in needed if not weights.names(prefix)]
-            if strangers or lacking:
+            if unexpected or lacking:
                 raise CheckpointError(
                     f"{weights.path} is not a {role.upper()} checkpoint of the released layout: "
                     f"lacking: {', '.join(f'{prefix}*' for prefix in lacking) or '(none)'}; "
-                    f"unexpected: {', '.join(strangers) or '(none)'}; name another with --{role}"
+                    f"unexpected: {', '.join(unexpected) or '(none)'}; name another with --{role}"
                 )
         self.scheduler_config()
         if not any((self.tokenizer_folder / f).is_file() for f in ("tokenizer.json", "vocab.json")):

@@ -75,7 +75,7 @@ def build_cubins(
         write_atomic(folder / FILE_NAME, manifest.to_json().encode())
         progress(f"kernels for sm_{architecture} ({number} of {len(missing)})")
     write_atomic(folder / FILE_NAME, manifest.to_json().encode())
-    _remove_strangers(folder, manifest)
+    _remove_unlisted(folder, manifest)
     return manifest
 
 
@@ -188,7 +188,7 @@ def _merged(manifest: KernelManifest, built: KernelManifest) -> dict[str, Kernel
     return merged
 
 
-def _remove_strangers(folder: Path, manifest: KernelManifest) -> None:
+def _remove_unlisted(folder: Path, manifest: KernelManifest) -> None:
     """Delete cubins that an earlier build left and this manifest does not name."""
     named = {
         cubin_path(folder, name, architecture)

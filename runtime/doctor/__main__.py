@@ -1,4 +1,4 @@
-"""`python -m runtime.doctor [--bundle BUNDLE]`: what this machine has, lacks, and what mends it."""
+"""`python -m runtime.doctor [--bundle BUNDLE]`: what this machine has, lacks, and what fixes it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from runtime.doctor.findings import (
     installed_packages,
     onnxruntime_findings,
     package_findings,
-    road_finding,
+    provider_finding,
     tensorrt_findings,
 )
 
 
 def examined(bundle: Path | None) -> list[Finding]:
-    """Everything that decides how pictures are drawn here, in the order to mend it in."""
+    """Everything that decides how pictures are drawn here, in the order to fix it in."""
     packages = installed_packages()
     gpu, of_gpu = gpu_findings()
     version, of_tensorrt = tensorrt_findings(gpu, packages)
@@ -36,7 +36,7 @@ def examined(bundle: Path | None) -> list[Finding]:
         opened, of_bundle = bundle_findings(bundle, gpu, version)
         found += of_bundle
     if opened is not None:
-        found.append(road_finding(found, providers))
+        found.append(provider_finding(found, providers))
     return found
 
 
@@ -53,8 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         for finding in found:
             print(f"{finding.state:<8} {finding.about}: {finding.text}")
-            if finding.mend is not None:
-                print(f"{'':<8} -> {finding.mend}")
+            if finding.fix is not None:
+                print(f"{'':<8} -> {finding.fix}")
     if problems:
         print(f"{problems[0].about}: {problems[0].text}", file=sys.stderr)
     return FAILED if problems else DONE

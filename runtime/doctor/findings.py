@@ -1,4 +1,4 @@
-"""What of this machine and of a bundle decides how pictures are drawn, and what mends it."""
+"""What of this machine and of a bundle decides how pictures are drawn, and what fixes it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from engines.cuda.gpu import opened_gpu
 from engines.engine import Provider
 from engines.errors import BundleError, FaceDiffuserError, ProviderUnavailableError
 from engines.onnxruntime.cpu import CPU_PROVIDER, onnxruntime_with
-from engines.onnxruntime.cuda import CUDA_PROVIDER, MEND
+from engines.onnxruntime.cuda import CUDA_PROVIDER, FIX
 from engines.tensorrt.library import INSTALL, check_wheels, tensorrt
 from engines.tensorrt.machine import check_driver, driver_version
 from engines.tensorrt.plans_here import plans_for
@@ -27,7 +27,7 @@ _LITTLE_DISK_NBYTES = 2 << 30
 
 
 class State(StrEnum):
-    """NOTE: not there, and not needed by every road. PROBLEM: in the way of all, or broken."""
+    """NOTE: not there, and not needed by every backend. PROBLEM: in the way of all, or broken."""
 
     OK = "ok"
     NOTE = "note"
@@ -36,12 +36,12 @@ class State(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One line of the report. mend: the command to type, where there is one."""
+    """One line of the report. fix: the command to type, where there is one."""
 
     about: str
     state: State
     text: str
-    mend: str | None = None
+    fix: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,22 +67,22 @@ def package_findings(packages: Sequence[str]) -> Iterator[Finding]:
     if {"onnxruntime", "onnxruntime-gpu"} <= set(packages):
         clashes += 1
         yield Finding(
-            about="packages", state=State.PROBLEM, mend=MEND,
+            about="packages", state=State.PROBLEM, fix=FIX,
             text="onnxruntime and onnxruntime-gpu are the same module; the one installed last "
             "hides the other",
         )  # fmt: skip
     if "kernels" in packages:
         clashes += 1
         yield Finding(
-            about="packages", state=State.PROBLEM, mend="pip uninstall -y kernels",
+            about="packages", state=State.PROBLEM, fix="pip uninstall -y kernels",
             text="Hugging Face's package `kernels` has the name of this toolkit's own",
         )  # fmt: skip
     try:
         check_wheels(packages)
     except ProviderUnavailableError as error:
         clashes += 1
-        text, _, mend = str(error).partition("; keep one: ")
-        yield Finding(about="packages", state=State.PROBLEM, text=text, mend=mend)
+        text, _, fix = str(error).partition("; keep one: ")
+        yield Finding(about="packages", state=State.PROBLEM, text=text, fix=fix)
     if not clashes:
         yield Finding(about="packages", state=State.OK, text="no two that clash")
 
@@ -99,9 +99,9 @@ def gpu_findings() -> tuple[GpuFacts | None, list[Finding]]:
             )  # fmt: skip
     except FaceDiffuserError as error:
         too_old = "driver is for CUDA" in str(error)
-        mend = "pip install cuda-bindings" if "not installed" in str(error) else "nvidia-smi"
+        fix = "pip install cuda-bindings" if "not installed" in str(error) else "nvidia-smi"
         state = State.PROBLEM if too_old else State.NOTE
-        return None, [_mendable("GPU", state, error, mend)]
+        return None, [_fixable("GPU", state, error, fix)]
     version = version_text(facts.cuda_version)
     return facts, [
         Finding(
@@ -126,7 +126,7 @@ def tensorrt_findings(
     except ProviderUnavailableError as error:
         missing = find_spec("tensorrt") is None
         state = State.NOTE if missing else State.PROBLEM
-        return None, [_mendable("TensorRT", state, error, INSTALL)]
+        return None, [_fixable("TensorRT", state, error, INSTALL)]
     return version, [Finding(about="TensorRT", state=State.OK, text=version)]
 
 
@@ -135,14 +135,14 @@ def onnxruntime_findings(gpu: GpuFacts | None) -> tuple[list[str], list[Finding]
     try:
         module = onnxruntime_with(CPU_PROVIDER, "pip install --force-reinstall onnxruntime")
     except ProviderUnavailableError as error:
-        mend = "pip install 'face-diffuser[cpu]'" if gpu is None else MEND
+        fix = "pip install 'face-diffuser[cpu]'" if gpu is None else FIX
         state = State.NOTE if gpu is not None else State.PROBLEM
-        return [], [_mendable("ONNX Runtime", state, error, mend)]
+        return [], [_fixable("ONNX Runtime", state, error, fix)]
     providers = list(module.get_available_providers())
     there = f"{module.__version__} with {', '.join(providers)}"
     if gpu is not None and CUDA_PROVIDER not in providers:
         text = f"{there}: on this GPU it would compute on the CPU"
-        return providers, [Finding(about="ONNX Runtime", state=State.NOTE, text=text, mend=MEND)]
+        return providers, [Finding(about="ONNX Runtime", state=State.NOTE, text=text, fix=FIX)]
     return providers, [Finding(about="ONNX Runtime", state=State.OK, text=there)]
 
 
@@ -163,8 +163,8 @@ def bundle_findings(
         bundle = Bundle.open(path)
     except BundleError as error:
         plans = REBUILD_PLANS.format(bundle=path)
-        mend = plans if plans in str(error) else REBUILD.format(bundle=path)
-        return None, [_mendable("bundle", State.PROBLEM, error, mend)]
+        fix = plans if plans in str(error) else REBUILD.format(bundle=path)
+        return None, [_fixable("bundle", State.PROBLEM, error, fix)]
     found = [
         Finding(
             about="bundle", state=State.OK,
@@ -179,39 +179,39 @@ def bundle_findings(
     return bundle, found
 
 
-def road_finding(found: Sequence[Finding], providers: Sequence[str]) -> Finding:
+def provider_finding(found: Sequence[Finding], providers: Sequence[str]) -> Finding:
     """Which backend draws as things stand."""
     fine = {finding.about for finding in found if finding.state is State.OK}
     on_gpu = {"GPU", "kernels"} <= fine
     if on_gpu and {"TensorRT", "plans"} <= fine:
-        return _road(Provider.TENSORRT)
+        return _drawn_on(Provider.TENSORRT)
     if on_gpu and CUDA_PROVIDER in providers:
-        return _road(Provider.ONNXRUNTIME_CUDA)
+        return _drawn_on(Provider.ONNXRUNTIME_CUDA)
     if CPU_PROVIDER in providers:
-        return _road(Provider.ONNXRUNTIME_CPU)
+        return _drawn_on(Provider.ONNXRUNTIME_CPU)
     if find_spec("openvino") is not None:
-        return _road(Provider.OPENVINO)
+        return _drawn_on(Provider.OPENVINO)
     return Finding(
         about="provider", state=State.PROBLEM, text="nothing here can draw",
-        mend="pip install 'face-diffuser[cpu]'",
+        fix="pip install 'face-diffuser[cpu]'",
     )  # fmt: skip
 
 
-def _road(provider: Provider) -> Finding:
+def _drawn_on(provider: Provider) -> Finding:
     return Finding(about="provider", state=State.OK, text=f"pictures are drawn on {provider}")
 
 
 def _kernels_finding(bundle: Bundle, gpu: GpuFacts) -> Finding:
-    mend = REBUILD.format(bundle=bundle.path)
+    fix = REBUILD.format(bundle=bundle.path)
     try:
         built = KernelManifest.read(bundle.path / KERNELS_FOLDER).architectures
     except BundleError as error:
-        return _mendable("kernels", State.NOTE, error, mend)
+        return _fixable("kernels", State.NOTE, error, fix)
     names = ", ".join(f"sm_{architecture}" for architecture in built) or "no GPU"
     state = State.OK if gpu.architecture in built else State.NOTE
     return Finding(
         about="kernels", state=state, text=f"compiled for {names}",
-        mend=None if state is State.OK else mend,
+        fix=None if state is State.OK else fix,
     )  # fmt: skip
 
 
@@ -219,23 +219,23 @@ def _plans_finding(bundle: Bundle, gpu: GpuFacts, version: str) -> Finding:
     try:
         plans = plans_for(bundle, gpu.architecture, version)
     except BundleError as error:
-        mend = REBUILD_PLANS.format(bundle=bundle.path)
-        return _mendable("plans", State.NOTE, error, mend)
+        fix = REBUILD_PLANS.format(bundle=bundle.path)
+        return _fixable("plans", State.NOTE, error, fix)
     records = [min(each, key=lambda record: record.device_memory_nbytes) for each in plans.values()]
     # Weights stay; activations of the two U-Nets lie side by side, the others' in the same place.
     needed = sum(r.nbytes for r in records) + 2 * max(r.device_memory_nbytes for r in records)
     text = f"one of each component for sm_{gpu.architecture}, about {_mib(needed)} MiB on the GPU"
     if needed > gpu.free_nbytes:
         return Finding(about="plans", state=State.PROBLEM, text=f"{text}: more than is free",
-                       mend="nvidia-smi")  # fmt: skip
+                       fix="nvidia-smi")  # fmt: skip
     return Finding(about="plans", state=State.OK, text=text)
 
 
-def _mendable(about: str, state: State, error: Exception, mend: str) -> Finding:
+def _fixable(about: str, state: State, error: Exception, fix: str) -> Finding:
     """An error as a finding; its last clause is left out where it only repeats the command."""
     text, _, last = str(error).rpartition("; ")
-    repeats = bool(text) and mend in last
-    return Finding(about=about, state=state, text=text if repeats else str(error), mend=mend)
+    repeats = bool(text) and fix in last
+    return Finding(about=about, state=state, text=text if repeats else str(error), fix=fix)
 
 
 def _mib(nbytes: int) -> int:

@@ -1,4 +1,4 @@
-"""How encoders and steppers of a GPU's road are put together from its parts."""
+"""How encoders and steppers of a GPU backend are put together from its parts."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from engines.contract import CONTRACTS, NOISE_PREDICTORS, Component, ElementType
 from engines.cuda.arena import Shape, Workspaces, aligned
 from engines.cuda.gpu import Gpu
 from engines.cuda.launcher import KernelLibrary
-from engines.cuda.streams import Lanes
+from engines.cuda.streams import Streams
 from engines.engine import DeviceEngine, DeviceProvider
 from engines.errors import ContractError
-from runtime.gpu.buffers import TABLE_ROWS, CudaBuffers
-from runtime.gpu.decoder import CudaDecoder
-from runtime.gpu.encoder import CudaEncoder
+from runtime.gpu.buffers import TABLE_ROWS, GpuBuffers
+from runtime.gpu.decoder import GpuDecoder
+from runtime.gpu.encoder import GpuEncoder
 from runtime.gpu.kernels import LatentsSize, StepKernels, sums_elements
 from runtime.gpu.programs import BoundModel, Concurrency, StepPrograms
-from runtime.gpu.stepper import MARKS, CudaStepper
+from runtime.gpu.stepper import MARKS, GpuStepper
 from runtime.method.guidance import SDM_GUIDES, TDM_GUIDE, GuidanceRule, Guide
 
 TDM, SDM, DECODER = Component.TDM_UNET, Component.SDM_UNET, Component.VAE_DECODER
 
 
 @dataclass(frozen=True, kw_only=True)
-class CudaParts:
-    """What all of a road shares. sizes: the model's fixed numbers by symbol."""
+class GpuParts:
+    """What all of a backend shares. sizes: the model's fixed numbers by symbol."""
 
     bundle: Bundle
     gpu: Gpu
-    lanes: Lanes
+    streams: Streams
     provider: DeviceProvider
     library: KernelLibrary
     workspaces: Workspaces
@@ -42,23 +42,23 @@ class CudaParts:
     def shapes(self, component: Component, **sizes: int) -> dict[str, Shape]:
         return CONTRACTS[component].shapes({**self.sizes, **sizes})
 
-    def encoder(self, stack: ExitStack, component: Component, count: int) -> CudaEncoder:
+    def encoder(self, stack: ExitStack, component: Component, count: int) -> GpuEncoder:
         """An encoder for so many at once, bound and run once; closed with the stack."""
         shapes = self.shapes(component, n=count)
         with ExitStack() as own:
             # Closed in reverse: the context, then the memory that it uses.
             memory, contexts = (own.enter_context(ExitStack()) for _ in range(2))
             engine = self._opened(contexts, component, shapes)
-            encoder = CudaEncoder.bound(
-                self.gpu, memory, self.workspaces, self.lanes.main, engine, component, shapes
+            encoder = GpuEncoder.bound(
+                self.gpu, memory, self.workspaces, self.streams.main, engine, component, shapes
             )
-            encoder.warm_up(self.lanes.main)
+            encoder.warm_up(self.streams.main)
             stack.push(own.pop_all())
         return encoder
 
     def stepper(
         self, size: LatentsSize, rule: GuidanceRule, concurrency: Concurrency | None, trials: int
-    ) -> CudaStepper:
+    ) -> GpuStepper:
         """A stepper, bound and run once. concurrency: None measures it, with so many trials.
 
         Raises RequestError where no engine admits the size, DeviceMemoryError.
@@ -71,14 +71,14 @@ class CudaParts:
             engines = {c: self._opened(contexts, c, its) for c, its in shapes.items()}
             self._check_types(engines)
             sums = sums_elements(self.library, size)
-            buffers = CudaBuffers.allocated(
+            buffers = GpuBuffers.allocated(
                 self.gpu, memory, size, shapes, engines[TDM].dtypes, sums
             )
             kernels = StepKernels(
                 self.library, size, buffers.of_kernels(),
                 table_rows=TABLE_ROWS, steps=TABLE_ROWS - 1,
             )  # fmt: skip
-            decoder = CudaDecoder.prepared(
+            decoder = GpuDecoder.prepared(
                 self.gpu, memory, engines[DECODER], shapes[DECODER],
                 buffers.tensors["engine_latents"], kernels,
             )  # fmt: skip
@@ -91,14 +91,14 @@ class CudaParts:
                 )
                 for component, guide in guides.items()
             )
-            programs = StepPrograms(self.lanes, tdm, sdm, kernels, graphs)
+            programs = StepPrograms(self.streams, tdm, sdm, kernels, graphs)
             marks = tuple(self.gpu.event(memory, timed=True) for _ in range(MARKS))
             self._run_once(engines, buffers)
-            reset = partial(buffers.fill_with_zeros, self.lanes.main)
+            reset = partial(buffers.fill_with_zeros, self.streams.main)
             programs.choose_concurrency(concurrency, reset, marks[:2], trials)
-            return CudaStepper(
+            return GpuStepper(
                 gpu=self.gpu,
-                lanes=self.lanes,
+                streams=self.streams,
                 buffers=buffers,
                 programs=programs,
                 decoder=decoder,
@@ -148,8 +148,8 @@ class CudaParts:
         memory: ExitStack,
         engines: Mapping[Component, DeviceEngine],
         shapes: Mapping[Component, Mapping[str, Shape]],
-        buffers: CudaBuffers,
-        decoder: CudaDecoder,
+        buffers: GpuBuffers,
+        decoder: GpuDecoder,
     ) -> None:
         """TDM and SDM may run side by side and have a workspace each; the decoder runs after."""
         needs = {c: aligned(e.workspace_nbytes(shapes[c])) for c, e in engines.items()}
@@ -157,11 +157,11 @@ class CudaParts:
         workspaces = {TDM: start, SDM: start + needs[TDM], DECODER: start}
         tensors = {c: buffers.of_model(c) for c in NOISE_PREDICTORS} | {DECODER: decoder.tensors}
         for component, engine in engines.items():
-            engine.bind(tensors[component], workspaces[component], self.lanes.main.handle)
+            engine.bind(tensors[component], workspaces[component], self.streams.main.handle)
 
-    def _run_once(self, engines: Mapping[Component, DeviceEngine], buffers: CudaBuffers) -> None:
+    def _run_once(self, engines: Mapping[Component, DeviceEngine], buffers: GpuBuffers) -> None:
         """What an engine sets up in its first run must not be left to a capture."""
-        buffers.fill_with_zeros(self.lanes.main)
+        buffers.fill_with_zeros(self.streams.main)
         for engine in engines.values():
-            engine.enqueue(self.lanes.main.handle)
-        self.lanes.main.synchronize()
+            engine.enqueue(self.streams.main.handle)
+        self.streams.main.synchronize()

@@ -1,4 +1,4 @@
-"""The GPU's road: engines on device buffers, our kernels between them, one launch a step."""
+"""The GPU backend: engines on device buffers, our kernels between them, one launch a step."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from engines.cuda.arena import Workspaces
 from engines.cuda.driver import Driver
 from engines.cuda.gpu import Gpu, Stream, opened_gpu
 from engines.cuda.launcher import KernelLibrary, opened_library
-from engines.cuda.streams import Lanes
+from engines.cuda.streams import Streams
 from engines.engine import Array, DeviceProvider
 from engines.errors import DeviceMemoryError, ProviderUnavailableError
-from runtime.gpu.assembly import CudaParts
-from runtime.gpu.encoder import CudaEncoder
+from runtime.gpu.assembly import GpuParts
+from runtime.gpu.encoder import GpuEncoder
 from runtime.gpu.faults import non_finite
 from runtime.gpu.kernels import LatentsSize
 from runtime.gpu.programs import Concurrency, StepPrograms
-from runtime.gpu.stepper import CudaStepper
+from runtime.gpu.stepper import GpuStepper
 from runtime.method.guidance import GuidanceRule
 from runtime.trajectory import Form, Trajectory
 
@@ -38,7 +38,7 @@ ENCODERS = {Component.TEXT_ENCODER: 3, Component.IMAGE_ENCODER: 1, Component.FUS
 OpenProvider = Callable[[Bundle, Gpu, Stream], DeviceProvider]
 
 
-class CudaRoad:
+class GpuBackend:
     """Everything of one bundle on one GPU.
 
     Steppers are kept for the latest MAX_STEPPERS sizes and rules; where memory is short, older ones
@@ -60,20 +60,20 @@ class CudaRoad:
         Raises ProviderUnavailableError where the bundle has no kernels or plans for this GPU.
         """
         self._concurrency, self._trials = concurrency, trials
-        self._encoders: dict[tuple[Component, int], CudaEncoder] = {}
-        self._steppers: OrderedDict[tuple[LatentsSize, GuidanceRule], CudaStepper] = OrderedDict()
+        self._encoders: dict[tuple[Component, int], GpuEncoder] = {}
+        self._steppers: OrderedDict[tuple[LatentsSize, GuidanceRule], GpuStepper] = OrderedDict()
         sizes = asdict(bundle.manifest.dimensions)
         with ExitStack() as stack:
             # Closed in reverse: engines' weights, kernels, events and streams, the GPU.
             gpu = stack.enter_context(opened_gpu(driver))
-            lanes = Lanes.opened(gpu, stack)
+            streams = Streams.opened(gpu, stack)
             library = stack.enter_context(_opened_kernels(bundle, gpu))
-            provider = open_provider(bundle, gpu, lanes.main)
+            provider = open_provider(bundle, gpu, streams.main)
             stack.callback(provider.close)
-            self._parts = CudaParts(
+            self._parts = GpuParts(
                 bundle=bundle,
                 gpu=gpu,
-                lanes=lanes,
+                streams=streams,
                 provider=provider,
                 library=library,
                 workspaces=Workspaces(gpu),
@@ -97,7 +97,7 @@ class CudaRoad:
         self, component: Component, inputs: Mapping[str, Array], output_shape: tuple[int, ...]
     ) -> Array:
         self.gpu.make_current()
-        output = self._encoder(component, output_shape[0]).run(self._parts.lanes.main, inputs)
+        output = self._encoder(component, output_shape[0]).run(self._parts.streams.main, inputs)
         if not np.isfinite(output).all():
             raise non_finite(component, self.provider, "", self._parts.bundle.path)
         return output
@@ -112,7 +112,7 @@ class CudaRoad:
         for component, count in ENCODERS.items():
             self._encoder(component, count)
 
-    def stepper(self, trajectory: Trajectory) -> CudaStepper:
+    def stepper(self, trajectory: Trajectory) -> GpuStepper:
         self.gpu.make_current()
         stepper = self._stepper(trajectory.form)
         stepper.begin(trajectory)
@@ -121,19 +121,19 @@ class CudaRoad:
     def close(self) -> None:
         """Wait for the GPU; then steppers, encoders, weights, kernels, streams, in this order."""
         self.gpu.make_current()
-        self._parts.lanes.main.synchronize()
+        self._parts.streams.main.synchronize()
         while self._steppers:
             self._steppers.popitem()[1].close()
         self._encoders.clear()
         self._stack.close()
 
-    def _encoder(self, component: Component, count: int) -> CudaEncoder:
+    def _encoder(self, component: Component, count: int) -> GpuEncoder:
         key = (component, count)
         if key not in self._encoders:
             self._encoders[key] = self._parts.encoder(self._stack, component, count)
         return self._encoders[key]
 
-    def _stepper(self, form: Form) -> CudaStepper:
+    def _stepper(self, form: Form) -> GpuStepper:
         size = LatentsSize(
             images=form.images,
             height=form.height,
@@ -154,7 +154,7 @@ class CudaRoad:
         return self._steppers[key]
 
     def _give_up_oldest(self) -> None:
-        self._parts.lanes.main.synchronize()
+        self._parts.streams.main.synchronize()
         self._steppers.popitem(last=False)[1].close()
 
 

@@ -25,7 +25,7 @@ Dtypes = Mapping[str, np.dtype[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CudaBuffers:
+class GpuBuffers:
     """Every tensor by name, at addresses that stay.
 
     inputs: one block, uploaded with one copy from `staged`, its twin in pinned memory. maps: one
@@ -49,7 +49,7 @@ class CudaBuffers:
         shapes: Shapes,
         dtypes: Dtypes,
         sums_elements: int,
-    ) -> CudaBuffers:
+    ) -> GpuBuffers:
         """Buffers for latents of one size; freed when the stack closes.
 
         shapes: both U-Nets' tensors. dtypes: element types of theirs. Raises DeviceMemoryError.

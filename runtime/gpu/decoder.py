@@ -22,7 +22,7 @@ from runtime.trajectory import as_pictures
 
 
 @dataclass(frozen=True, kw_only=True)
-class CudaDecoder:
+class GpuDecoder:
     """The bound decoder of one size.
 
     tensors: its own, for one picture. latents: [images, 4, h, w] in the engines' type, where the
@@ -45,7 +45,7 @@ class CudaDecoder:
         shapes: Mapping[str, Shape],
         latents: DeviceTensor,
         kernels: StepKernels,
-    ) -> CudaDecoder:
+    ) -> GpuDecoder:
         """Allocate what it reads and writes; freed when the stack closes."""
         layout = Layout({name: (its, engine.dtypes[name]) for name, its in shapes.items()})
         block = gpu.memory(stack, layout.nbytes, "the decoder's tensors")

@@ -14,7 +14,7 @@ from engines.engine import Array, DeviceEngine
 
 
 @dataclass(frozen=True, kw_only=True)
-class CudaEncoder:
+class GpuEncoder:
     """One encoder for tensors of fixed shapes, with a twin of its block in pinned memory."""
 
     engine: DeviceEngine
@@ -33,7 +33,7 @@ class CudaEncoder:
         engine: DeviceEngine,
         component: Component,
         shapes: Mapping[str, Shape],
-    ) -> CudaEncoder:
+    ) -> GpuEncoder:
         """Allocate and bind; undone when the stack closes. Raises DeviceMemoryError."""
         layout = Layout({name: (shape, engine.dtypes[name]) for name, shape in shapes.items()})
         memory = gpu.memory(stack, layout.nbytes, f"{component}'s tensors")

@@ -12,7 +12,7 @@ from statistics import median
 from engines.cuda.gpu import Event, Stream
 from engines.cuda.graph import captured
 from engines.cuda.launcher import Launch
-from engines.cuda.streams import Lanes
+from engines.cuda.streams import Streams
 from engines.engine import DeviceEngine
 from runtime.gpu.kernels import Model, StepKernels
 from runtime.method.guidance import Guide
@@ -63,7 +63,7 @@ class StepPrograms:
     Engines that cannot be captured are enqueued anew in each step, one after the other.
     """
 
-    lanes: Lanes
+    streams: Streams
     tdm: BoundModel
     sdm: BoundModel
     kernels: StepKernels
@@ -103,18 +103,18 @@ class StepPrograms:
         kind = StepKind(stage=Stage.FUSION)
         with ExitStack() as stack:
             steps = {each: self._recorded(self._work(kind, each), stack) for each in Concurrency}
-            spent_ms = step_times(steps, self.lanes.main, reset, timed, trials)
+            spent_ms = step_times(steps, self.streams.main, reset, timed, trials)
         self.measured_ms = spent_ms
         self.concurrency = min(spent_ms, key=lambda each: spent_ms[each])
 
     def _recorded(self, work: Step, stack: ExitStack) -> Step:
         if not self.capturable:
             return work
-        return captured(self.lanes.main, stack, work).launch
+        return captured(self.streams.main, stack, work).launch
 
     def _work(self, kind: StepKind, concurrency: Concurrency) -> Step:
         predict, launches = self._predictions(kind.stage, concurrency), self._launches(kind)
-        stream = self.lanes.main.handle
+        stream = self.streams.main.handle
 
         def work() -> None:
             predict()
@@ -124,7 +124,7 @@ class StepPrograms:
         return work
 
     def _predictions(self, stage: Stage, concurrency: Concurrency) -> Step:
-        stream, tdm, sdm = self.lanes.main.handle, self.tdm.engine, self.sdm.engine
+        stream, tdm, sdm = self.streams.main.handle, self.tdm.engine, self.sdm.engine
 
         def one_after_the_other() -> None:
             tdm.enqueue(stream)
@@ -136,7 +136,7 @@ class StepPrograms:
             case Stage.SUBJECT:
                 return partial(sdm.enqueue, stream)
             case Stage.FUSION if concurrency is Concurrency.CONCURRENT:
-                return partial(self.lanes.beside, on_side=sdm.enqueue, on_main=tdm.enqueue)
+                return partial(self.streams.beside, on_side=sdm.enqueue, on_main=tdm.enqueue)
             case Stage.FUSION:
                 return one_after_the_other
 

@@ -12,10 +12,10 @@ import numpy as np
 
 from engines.contract import Component
 from engines.cuda.gpu import Event, Gpu, Memory
-from engines.cuda.streams import Lanes
+from engines.cuda.streams import Streams
 from engines.errors import FaceDiffuserError
-from runtime.gpu.buffers import CudaBuffers
-from runtime.gpu.decoder import CudaDecoder
+from runtime.gpu.buffers import GpuBuffers
+from runtime.gpu.decoder import GpuDecoder
 from runtime.gpu.faults import check_faults
 from runtime.gpu.programs import Step, StepKind, StepPrograms
 from runtime.method.guidance import SDM_GUIDES, TDM_GUIDE, Float32Array, Guide
@@ -31,7 +31,7 @@ MARKS = 5
 
 
 @dataclass(kw_only=True, repr=False)
-class CudaStepper:
+class GpuStepper:
     """What stays from request to request, and the trajectory that is under way.
 
     Between begin and finish the host only launches: nothing is allocated, copied or waited for,
@@ -39,10 +39,10 @@ class CudaStepper:
     """
 
     gpu: Gpu
-    lanes: Lanes
-    buffers: CudaBuffers
+    streams: Streams
+    buffers: GpuBuffers
     programs: StepPrograms
-    decoder: CudaDecoder
+    decoder: GpuDecoder
     marks: tuple[Event, ...]
     stack: ExitStack
     provider: str
@@ -62,7 +62,7 @@ class CudaStepper:
     def begin(self, trajectory: Trajectory) -> None:
         """Capture what is missing, make room, upload everything the steps read."""
         # An earlier trajectory may have been left in the middle.
-        self.lanes.main.synchronize()
+        self.streams.main.synchronize()
         self._trajectory = trajectory
         stages, form = trajectory.stages(), trajectory.form
         self._steps = {s: self.programs.step(StepKind.of(s, form)) for s in sorted_stages(stages)}
@@ -71,7 +71,7 @@ class CudaStepper:
             self._make_room(stages.count(Stage.FUSION) * self.buffers.maps.nbytes)
         self._stage_inputs()
         inputs, pinned = self.buffers.inputs, self.buffers.pinned
-        self.lanes.main.upload(inputs.address, pinned.address, inputs.nbytes)
+        self.streams.main.upload(inputs.address, pinned.address, inputs.nbytes)
 
     def scene(self, step: int) -> None:
         self._launch(Stage.SCENE)
@@ -82,7 +82,7 @@ class CudaStepper:
             nbytes = self.buffers.maps.nbytes
             assert self._maps is not None
             slot = self._maps.address + len(self._kept) * nbytes
-            self.lanes.main.download(slot, self.buffers.maps.address, nbytes)
+            self.streams.main.download(slot, self.buffers.maps.address, nbytes)
             self._kept.append(step)
 
     def subject(self, step: int) -> None:
@@ -90,8 +90,8 @@ class CudaStepper:
 
     def wait(self) -> None:
         """Ask the GPU again and again, so that Ctrl-C is heard."""
-        event = self.lanes.stepped
-        self.lanes.main.record(event)
+        event = self.streams.stepped
+        self.streams.main.record(event)
         while not event.done():
             time.sleep(_POLL_S)
 
@@ -104,7 +104,7 @@ class CudaStepper:
                     f"the latents of step {taken - 1} are gone; read them within on_step"
                 )
             self._download("latents")
-            self.lanes.main.synchronize()
+            self.streams.main.synchronize()
             latents: Float32Array = self.buffers.staged["latents"].copy()
             return latents
 
@@ -116,10 +116,10 @@ class CudaStepper:
             self._download("latents")
         else:
             self._mark("decode")
-            self.decoder.enqueue(self.lanes.main, output_type)
+            self.decoder.enqueue(self.streams.main, output_type)
         self._download("faults")
         self._mark("end")
-        self.lanes.main.synchronize()
+        self.streams.main.synchronize()
         faults = self.buffers.staged["faults"]
         check_faults(faults, self._trajectory, self.provider, self.bundle)
         if output_type is OutputType.LATENT:
@@ -142,7 +142,7 @@ class CudaStepper:
     def _mark(self, name: str) -> None:
         """Note on the GPU's clock when a part begins."""
         if not self._timeline or self._timeline[-1] != name:
-            self.lanes.main.record(self.marks[len(self._timeline)])
+            self.streams.main.record(self.marks[len(self._timeline)])
             self._timeline.append(name)
 
     def _stage_inputs(self) -> None:
@@ -168,7 +168,7 @@ class CudaStepper:
     def _download(self, name: str) -> None:
         staged = self.buffers.staged[name]
         address = self.buffers.tensors[name].address
-        self.lanes.main.download(staged.ctypes.data, address, staged.nbytes)
+        self.streams.main.download(staged.ctypes.data, address, staged.nbytes)
 
     def _make_room(self, nbytes: int) -> None:
         if self._maps is None or nbytes > self._maps.nbytes:

@@ -1,4 +1,4 @@
-"""The host's road: ONNX Runtime on the CPU, and the formulas in numpy."""
+"""The host backend: ONNX Runtime on the CPU, and the formulas in numpy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from runtime.result import StepSaliency
 from runtime.trajectory import Drawn, Form, Trajectory, as_pictures
 
 
-class HostRoad:
+class HostBackend:
     """Runs everything at once, in the calling thread."""
 
     def __init__(self, engines: EnginePool) -> None:

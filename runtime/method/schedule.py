@@ -1,8 +1,8 @@
 """Noise schedule: timesteps, stages and the scheduler update as one table of coefficients.
 
 Every supported scheduler is linear in the latents, the current noise prediction and up to three
-kept earlier ones, so one row of numbers per step says everything about a step. The CPU road applies
-a row with numpy; the GPU kernels read the same rows from device memory.
+kept earlier ones, so one row of numbers per step says everything about a step. The host applies a
+row with numpy; the GPU kernels read the same rows from device memory.
 """
 
 from __future__ import annotations

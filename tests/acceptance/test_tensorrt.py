@@ -72,7 +72,7 @@ def test_a_second_build_builds_nothing(bundle: Path, capsys: pytest.CaptureFixtu
     assert json.loads(capsys.readouterr().out)["built"] == []
 
 
-def test_both_roads_draw_the_same_picture(bundle: Path) -> None:
+def test_both_backends_draw_the_same_picture(bundle: Path) -> None:
     latents = {}
     for provider in ("tensorrt", "onnxruntime-cpu"):
         with FaceDiffuser.open(bundle, provider=provider) as face_diffuser:

@@ -8,7 +8,7 @@ import numpy as np
 from engines.cuda.driver import CudaError, architecture_of, checked, driver
 from engines.cuda.gpu import opened_gpu
 from engines.cuda.graph import captured
-from engines.cuda.streams import Lanes
+from engines.cuda.streams import Streams
 
 
 def main() -> None:
@@ -18,8 +18,8 @@ def main() -> None:
         assert gpu.describe() == "Stub (sm_90, CUDA 13.1)"
         assert gpu.free_nbytes() == (1 << 20, 1 << 21)
         gpu.make_current()
-        lanes = Lanes.opened(gpu, stack)
-        stream = lanes.main
+        streams = Streams.opened(gpu, stack)
+        stream = streams.main
         first, second = (gpu.memory(stack, 1024, "nothing") for _ in range(2))
         pinned = gpu.pinned(stack, 1024)
         array = pinned.array(0, (256,), np.float32)
@@ -37,7 +37,7 @@ def main() -> None:
         assert timed.done()
         assert not untimed.done()
         assert timed.ms_since(timed) == 1.5
-        captured(stream, stack, lambda: lanes.beside(lambda _: None, lambda _: None)).launch()
+        captured(stream, stack, lambda: streams.beside(lambda _: None, lambda _: None)).launch()
 
         library = checked(bindings.cuLibraryLoadData(b"cubin", None, None, 0, None, None, 0))
         kernel = checked(bindings.cuLibraryGetKernel(library, b"name"))

@@ -19,7 +19,7 @@ from engines.cuda.gpu import opened_gpu
 from engines.errors import CancelledError, FaceDiffuserError, NonFiniteError
 from export.cubins.build import build_cubins
 from runtime import FaceDiffuser, Request
-from runtime.gpu.backend import CudaRoad
+from runtime.gpu.backend import GpuBackend
 from runtime.gpu.programs import Concurrency
 from runtime.trajectory import Form
 from tests.doubles.torch_engine import TorchProvider, on_torchs_stream
@@ -107,8 +107,8 @@ def on_gpu(
 ) -> Iterator[FaceDiffuser]:
     bundle = Bundle.open(path)
     provider = TorchProvider("float16", "cuda", capturable, on_torchs_stream)
-    road = CudaRoad(bundle, driver, lambda *_: provider, concurrency=concurrency)
-    with FaceDiffuser(bundle, road) as opened:
+    backend = GpuBackend(bundle, driver, lambda *_: provider, concurrency=concurrency)
+    with FaceDiffuser(bundle, backend) as opened:
         yield opened
 
 
@@ -207,9 +207,9 @@ def test_the_faster_way_through_the_fusion_stage_is_measured(
 ) -> None:
     with on_gpu(bundle, driver, concurrency=None) as opened:
         opened.warm_up(height=512, width=512)
-        road = opened._road
-        assert isinstance(road, CudaRoad)
-        programs = road.programs(Form(images=1, height=64, width=64))
+        backend = opened._drawn_on
+        assert isinstance(backend, GpuBackend)
+        programs = backend.programs(Form(images=1, height=64, width=64))
         assert set(programs.measured_ms) == set(Concurrency)
         assert programs.measured_ms[programs.concurrency] == min(programs.measured_ms.values())
 

@@ -98,9 +98,9 @@ def test_a_saved_identity_draws_the_same_picture(
 
 
 def test_an_identity_of_another_encoder_is_refused(face_diffuser: FaceDiffuser) -> None:
-    stranger = Identity(embeds=np.zeros(32, np.float32), encoder="other", reference_resolution=512)
+    unlisted = Identity(embeds=np.zeros(32, np.float32), encoder="other", reference_resolution=512)
     with pytest.raises(ReferenceImageError, match="another image encoder"):
-        face_diffuser.generate(small(references=[stranger]))
+        face_diffuser.generate(small(references=[unlisted]))
 
 
 @pytest.mark.parametrize("scheduler", list(Scheduler))

@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks import __main__ as command_line
 from benchmarks.harness import machine
-from benchmarks.harness.backends import CPU, opened_road, providers
+from benchmarks.harness.backends import CPU, opened_backend, providers
 from benchmarks.harness.model_source import SourceMismatchError, source_name
 from benchmarks.harness.picture_times import timed_pictures
 from benchmarks.harness.record import ReferenceMismatchError, record, records
@@ -29,8 +29,8 @@ SMALL = Workload(steps=4, people=1, size_px=64)
 
 
 def test_one_pictures_time_is_taken_apart_without_rest(golden_bundle: Path) -> None:
-    with opened_road(golden_bundle, CPU, 1) as road:
-        times = timed_pictures(road, SMALL, pictures=2)
+    with opened_backend(golden_bundle, CPU, 1) as backend:
+        times = timed_pictures(backend, SMALL, pictures=2)
     samples = times.samples
     assert len(samples["picture", "pipeline"]) == 2
     # 4 steps: 2 of the scene, 1 of the fusion, 1 of the subject stage.
@@ -50,11 +50,11 @@ def test_one_pictures_time_is_taken_apart_without_rest(golden_bundle: Path) -> N
 def test_a_bundle_that_draws_something_else_gets_no_speed(golden_bundle: Path) -> None:
     manifest = Bundle.open(golden_bundle).manifest
     reference = Reference(SOURCE.opened(), manifest)
-    with opened_road(golden_bundle, CPU, 1) as road:
-        assert reference.check(road.face_diffuser).relative_l2 < 1e-4
+    with opened_backend(golden_bundle, CPU, 1) as backend:
+        assert reference.check(backend.face_diffuser).relative_l2 < 1e-4
         reference._latents = {side: 1.1 * kept for side, kept in reference._latents.items()}
         with pytest.raises(ReferenceMismatchError, match="no speed"):
-            reference.check(road.face_diffuser)
+            reference.check(backend.face_diffuser)
 
 
 def test_a_refusal_is_recorded_without_figures_and_exits_with_1(

@@ -80,7 +80,9 @@ def test_the_bundle_and_eager_pytorch_do_the_same_work(
     torch_peer: dict[str, Any] = {"source": SOURCE.to_json(), "device": "cpu", "dtype": "fp32"}
     eager = answers(peer_torch.released(compiled=False, **torch_peer, **common), tmp_path)
     bundle: dict[str, Any] = {"bundle": str(golden_bundle), "source": SOURCE.to_json()}
-    ours = answers(peer_ours.bundle_road(provider="onnxruntime-cpu", **bundle, **common), tmp_path)
+    ours = answers(
+        peer_ours.bundle_backend(provider="onnxruntime-cpu", **bundle, **common), tmp_path
+    )
     for name in set(ours) & set(eager):
         # fp32 on both sides, guidance 5, up to three steps: 2e-6 seen.
         agreement(name, ours[name], eager[name], 1e-4)

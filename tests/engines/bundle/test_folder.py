@@ -1,4 +1,4 @@
-"""A bundle opens whole or not at all, and says what mends it."""
+"""A bundle opens whole or not at all, and says what fixes it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from engines.errors import (
 )
 from engines.onnxruntime import cpu as onnxruntime_engine
 from runtime import FaceDiffuser, Provider, Request
-from runtime.host.backend import HostRoad
+from runtime.host.backend import HostBackend
 from runtime.host.pool import EnginePool
 from tests.paths import GOLDEN
 
@@ -112,7 +112,7 @@ def test_a_non_finite_output_names_engine_step_and_timestep(
     monkeypatch.setattr(onnxruntime_engine.OnnxRuntimeEngine, "enqueue", poisoned)
     reference = GOLDEN / "refs" / "man1.png"
     bundle = Bundle.open(golden_bundle)
-    with FaceDiffuser(bundle, HostRoad(EnginePool(bundle))) as face_diffuser:
+    with FaceDiffuser(bundle, HostBackend(EnginePool(bundle))) as face_diffuser:
         request = Request(
             prompt="a man <|image|>", references=[reference], num_inference_steps=4, height=64,
             width=64, alpha=0.5, beta=0.5,

@@ -32,15 +32,15 @@ def records(small_copy: Path) -> list[PlanRecord]:
 
 
 def _draws(found: float, expected: float, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Let the two roads draw constants; returns the folders they were drawn from."""
+    """Let the two backends draw constants; returns the folders they were drawn from."""
     folders: list[Path] = []
 
-    def final_latents(folder: Path, road: str, latents: Path, references: list[Path]) -> object:
+    def final_latents(folder: Path, backend: str, latents: Path, references: list[Path]) -> object:
         opened = Bundle.open(folder)
         assert len(opened.manifest.plans) == 6
         assert opened.manifest.plans[0].path in opened.manifest.plan_files()
         folders.append(folder)
-        return np.full((1, 4, 8, 8), found if road == "tensorrt" else expected)
+        return np.full((1, 4, 8, 8), found if backend == "tensorrt" else expected)
 
     monkeypatch.setattr(plan_picture, "_final_latents", final_latents)
     return folders
@@ -87,7 +87,7 @@ def test_a_runtime_that_cannot_draw_gives_its_reason(
 
 
 @pytest.mark.slow
-def test_a_whole_build_ends_with_the_same_picture_on_both_roads(
+def test_a_whole_build_ends_with_the_same_picture_on_both_backends(
     bundle_copy: Path, double: SetUp, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip

@@ -1,4 +1,4 @@
-"""Bisecting names the layer that drifts and the float32 island that mends it."""
+"""Bisecting names the layer that drifts and the float32 island that fixes it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def overflowing(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return half_bundle(tmp_path_factory.mktemp("overflowing") / "bundle", overflows=True)
 
 
-def test_a_value_too_large_for_half_precision_is_found_and_mended(
+def test_a_value_too_large_for_half_precision_is_found_and_fixed(
     overflowing: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert bisect.main([str(overflowing), "fusion_mlp", "--json"]) == 0
@@ -28,7 +28,7 @@ def test_a_value_too_large_for_half_precision_is_found_and_mended(
     assert (found["layer"], found["operator"]) == ("node_large", "Mul")
     assert found["island"] == ["node_large", "node_small_again"]
     assert found["output_error"] is None
-    assert found["mended_error"] <= found["bound"]
+    assert found["fixed_error"] <= found["bound"]
 
 
 @pytest.mark.slow
@@ -63,7 +63,7 @@ def test_tensorrt_that_is_missing_is_named(
     assert "TensorRT is not installed" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_a_drift_that_no_island_mends_is_said_not_to_be_rounding(small_bundle: Path) -> None:
+def test_a_drift_that_no_island_fixes_is_said_not_to_be_rounding(small_bundle: Path) -> None:
     model = onnx.load(small_bundle / "onnx" / "text_encoder.onnx")
     wrong = {name: TensorError(0.5, 5e-3) for node in model.graph.node for name in node.output}
     drift = find_drift(model, "text_embeds", 5e-3, lambda _: wrong)

@@ -65,8 +65,8 @@ def test_a_laptop_is_well_and_draws_on_its_cpu(
     code, found = report(capsys, "--bundle", str(bundle))
     assert code == 0
     assert found["provider"]["text"] == "pictures are drawn on onnxruntime-cpu"
-    assert (found["GPU"]["state"], found["GPU"]["mend"]) == ("note", "nvidia-smi")
-    assert found["TensorRT"]["mend"] == "pip install 'face-diffuser[tensorrt]'"
+    assert (found["GPU"]["state"], found["GPU"]["fix"]) == ("note", "nvidia-smi")
+    assert found["TensorRT"]["fix"] == "pip install 'face-diffuser[tensorrt]'"
     assert found["TensorRT"]["state"] == "note"
 
 
@@ -79,7 +79,7 @@ def test_a_server_with_plans_draws_on_tensorrt(
     assert found["GPU"]["text"].startswith("Made-up GPU, sm_90, 8192 of 8192 MiB free")
     assert found["driver"]["text"].endswith("up to CUDA 13.1")
     assert found["TensorRT"]["text"] == small_plans.VERSION
-    assert found["ONNX Runtime"]["mend"].endswith("pip install onnxruntime-gpu")
+    assert found["ONNX Runtime"]["fix"].endswith("pip install onnxruntime-gpu")
     assert not +server.open
 
 
@@ -91,10 +91,10 @@ def test_what_the_bundle_lacks_for_this_gpu_has_its_command(
     assert code == 0
     assert found["kernels"] == {
         "about": "kernels", "state": "note", "text": "compiled for sm_90",
-        "mend": f"python -m export.build --out {bundle}",
+        "fix": f"python -m export.build --out {bundle}",
     }  # fmt: skip
     assert found["plans"]["text"].endswith("this machine has sm_120")
-    assert found["plans"]["mend"] == f"python -m engines.build {bundle}"
+    assert found["plans"]["fix"] == f"python -m engines.build {bundle}"
     assert found["provider"]["text"] == "pictures are drawn on onnxruntime-cpu"
 
 
@@ -105,7 +105,7 @@ def test_too_little_gpu_memory_is_a_problem(
     code, found = report(capsys, "--bundle", str(bundle))
     assert code == 1
     assert found["plans"]["text"].endswith("more than is free")
-    assert found["plans"]["mend"] == "nvidia-smi"
+    assert found["plans"]["fix"] == "nvidia-smi"
 
 
 def test_a_driver_older_than_tensorrts_cuda_is_a_problem(
@@ -119,7 +119,7 @@ def test_a_driver_older_than_tensorrts_cuda_is_a_problem(
 
 @pytest.mark.usefixtures("laptop")
 @pytest.mark.parametrize(
-    ("packages", "mend"),
+    ("packages", "fix"),
     [
         (["onnxruntime", "onnxruntime-gpu"], "pip uninstall -y onnxruntime onnxruntime-gpu"),
         (["kernels"], "pip uninstall -y kernels"),
@@ -127,13 +127,13 @@ def test_a_driver_older_than_tensorrts_cuda_is_a_problem(
     ],
 )
 def test_packages_that_clash_are_a_problem_with_its_command(
-    packages: list[str], mend: str, monkeypatch: pytest.MonkeyPatch,
+    packages: list[str], fix: str, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     monkeypatch.setattr(doctor, "installed_packages", lambda: packages)
     code, found = report(capsys)
     assert code == 1
-    assert found["packages"]["mend"].startswith(mend)
+    assert found["packages"]["fix"].startswith(fix)
 
 
 @pytest.mark.usefixtures("laptop")
@@ -153,7 +153,7 @@ def test_nothing_that_can_draw_is_a_problem(
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     code, found = report(capsys, "--bundle", str(bundle))
     assert code == 1
-    assert found["provider"]["mend"] == "pip install 'face-diffuser[cpu]'"
+    assert found["provider"]["fix"] == "pip install 'face-diffuser[cpu]'"
 
 
 def test_installed_packages_are_named_in_one_way() -> None:

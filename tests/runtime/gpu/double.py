@@ -1,4 +1,4 @@
-"""A bundle, the CUDA double and engines on it, put together as a road."""
+"""A bundle, the CUDA double and engines on it, put together as a backend."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import pytest
 from engines.bundle.folder import KERNELS_FOLDER, Bundle
 from engines.contract import Component
 from runtime import FaceDiffuser, OutputType, Request
-from runtime.gpu.backend import CudaRoad
+from runtime.gpu.backend import GpuBackend
 from runtime.gpu.programs import Concurrency
-from runtime.gpu.stepper import CudaStepper
+from runtime.gpu.stepper import GpuStepper
 from tests.doubles.cuda_driver import CudaDriver, cuda_driver
 from tests.doubles.host_engine import HostEngine, HostProvider
 from tests.kernels.recorder import written_library
@@ -39,7 +39,7 @@ class OnCuda:
     """An open FaceDiffuser on the double."""
 
     face_diffuser: FaceDiffuser
-    road: CudaRoad
+    backend: GpuBackend
     driver: CudaDriver
     providers: list[HostProvider] = field(default_factory=list)
 
@@ -69,9 +69,9 @@ def on_cuda(
         providers.append(HostProvider(bundle, used, capturable, largest, spoil))
         return providers[0]
 
-    road = CudaRoad(bundle, used, opened, concurrency=concurrency, trials=1)
-    with FaceDiffuser(bundle, road) as face_diffuser:
-        yield OnCuda(face_diffuser, road, used, providers)
+    backend = GpuBackend(bundle, used, opened, concurrency=concurrency, trials=1)
+    with FaceDiffuser(bundle, backend) as face_diffuser:
+        yield OnCuda(face_diffuser, backend, used, providers)
     if driver is None:
         assert not +used.open
 
@@ -79,20 +79,20 @@ def on_cuda(
 @contextmanager
 def quiet_steps(driver: CudaDriver) -> Iterator[None]:
     """Let the double refuse all but launches between the first step and the last."""
-    begin, finish = CudaStepper.begin, CudaStepper.finish
+    begin, finish = GpuStepper.begin, GpuStepper.finish
 
-    def quiet_after(stepper: CudaStepper, *arguments: Any) -> None:
+    def quiet_after(stepper: GpuStepper, *arguments: Any) -> None:
         begin(stepper, *arguments)
         driver.quiet = True
 
-    def loud_again(stepper: CudaStepper) -> Any:
+    def loud_again(stepper: GpuStepper) -> Any:
         driver.quiet = False
         return finish(stepper)
 
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(CudaStepper, "begin", quiet_after)
-            patch.setattr(CudaStepper, "finish", loud_again)
+            patch.setattr(GpuStepper, "begin", quiet_after)
+            patch.setattr(GpuStepper, "finish", loud_again)
             yield
     finally:
         driver.quiet = False

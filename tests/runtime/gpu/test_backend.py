@@ -1,4 +1,4 @@
-"""The GPU's road on the CUDA double: the same pictures as the CPU's, and nothing but launches."""
+"""The GPU backend on the CUDA double: the same pictures as the host's, and nothing but launches."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from runtime import (
     Scheduler,
     StepInfo,
 )
-from runtime.gpu.backend import CudaRoad
+from runtime.gpu.backend import GpuBackend
 from runtime.gpu.programs import Concurrency
 from tests.doubles.cuda_driver import cuda_driver
 from tests.doubles.host_engine import WORKSPACE_NBYTES, HostEngine
@@ -37,7 +37,7 @@ from tests.runtime.gpu.double import (
     with_kernels,
 )
 
-# Both roads compute in float32, in other orders: some ulp a step.
+# Both backends compute in float32, in other orders: some ulp a step.
 SAME = 1e-4
 UNETS = (Component.TDM_UNET, Component.SDM_UNET)
 
@@ -69,7 +69,9 @@ def host(bundle: Path) -> Iterator[FaceDiffuser]:
     ],
     ids=["paper", "released pndm", "addition", "two images without a scene"],
 )
-def test_both_roads_draw_the_same(fields: dict[str, Any], cuda: OnCuda, host: FaceDiffuser) -> None:
+def test_both_backends_draw_the_same(
+    fields: dict[str, Any], cuda: OnCuda, host: FaceDiffuser
+) -> None:
     request = small(**fields)
     with quiet_steps(cuda.driver):
         found = cuda.face_diffuser.generate(request)
@@ -251,11 +253,11 @@ def test_the_engines_of_the_gpu_tests_replay_what_they_do_eagerly(
     for capturable in (True, False):
         driver = cuda_driver(bundle / KERNELS_FOLDER, element_type=element)
         provider = TorchProvider(element, "cpu", capturable, driver.put)
-        road = CudaRoad(
+        backend = GpuBackend(
             Bundle.open(bundle), driver, partial(_given, provider), trials=1,
             concurrency=Concurrency.CONCURRENT,
         )  # fmt: skip
-        with FaceDiffuser(Bundle.open(bundle), road) as face_diffuser, quiet_steps(driver):
+        with FaceDiffuser(Bundle.open(bundle), backend) as face_diffuser, quiet_steps(driver):
             pictures.append(face_diffuser.generate(small(beta=1.0, output_type="np")).images)
             enormous = np.full((1, 4, 8, 8), 1e38, np.float32)
             if element == "float16":

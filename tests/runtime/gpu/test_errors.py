@@ -1,4 +1,4 @@
-"""What can go wrong on the GPU's road, how it ends, and that nothing is left behind."""
+"""What can go wrong on the GPU backend, how it ends, and that nothing is left behind."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engines.contract import Component
 from engines.cuda.driver import CudaError
 from engines.cuda.gpu import opened_gpu
 from engines.cuda.graph import captured
-from engines.cuda.streams import Lanes
+from engines.cuda.streams import Streams
 from engines.errors import (
     ContractError,
     DeviceMemoryError,
@@ -21,7 +21,7 @@ from engines.errors import (
     ProviderUnavailableError,
     RequestError,
 )
-from runtime.gpu.backend import MAX_STEPPERS, CudaRoad
+from runtime.gpu.backend import MAX_STEPPERS, GpuBackend
 from runtime.gpu.programs import Concurrency
 from runtime.trajectory import Form
 from tests.doubles.cuda_driver import CudaDriver, Misuse, cuda_driver
@@ -64,7 +64,7 @@ def test_the_faster_way_through_the_fusion_stage_is_taken(bundle: Path) -> None:
     for slowdown, expected in ((1.0, Concurrency.CONCURRENT), (3.0, Concurrency.SERIAL)):
         driver = cuda_driver(bundle / KERNELS_FOLDER, side_by_side=slowdown)
         with on_cuda(bundle, driver=driver, concurrency=None) as cuda:
-            programs = cuda.road.programs(area)
+            programs = cuda.backend.programs(area)
             assert programs.concurrency is expected
             # Two engines and two kernels: the engines together, or one after the other.
             assert programs.measured_ms == {
@@ -126,57 +126,57 @@ def test_an_engine_that_fails_while_captured_ends_the_capture(bundle: Path) -> N
 @pytest.mark.parametrize("call", ["memory", "pinned", "wait for the stream"])
 def test_what_cuda_forbids_while_capturing_is_an_error(driver: CudaDriver, call: str) -> None:
     with opened_gpu(driver) as gpu, ExitStack() as stack:
-        lanes = Lanes.opened(gpu, stack)
+        streams = Streams.opened(gpu, stack)
         forbidden = {
             "memory": lambda: gpu.memory(stack, 256, "nothing"),
             "pinned": lambda: gpu.pinned(stack, 256),
-            "wait for the stream": lanes.main.synchronize,
+            "wait for the stream": streams.main.synchronize,
         }[call]
         with pytest.raises(CudaError, match="900"):
-            captured(lanes.main, stack, forbidden)  # type: ignore[arg-type]
+            captured(streams.main, stack, forbidden)  # type: ignore[arg-type]
 
 
 def test_work_that_is_not_joined_is_an_error(driver: CudaDriver) -> None:
     with opened_gpu(driver) as gpu, ExitStack() as stack:
-        lanes = Lanes.opened(gpu, stack)
+        streams = Streams.opened(gpu, stack)
 
         def fork_alone() -> None:
-            lanes.main.record(lanes.forked)
-            lanes.side.wait(lanes.forked)
-            driver.put(lanes.side.handle, lambda: None)
+            streams.main.record(streams.forked)
+            streams.side.wait(streams.forked)
+            driver.put(streams.side.handle, lambda: None)
 
         with pytest.raises(CudaError, match="904"):
-            captured(lanes.main, stack, fork_alone)
+            captured(streams.main, stack, fork_alone)
 
 
 def test_waiting_for_work_that_was_not_forked_is_an_error(driver: CudaDriver) -> None:
     with opened_gpu(driver) as gpu, ExitStack() as stack:
-        lanes = Lanes.opened(gpu, stack)
+        streams = Streams.opened(gpu, stack)
 
         def never_forked() -> None:
-            lanes.side.record(lanes.joined)
-            lanes.main.wait(lanes.joined)
+            streams.side.record(streams.joined)
+            streams.main.wait(streams.joined)
 
         with pytest.raises(CudaError, match="905"):
-            captured(lanes.main, stack, never_forked)
+            captured(streams.main, stack, never_forked)
 
 
 def test_work_beside_comes_after_the_fork_and_before_the_join(driver: CudaDriver) -> None:
     done: list[str] = []
     with opened_gpu(driver) as gpu, ExitStack() as stack:
-        lanes = Lanes.opened(gpu, stack)
+        streams = Streams.opened(gpu, stack)
 
         def work() -> None:
-            driver.put(lanes.main.handle, lambda: done.append("before"))
-            lanes.beside(
+            driver.put(streams.main.handle, lambda: done.append("before"))
+            streams.beside(
                 on_side=lambda stream: driver.put(stream, lambda: done.append("side")),
                 on_main=lambda stream: driver.put(stream, lambda: done.append("main")),
             )
-            driver.put(lanes.main.handle, lambda: done.append("after"))
+            driver.put(streams.main.handle, lambda: done.append("after"))
 
-        captured(lanes.main, stack, work).launch()
+        captured(streams.main, stack, work).launch()
         assert not done
-        lanes.main.synchronize()
+        streams.main.synchronize()
     assert done[0] == "before"
     assert sorted(done[1:3]) == ["main", "side"]
     assert done[3] == "after"
@@ -230,7 +230,7 @@ def test_a_provider_that_does_not_open_leaves_nothing_behind(
         raise ProviderUnavailableError("no plans")
 
     with pytest.raises(ProviderUnavailableError):
-        CudaRoad(Bundle.open(bundle), driver, refuse)
+        GpuBackend(Bundle.open(bundle), driver, refuse)
     assert not +driver.open
 
 

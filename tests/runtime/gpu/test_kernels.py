@@ -91,7 +91,7 @@ def test_one_set_of_launches_serves_every_step(
 
 
 def host_noise(buffers: Buffers, stage: Stage, fusion: Fusion) -> np.ndarray:
-    """The noise the CPU road takes from the same predictions."""
+    """The noise the CPU backend takes from the same predictions."""
     tdm = guided(buffers.tdm.numpy(), GUIDES[0], SCALE)
     sdm = guided(buffers.sdm.numpy(), GUIDES[1], SCALE)
     if stage is not Stage.FUSION:

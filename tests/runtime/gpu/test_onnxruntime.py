@@ -20,7 +20,7 @@ from engines.engine import DeviceTensor
 from engines.errors import ContractError, DeviceMemoryError, ProviderUnavailableError
 from engines.onnxruntime.cuda import CUDA_PROVIDER, OnnxRuntimeCudaEngine
 from runtime import FaceDiffuser, Provider
-from runtime.gpu.backend import CudaRoad
+from runtime.gpu.backend import GpuBackend
 from tests.doubles.cuda_driver import CudaDriver, cuda_driver
 from tests.runtime.gpu.double import quiet_steps, relative_l2, small, with_kernels
 
@@ -104,7 +104,7 @@ def driver(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CudaDriver
     driver = cuda_driver(bundle / KERNELS_FOLDER)
     monkeypatch.setattr(runtime.backends, "driver", lambda: driver)
     # The double warms up small pictures only; the golden bundle's own size takes it minutes.
-    monkeypatch.setattr(CudaRoad, "warm_up", lambda *_: None)
+    monkeypatch.setattr(GpuBackend, "warm_up", lambda *_: None)
     yield driver
     assert not +driver.open
 

@@ -28,7 +28,7 @@ from engines.tensorrt import provider as tensorrt_provider
 from engines.tensorrt.engine import TensorRtEngine
 from engines.tensorrt.library import TensorRtError
 from runtime import FaceDiffuser, Provider
-from runtime.gpu.backend import CudaRoad
+from runtime.gpu.backend import GpuBackend
 from tests.doubles import small_plans, tensorrt_execution
 from tests.doubles.cuda_driver import CudaDriver, cuda_driver
 from tests.runtime.gpu.double import quiet_steps, relative_l2, small, with_kernels
@@ -53,7 +53,7 @@ def driver(bundle: Path) -> CudaDriver:
 def machine(driver: CudaDriver, monkeypatch: pytest.MonkeyPatch) -> Iterator[CudaDriver]:
     """A machine with a GPU and TensorRT, both doubles; work goes to the streams of one."""
     monkeypatch.setattr(runtime.backends, "driver", lambda: driver)
-    monkeypatch.setattr(runtime.backends, "CudaRoad", partial(CudaRoad, trials=1))
+    monkeypatch.setattr(runtime.backends, "GpuBackend", partial(GpuBackend, trials=1))
     monkeypatch.setattr(tensorrt_provider, "tensorrt", lambda: double)
     monkeypatch.setattr(tensorrt_execution, "enqueue", driver.put)
     yield driver

@@ -67,9 +67,9 @@ def test_it_draws_what_onnx_runtime_draws(
     for provider in (Provider.ONNXRUNTIME_CPU, Provider.OPENVINO):
         with FaceDiffuser.open(
             golden_bundle, provider=provider, threads=1, low_memory=low_memory
-        ) as road:
-            assert road.provider == provider
-            latents.append(road.generate(small()).images)
+        ) as backend:
+            assert backend.provider == provider
+            latents.append(backend.generate(small()).images)
     assert 0 < relative_l2(latents[1], latents[0]) <= BFLOAT16_PIPELINE_BOUND
 
 
@@ -93,10 +93,10 @@ def test_a_half_precision_bundle_takes_and_gives_single_precision(tmp_path: Path
 def test_encoders_and_decoder_compute_in_single_precision(golden_bundle: Path) -> None:
     with (
         FaceDiffuser.open(golden_bundle, provider="onnxruntime-cpu", threads=1) as exact,
-        FaceDiffuser.open(golden_bundle, provider="openvino", threads=1) as road,
+        FaceDiffuser.open(golden_bundle, provider="openvino", threads=1) as backend,
     ):
         photo = GOLDEN / "refs" / "man1.png"
-        expected, found = (each.encode_reference(photo).embeds for each in (exact, road))
+        expected, found = (each.encode_reference(photo).embeds for each in (exact, backend))
     assert relative_l2(found, expected) <= 1e-4
 
 
