@@ -33,7 +33,7 @@ Record = TypeVar("Record")
 
 
 class RecordError(ValueError):
-    """A document that is not what the dataclass says; names the place, what it must be, what it is."""
+    """A document that is not what the dataclass says: the place, what it must be, what it is."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,10 @@ def read(cls: type[Record], document: object) -> Record:
 
 def from_json(cls: type[Record], text: str | bytes) -> Record:
     """The same from text; raises RecordError or ValueError (json.JSONDecodeError is one)."""
-    return read(cls, json.loads(text))
+    try:
+        return read(cls, json.loads(text))
+    except (RecursionError, OverflowError) as error:
+        raise RecordError(f"nested too deep, or a number is too large ({error})") from error
 
 
 def document_of(record: Any) -> Any:
@@ -150,7 +153,8 @@ def _sequence(kind: type[Any], hints: tuple[Any, ...], found: Any, where: str) -
         hints = (hints[0],) * len(found)
     elif len(found) != len(hints):
         raise _wrong(where, f"{len(hints)} values", found)
-    values = (_value(h, each, f"{where}[{i}]") for i, (h, each) in enumerate(zip(hints, found)))
+    pairs = enumerate(zip(hints, found, strict=True))
+    values = [_value(h, each, f"{where}[{index}]") for index, (h, each) in pairs]
     return kind(values)
 
 
@@ -170,10 +174,9 @@ def _record(cls: type[Any], found: Any, where: str) -> Any:
     if not isinstance(found, Mapping):
         raise _wrong(where, "an object", found)
     hints, fields = _hints(cls), dataclasses.fields(cls)
-    if unknown := set(found) - {field.name for field in fields}:
-        raise RecordError(
-            f"{where or cls.__name__} has unknown fields: {', '.join(sorted(unknown))}"
-        )
+    if unknown := sorted(set(found) - {field.name for field in fields}):
+        names = ", ".join(unknown)
+        raise RecordError(f"{where or cls.__name__} has unknown fields: {names}")
     values = {}
     for field in fields:
         if field.name in found:
@@ -185,7 +188,7 @@ def _record(cls: type[Any], found: Any, where: str) -> Any:
 
 
 @cache
-def _hints(cls: type[Any]) -> dict[str, Any]:
+def _hints(cls: Any) -> dict[str, Any]:
     return get_type_hints(cls, include_extras=True)
 
 
