@@ -34,6 +34,11 @@ class ElementType(StrEnum):
     BOOL = "bool"
 
 
+Shape = tuple[int, ...]
+# By input tensor: smallest, best and largest shape.
+ShapeRanges = dict[str, tuple[Shape, Shape, Shape]]
+
+
 @dataclass(frozen=True)
 class Tensor:
     """One named input or output with its symbolic shape."""
@@ -54,11 +59,19 @@ class Contract:
     def tensors(self) -> tuple[Tensor, ...]:
         return self.inputs + self.outputs
 
-    def shapes(self, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    def shapes(self, sizes: Mapping[str, int]) -> dict[str, Shape]:
         """Every tensor's shape in numbers, given what each symbol stands for."""
         return {
             tensor.name: tuple(_number(dimension, sizes) for dimension in tensor.shape)
             for tensor in self.tensors
+        }
+
+    def sizes(self, inputs: Mapping[str, Shape]) -> dict[str, int]:
+        """What the symbols stand for where the inputs have these shapes."""
+        return {
+            str(symbol): size
+            for tensor in self.inputs
+            for symbol, size in zip(tensor.shape, inputs[tensor.name], strict=True)
         }
 
 
@@ -105,6 +118,10 @@ CONTRACTS: dict[Component, Contract] = {
 }
 
 NOISE_PREDICTORS = (Component.TDM_UNET, Component.SDM_UNET)
+
+# `n` of the calls before the first step: the text encoder encodes the null, the whole and the
+# subjects' prompt at once; references come one at a time.
+ENCODER_ROWS = {Component.TEXT_ENCODER: 3, Component.IMAGE_ENCODER: 1, Component.FUSION_MLP: 1}
 
 # A picture's height and width come in whole steps of this many pixels: 8 px per latent, and the
 # U-Net halves the latents three times.

@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.bundle.manifest import Precision
-from engines.contract import CONTRACTS, Component, ElementType, Tensor
-from engines.plans.shapes import Shape, ShapeRanges
+from engines.contract import CONTRACTS, Component, ElementType, Shape, ShapeRanges, Tensor
 
 Array = npt.NDArray[Any]
 

@@ -18,9 +18,9 @@ from engines.errors import (
     ReferenceImageError,
     RequestError,
 )
+from engines.guides import GuidanceRule
 from runtime.face_diffuser import FaceDiffuser
 from runtime.inputs.identity import Identity
-from runtime.method.guidance import GuidanceRule
 from runtime.method.saliency import Fusion, Saliency
 from runtime.method.schedule import Scheduler, Stage
 from runtime.request import OutputType, Request

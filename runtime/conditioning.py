@@ -13,10 +13,10 @@ from PIL import Image
 from engines.bundle.manifest import Dimensions
 from engines.contract import Component
 from engines.errors import ReferenceImageError
+from engines.guides import Pass
 from runtime.inputs.identity import Identity
 from runtime.inputs.photo import load_reference, reference_pixels
 from runtime.inputs.prompt import PromptTokens
-from runtime.method.guidance import Pass
 from runtime.trajectory import Backend, PassEmbeds
 
 Photo = str | Path | Image.Image | npt.NDArray[np.uint8]

@@ -14,12 +14,13 @@ from engines.bundle.folder import TOKENIZER_PATH, Bundle
 from engines.contract import LATENT_PX, Component
 from engines.engine import Provider
 from engines.errors import CancelledError, FaceDiffuserError, RequestError
+from engines.guides import GuidanceRule
 from runtime.backends import opened_backend
 from runtime.clock import Clock
 from runtime.conditioning import Conditioning, Photo
 from runtime.inputs.identity import Identity
 from runtime.inputs.prompt import Tokenizer
-from runtime.method.guidance import Float32Array, GuidanceRule
+from runtime.method.guidance import Float32Array
 from runtime.method.saliency import Fusion
 from runtime.method.schedule import coefficient_table, timesteps_of
 from runtime.request import Request

@@ -15,9 +15,9 @@ from PIL import Image
 
 from engines.contract import LATENT_PX, SIZE_MULTIPLE_PX
 from engines.errors import RequestError
+from engines.guides import GuidanceRule
 from runtime.inputs.identity import Identity
 from runtime.inputs.photo import check_array
-from runtime.method.guidance import GuidanceRule
 from runtime.method.saliency import Fusion
 from runtime.method.schedule import Scheduler, StageBoundaries
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from engines.contract import Component
 from engines.engine import Array
-from runtime.method.guidance import Float32Array, GuidanceRule, Pass
+from engines.guides import GuidanceRule, Pass
+from runtime.method.guidance import Float32Array
 from runtime.method.saliency import Fusion
 from runtime.method.schedule import Column, Stage, StageBoundaries
 from runtime.request import OutputType

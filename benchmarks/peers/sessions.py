@@ -25,7 +25,8 @@ from benchmarks.peers.work import (
     save_arrays,
 )
 from engines.contract import NOISE_PREDICTORS, Component
-from runtime.method.guidance import SDM_GUIDES, TDM_GUIDE, GuidanceRule, Guided, guided
+from engines.guides import SDM_GUIDES, TDM_GUIDE, GuidanceRule
+from runtime.method.guidance import Guided, guided
 from runtime.method.saliency import fused_by_saliency
 from runtime.method.schedule import HISTORY_SLOTS, Column, Stage, updated_latents
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from runtime.method.guidance import SDM_GUIDES, TDM_GUIDE, GuidanceRule, Pass
+from engines.guides import SDM_GUIDES, TDM_GUIDE, GuidanceRule, Pass
 from runtime.method.schedule import Stage, StageBoundaries
 
 Arrays = dict[str, npt.NDArray[Any]]

@@ -6,8 +6,8 @@ import torch
 
 from engines.bundle.manifest import NoiseSchedule
 from engines.cuda.launcher import KernelLibrary, Launch
+from engines.guides import SDM_GUIDES, TDM_GUIDE, GuidanceRule
 from runtime.gpu.kernels import LatentsSize, Model, StepBuffers, StepKernels
-from runtime.method.guidance import SDM_GUIDES, TDM_GUIDE, GuidanceRule
 from runtime.method.saliency import Fusion
 from runtime.method.schedule import HISTORY_SLOTS, Scheduler, coefficient_table, device_table
 

@@ -68,6 +68,16 @@ class Dimensions:
     image_mean: tuple[float, ...]
     image_std: tuple[float, ...]
 
+    def sizes(self) -> dict[str, int]:
+        """What the contract's fixed symbols stand for."""
+        return {
+            "tokens": self.tokens,
+            "text_width": self.text_width,
+            "subject_width": self.subject_width,
+            "latent_channels": self.latent_channels,
+            "image_px": self.image_px,
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class FileRecord:

@@ -129,7 +129,7 @@ def _value(hint: Any, found: Any, where: str) -> Any:
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return _mapping(arguments, found, where)
     if dataclasses.is_dataclass(hint):
-        return _record(cast(type[Any], hint), found, where)
+        return _record(hint, found, where)
     return _scalar(hint, found, where)
 
 
@@ -170,7 +170,7 @@ def _mapping(hints: tuple[Any, ...], found: Any, where: str) -> dict[Any, Any]:
     }
 
 
-def _record(cls: type[Any], found: Any, where: str) -> Any:
+def _record(cls: Any, found: Any, where: str) -> Any:
     if not isinstance(found, Mapping):
         raise _wrong(where, "an object", found)
     hints, fields = _hints(cls), dataclasses.fields(cls)

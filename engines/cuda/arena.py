@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from engines.contract import Shape
 from engines.cuda.gpu import Gpu, Memory
 from engines.engine import DeviceTensor
 
 # What TensorRT asks of every address.
 ALIGNMENT = 256
-
-Shape = tuple[int, ...]
 
 
 def aligned(nbytes: int) -> int:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engines.contract import CONTRACTS
 from engines.plans.job import PlanJob
-from engines.plans.shapes import output_shape
 from engines.tensorrt.machine import Machine
 
 # Tensors of the contract have at most four bytes an element.
@@ -59,8 +59,9 @@ def forecast(job: PlanJob, machine: Machine) -> Forecast:
     elements = 0
     for ranges in job.shapes:
         largest = {name: shapes[2] for name, shapes in ranges.items()}
-        shapes = [*largest.values(), output_shape(job.component, largest, job.dimensions)]
-        elements = max(elements, sum(int(np.prod(shape)) for shape in shapes))
+        contract = CONTRACTS[job.component]
+        shapes = contract.shapes(contract.sizes(largest))
+        elements = max(elements, sum(int(np.prod(shape)) for shape in shapes.values()))
     return Forecast(
         name=job.name,
         weights_nbytes=job.weights_nbytes,

@@ -9,9 +9,8 @@ from typing import Any
 
 from engines.bundle.manifest import Dimensions, Precision, dimensions_from
 from engines.bundle.plan_record import plan_name
-from engines.contract import Component
+from engines.contract import Component, ShapeRanges
 from engines.plans.profiles import PlanOptions, options_from
-from engines.plans.shapes import ShapeRanges
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,14 +8,13 @@ from contextlib import ExitStack
 import numpy as np
 
 from engines.bundle.plan_record import PlanParity
-from engines.contract import CONTRACTS
+from engines.contract import CONTRACTS, Shape
 from engines.cuda.gpu import Gpu
 from engines.engine import DeviceEngine, DeviceTensor
 from engines.errors import PlanRefusedError
 from engines.gate import Array, bound_of, gate_inputs, gate_shapes, relative_l2
 from engines.onnxruntime.cpu import OnnxRuntimeEngine
 from engines.plans.job import PlanJob
-from engines.plans.shapes import Shape, output_shape
 
 
 def plan_parity(
@@ -28,13 +27,14 @@ def plan_parity(
     """
     reference = OnnxRuntimeEngine(job.component, job.cpu_onnx)
     bound = bound_of(job.component, job.precision)
-    output = CONTRACTS[job.component].outputs[0].name
+    contract = CONTRACTS[job.component]
+    output = contract.outputs[0].name
     worst, done = 0.0, 0
     try:
         every = gate_shapes(job.shapes)
         for number, shapes in enumerate(every):
             inputs = list(gate_inputs(job.component, shapes))
-            shapes = shapes | {output: output_shape(job.component, shapes, job.dimensions)}
+            shapes = contract.shapes(contract.sizes(shapes))
             with ExitStack() as stack:
                 run = _bound(engine, gpu, shapes, output, stack)
                 for case in inputs:

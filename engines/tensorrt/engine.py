@@ -7,13 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from engines.contract import CONTRACTS, LATENT_PX, NOISE_PREDICTORS, Component
+from engines.contract import CONTRACTS, LATENT_PX, NOISE_PREDICTORS, Component, Shape
 from engines.engine import DeviceTensor, Provider
 from engines.errors import ContractError, RequestError
 from engines.tensorrt import vendor
 from engines.tensorrt.library import TensorRt, accepted, given
-
-Shape = tuple[int, ...]
 
 
 class TensorRtEngine:

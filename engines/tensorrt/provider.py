@@ -8,12 +8,11 @@ from importlib.metadata import distributions
 from engines.bundle.folder import Bundle
 from engines.bundle.manifest import REBUILD_PLANS
 from engines.bundle.plan_record import PlanRecord
-from engines.contract import CONTRACTS, Component
+from engines.contract import CONTRACTS, Component, Shape, ShapeRanges
 from engines.cuda.gpu import Gpu
 from engines.engine import Provider
 from engines.errors import BundleCorruptError, DeviceMemoryError, RequestError
 from engines.plans.plan_from_onnx import BuildLog
-from engines.plans.shapes import Shape, ShapeRanges
 from engines.tensorrt import vendor
 from engines.tensorrt.engine import TensorRtEngine, sizes_in_words
 from engines.tensorrt.library import TensorRt, TensorRtError, logger, tensorrt

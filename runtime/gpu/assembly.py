@@ -9,20 +9,20 @@ from functools import partial
 
 from engines.bundle.folder import Bundle
 from engines.bundle.manifest import REBUILD
-from engines.contract import CONTRACTS, NOISE_PREDICTORS, Component, ElementType
-from engines.cuda.arena import Shape, Workspaces, aligned
+from engines.contract import CONTRACTS, NOISE_PREDICTORS, Component, ElementType, Shape
+from engines.cuda.arena import Workspaces, aligned
 from engines.cuda.gpu import Gpu
 from engines.cuda.launcher import KernelLibrary
 from engines.cuda.streams import Streams
 from engines.engine import DeviceEngine, DeviceProvider
 from engines.errors import ContractError
+from engines.guides import SDM_GUIDES, TDM_GUIDE, GuidanceRule, Guide
 from runtime.gpu.buffers import TABLE_ROWS, GpuBuffers
 from runtime.gpu.decoder import GpuDecoder
 from runtime.gpu.encoder import GpuEncoder
 from runtime.gpu.kernels import LatentsSize, StepKernels, sums_elements
 from runtime.gpu.programs import BoundModel, Concurrency, StepPrograms
 from runtime.gpu.stepper import MARKS, GpuStepper
-from runtime.method.guidance import SDM_GUIDES, TDM_GUIDE, GuidanceRule, Guide
 
 TDM, SDM, DECODER = Component.TDM_UNET, Component.SDM_UNET, Component.VAE_DECODER
 

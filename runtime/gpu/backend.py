@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 
 import numpy as np
 
 from engines.bundle.folder import KERNELS_FOLDER, Bundle
 from engines.bundle.kernel_manifest import FILE_NAME
 from engines.bundle.manifest import REBUILD
-from engines.contract import Component
+from engines.contract import ENCODER_ROWS, Component
 from engines.cuda.arena import Workspaces
 from engines.cuda.driver import Driver
 from engines.cuda.gpu import Gpu, Stream, opened_gpu
@@ -20,20 +19,18 @@ from engines.cuda.launcher import KernelLibrary, opened_library
 from engines.cuda.streams import Streams
 from engines.engine import Array, DeviceProvider
 from engines.errors import DeviceMemoryError, ProviderUnavailableError
+from engines.guides import GuidanceRule
 from runtime.gpu.assembly import GpuParts
 from runtime.gpu.encoder import GpuEncoder
 from runtime.gpu.faults import non_finite
 from runtime.gpu.kernels import LatentsSize
 from runtime.gpu.programs import Concurrency, StepPrograms
 from runtime.gpu.stepper import GpuStepper
-from runtime.method.guidance import GuidanceRule
 from runtime.trajectory import Form, Trajectory
 
 MAX_STEPPERS = 4
 TRIALS = 10
 
-# What a request runs before its first step: how many at once.
-ENCODERS = {Component.TEXT_ENCODER: 3, Component.IMAGE_ENCODER: 1, Component.FUSION_MLP: 1}
 
 OpenProvider = Callable[[Bundle, Gpu, Stream], DeviceProvider]
 
@@ -62,7 +59,6 @@ class GpuBackend:
         self._concurrency, self._trials = concurrency, trials
         self._encoders: dict[tuple[Component, int], GpuEncoder] = {}
         self._steppers: OrderedDict[tuple[LatentsSize, GuidanceRule], GpuStepper] = OrderedDict()
-        sizes = asdict(bundle.manifest.dimensions)
         with ExitStack() as stack:
             # Closed in reverse: engines' weights, kernels, events and streams, the GPU.
             gpu = stack.enter_context(opened_gpu(driver))
@@ -77,7 +73,7 @@ class GpuBackend:
                 provider=provider,
                 library=library,
                 workspaces=Workspaces(gpu),
-                sizes={name: size for name, size in sizes.items() if isinstance(size, int)},
+                sizes=bundle.manifest.dimensions.sizes(),
             )
             self._stack = stack.pop_all()
 
@@ -109,7 +105,7 @@ class GpuBackend:
         """
         self.gpu.make_current()
         self._stepper(form).prepare(form)
-        for component, count in ENCODERS.items():
+        for component, count in ENCODER_ROWS.items():
             self._encoder(component, count)
 
     def stepper(self, trajectory: Trajectory) -> GpuStepper:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from engines.contract import CONTRACTS, Component
-from engines.cuda.arena import Layout, Shape
+from engines.contract import CONTRACTS, Component, Shape
+from engines.cuda.arena import Layout
 from engines.cuda.gpu import Gpu, Memory, Stream
 from engines.engine import DeviceTensor
 from runtime.gpu.kernels import LatentsSize, StepBuffers

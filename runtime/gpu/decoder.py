@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from engines.contract import LATENT_PX
-from engines.cuda.arena import Layout, Shape
+from engines.contract import LATENT_PX, Shape
+from engines.cuda.arena import Layout
 from engines.cuda.gpu import Gpu, Memory, Stream
 from engines.cuda.launcher import Launch
 from engines.engine import DeviceEngine, DeviceTensor

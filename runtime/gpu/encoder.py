@@ -7,8 +7,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from engines.contract import CONTRACTS, Component
-from engines.cuda.arena import Layout, Shape, Workspaces
+from engines.contract import CONTRACTS, Component, Shape
+from engines.cuda.arena import Layout, Workspaces
 from engines.cuda.gpu import Gpu, Memory, Stream
 from engines.engine import Array, DeviceEngine
 

@@ -9,7 +9,7 @@ from engines.bundle.kernel_manifest import REBUILD
 from engines.contract import LATENT_PX, SIZE_MULTIPLE_PX
 from engines.cuda.launcher import KernelLibrary, Launch, LoadedKernel
 from engines.errors import ContractError, RequestError
-from runtime.method.guidance import Guide
+from engines.guides import Guide
 from runtime.method.saliency import Fusion
 
 MAX_IMAGES = 16

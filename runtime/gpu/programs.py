@@ -14,8 +14,8 @@ from engines.cuda.graph import captured
 from engines.cuda.launcher import Launch
 from engines.cuda.streams import Streams
 from engines.engine import DeviceEngine
+from engines.guides import Guide
 from runtime.gpu.kernels import Model, StepKernels
-from runtime.method.guidance import Guide
 from runtime.method.saliency import Fusion
 from runtime.method.schedule import Stage
 from runtime.trajectory import Form

@@ -14,11 +14,12 @@ from engines.contract import Component
 from engines.cuda.gpu import Event, Gpu, Memory
 from engines.cuda.streams import Streams
 from engines.errors import FaceDiffuserError
+from engines.guides import SDM_GUIDES, TDM_GUIDE, Guide
 from runtime.gpu.buffers import GpuBuffers
 from runtime.gpu.decoder import GpuDecoder
 from runtime.gpu.faults import check_faults
 from runtime.gpu.programs import Step, StepKind, StepPrograms
-from runtime.method.guidance import SDM_GUIDES, TDM_GUIDE, Float32Array, Guide
+from runtime.method.guidance import Float32Array
 from runtime.method.saliency import Saliency
 from runtime.method.schedule import Stage, device_table
 from runtime.request import OutputType

@@ -9,9 +9,10 @@ from PIL import Image
 
 from engines.contract import LATENT_PX, Component
 from engines.engine import Array
+from engines.guides import SDM_GUIDES, TDM_GUIDE, Guide
 from runtime.clock import Clock
 from runtime.host.pool import EnginePool
-from runtime.method.guidance import SDM_GUIDES, TDM_GUIDE, Float32Array, Guide, Guided, guided
+from runtime.method.guidance import Float32Array, Guided, guided
 from runtime.method.saliency import Fusion, fused_by_addition, fused_by_saliency
 from runtime.method.schedule import HISTORY_SLOTS, Column, Stage, updated_latents
 from runtime.request import OutputType

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from runtime.method.guidance import TDM_GUIDE, GuidanceRule, guided
+from engines.guides import TDM_GUIDE, GuidanceRule
+from runtime.method.guidance import guided
 from runtime.method.saliency import fused_by_addition, fused_by_saliency
 from runtime.method.schedule import Column, Scheduler, updated_latents
 from tests.kernels.trial import (

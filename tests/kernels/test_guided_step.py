@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from engines.guides import SDM_GUIDES, TDM_GUIDE, GuidanceRule, Guide
 from kernels import table
 from runtime.gpu.kernels import Model
-from runtime.method.guidance import SDM_GUIDES, TDM_GUIDE, GuidanceRule, Guide
 from runtime.method.schedule import (
     HISTORY_SLOTS,
     Column,

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 
 from engines.bundle.manifest import NoiseSchedule
+from engines.guides import SDM_GUIDES, TDM_GUIDE, GuidanceRule, Guide
 from kernels.variants import VARIANTS
-from runtime.method.guidance import SDM_GUIDES, TDM_GUIDE, GuidanceRule, Guide
 from runtime.method.schedule import Column, Scheduler, coefficient_table
 from tests.references import guidance as guidance_reference
 

@@ -27,8 +27,8 @@ from benchmarks.peers.work import Arrays, WorkKind, load_arrays, rows_of, work_o
 from engines.bundle.folder import Bundle
 from engines.contract import NOISE_PREDICTORS, Component
 from engines.errors import ProviderUnavailableError
+from engines.guides import Pass
 from export.checkpoint.checkpoint import ModelSource
-from runtime.method.guidance import Pass
 from runtime.method.schedule import Stage
 from tests.benchmarks.peers.echo import echoing
 from tests.paths import GOLDEN

@@ -13,7 +13,7 @@ import torch
 from benchmarks import __main__ as command_line
 from benchmarks.harness import record
 from benchmarks.snf import eager
-from runtime.method.guidance import GuidanceRule
+from engines.guides import GuidanceRule
 from tests.kernels.trial import SCALE, Data, trial
 from tests.references import pixels, snf
 from tests.references.scheduler import Steps

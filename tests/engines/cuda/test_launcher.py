@@ -19,8 +19,8 @@ from engines.errors import (
     ProviderUnavailableError,
     RequestError,
 )
+from engines.guides import SDM_GUIDES, TDM_GUIDE, GuidanceRule
 from runtime.gpu.kernels import LatentsSize, Model, StepBuffers, StepKernels, sums_elements
-from runtime.method.guidance import SDM_GUIDES, TDM_GUIDE, GuidanceRule
 from runtime.method.saliency import Fusion
 from tests.kernels.recorder import CONSTANTS, Recorder, written_library
 

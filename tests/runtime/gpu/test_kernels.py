@@ -10,8 +10,9 @@ from benchmarks.snf.check import KernelMismatchError, check
 from benchmarks.snf.trial import KernelTrial
 from engines.bundle.manifest import NoiseSchedule
 from engines.cuda.launcher import opened_library
+from engines.guides import SDM_GUIDES, TDM_GUIDE, GuidanceRule
 from runtime.gpu.kernels import LatentsSize, Model, StepBuffers, StepKernels
-from runtime.method.guidance import SDM_GUIDES, TDM_GUIDE, GuidanceRule, guided
+from runtime.method.guidance import guided
 from runtime.method.saliency import Fusion, fused_by_addition, fused_by_saliency
 from runtime.method.schedule import (
     HISTORY_SLOTS,

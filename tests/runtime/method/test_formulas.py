@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.bundle.manifest import NoiseSchedule
+from engines.guides import SDM_GUIDES, TDM_GUIDE
 from runtime import GuidanceRule, Scheduler
-from runtime.method.guidance import SDM_GUIDES, TDM_GUIDE, guided
+from runtime.method.guidance import guided
 from runtime.method.saliency import fused_by_addition, fused_by_saliency
 from runtime.method.schedule import HISTORY_SLOTS, coefficient_table, timesteps_of, updated_latents
 from tests.paths import GOLDEN

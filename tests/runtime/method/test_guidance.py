@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.method.guidance import SDM_GUIDES, TDM_GUIDE, Guide, guided
+from engines.guides import SDM_GUIDES, TDM_GUIDE, Guide
+from runtime.method.guidance import guided
 
 GUIDES = [TDM_GUIDE, *SDM_GUIDES.values()]
 SEEDS, SCALES = st.integers(0, 2**32 - 1), st.floats(1.01, 30)

@@ -1,0 +1,58 @@
+"""Which guidance passes a U-Net's call batches, in which order, and the roles they play.
+
+Classifier-free guidance as Face-Diffuser uses it (paper, Eq. 1 and Eq. 2):
+
+    guidance     = s * (target - base)
+    guided noise = base' + guidance
+
+TDM: base = base' = null, target = text (Eq. 1).
+SDM: base = text, target = augmented; base' = null by the paper (Eq. 2), text in the released code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+
+from engines.contract import Component
+
+
+class Pass(Enum):
+    """One guidance pass: which prompt embeds a U-Net sees."""
+
+    NULL = "null"
+    TEXT = "text"
+    AUGMENTED = "augmented"
+
+
+class GuidanceRule(StrEnum):
+    """Where SDM's guided noise starts: at the null pass (paper) or at the text pass (released)."""
+
+    PAPER = "paper"
+    RELEASED = "released"
+
+
+@dataclass(frozen=True)
+class Guide:
+    """The passes of one model, in engine order, and the roles they play.
+
+    passes: the leading blocks of the engine's output. start, base, target: indices into passes.
+    """
+
+    passes: tuple[Pass, ...]
+    start: int
+    base: int
+    target: int
+
+
+TDM_GUIDE = Guide((Pass.NULL, Pass.TEXT), start=0, base=0, target=1)
+SDM_GUIDES = {
+    GuidanceRule.PAPER: Guide((Pass.NULL, Pass.TEXT, Pass.AUGMENTED), start=0, base=1, target=2),
+    GuidanceRule.RELEASED: Guide((Pass.TEXT, Pass.AUGMENTED), start=0, base=0, target=1),
+}
+
+
+def pass_counts(component: Component) -> tuple[int, ...]:
+    """How many passes a component's calls may batch, ascending; 1 for what is not guided."""
+    guides = {Component.TDM_UNET: [TDM_GUIDE], Component.SDM_UNET: list(SDM_GUIDES.values())}
+    return tuple(sorted({len(guide.passes) for guide in guides.get(component, [])})) or (1,)
