@@ -60,7 +60,7 @@ def forecast(job: PlanJob, machine: Machine) -> Forecast:
     for ranges in job.shapes:
         largest = {name: shapes[2] for name, shapes in ranges.items()}
         contract = CONTRACTS[job.component]
-        shapes = contract.shapes(contract.sizes(largest))
+        shapes = contract.shapes(job.dimensions.sizes() | contract.sizes(largest))
         elements = max(elements, sum(int(np.prod(shape)) for shape in shapes.values()))
     return Forecast(
         name=job.name,

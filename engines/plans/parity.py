@@ -34,7 +34,7 @@ def plan_parity(
         every = gate_shapes(job.shapes)
         for number, shapes in enumerate(every):
             inputs = list(gate_inputs(job.component, shapes))
-            shapes = contract.shapes(contract.sizes(shapes))
+            shapes = contract.shapes(job.dimensions.sizes() | contract.sizes(shapes))
             with ExitStack() as stack:
                 run = _bound(engine, gpu, shapes, output, stack)
                 for case in inputs:
