@@ -34,8 +34,16 @@ class PlanMismatchError(BundleError):
     """The bundle has no TensorRT plan that this machine can run; says how to build one."""
 
 
+class BuildError(FaceDiffuserError):
+    """A bundle's build cannot go on."""
+
+
 class PlanBuildError(FaceDiffuserError):
     """A plan could not be built; names the component, the reason and the build log."""
+
+
+class PlanMemoryError(PlanBuildError):
+    """The GPU's memory was not enough to build."""
 
 
 class PlanRefusedError(PlanBuildError):

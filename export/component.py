@@ -17,16 +17,15 @@ import torch
 from torch import nn
 
 from engines import gate
-from engines.bundle.files import sha256_of_file, write_atomic
+from engines.bundle.files import FileRecord, file_record, sha256_of_file, write_atomic
 from engines.bundle.folder import BUILD_FOLDER
 from engines.bundle.manifest import (
     ComponentRecord,
     Dimensions,
-    FileRecord,
     Fp32Island,
     Precision,
-    component_record,
 )
+from engines.bundle.records import from_json, to_json
 from engines.contract import Component
 from engines.gate import bound_of, relative_l2
 from engines.heap import trim_heap
@@ -86,17 +85,13 @@ def input_digest(component: Component, source: ModelSource, options: BuildOption
 def built_component(bundle: Path, component: Component, digest: str) -> ComponentRecord | None:
     """The record of an earlier build whose inputs were the same and whose files are whole."""
     try:
-        document = json.loads(_journal(bundle, component).read_text())
-        record = component_record(document)
-    except (OSError, ValueError, KeyError, TypeError):
+        record = from_json(ComponentRecord, _journal(bundle, component).read_bytes())
+    except (OSError, ValueError):
         return None
-    whole = all(
-        (bundle / name).is_file()
-        and (bundle / name).stat().st_size == file.nbytes
-        and sha256_of_file(bundle / name) == file.sha256
-        for name, file in record.files.items()
-    )
-    return record if whole and record.input_digest == digest else None
+    if record.input_digest != digest:
+        return None
+    whole = all(file.describes(bundle / name) for name, file in record.files.items())
+    return record if whole else None
 
 
 def build_component(
@@ -156,8 +151,8 @@ def build_component(
         parity=parity,
         fp32_islands=islands,
     )
-    document = json.dumps(dataclasses.asdict(record), indent=1) + "\n"
-    write_atomic(_journal(bundle, component), document.encode())
+    text = to_json(record, indent=1) + "\n"
+    write_atomic(_journal(bundle, component), text.encode())
     return record
 
 
@@ -172,11 +167,6 @@ def _published(staging: Path, folder: Path) -> dict[str, FileRecord]:
         path.replace(folder / path.name)
     staging.rmdir()
     return records
-
-
-def file_record(path: Path) -> FileRecord:
-    """Size and digest of a file."""
-    return FileRecord(nbytes=path.stat().st_size, sha256=sha256_of_file(path))
 
 
 def _fp32_islands(component: Component, module: nn.Module) -> list[Fp32Island]:

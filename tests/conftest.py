@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from engines.bundle.manifest import MANIFEST_NAME, Precision
-from export.build import build_bundle
+from export.build import draw
+from export.bundle import build_bundle
 from export.checkpoint.checkpoint import Checkpoint, Sources
 from export.checks.picture import NOISE_PREVIEW
 from export.component import BuildOptions
@@ -50,6 +51,7 @@ def golden_bundle(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> P
                 BuildOptions(precision=Precision.FP32),
                 print,
                 architectures=(),
+                draw=draw,
                 preview=NOISE_PREVIEW,
             )
     return bundle

@@ -23,7 +23,8 @@ from benchmarks.harness.record import record
 from benchmarks.harness.worker import Answer, Message, Worker
 from engines.bundle.manifest import Precision
 from engines.contract import Component
-from export.build import build_bundle
+from export.build import draw
+from export.bundle import build_bundle
 from export.checkpoint.model_facts import dimensions_of
 from export.component import BuildOptions, build_component
 
@@ -79,7 +80,7 @@ def building(out: str, source: Mapping[str, Any], precision: str, *, quick: bool
                     Path(out), component, model, dimensions_of(model), options, progress
                 )
         else:
-            build_bundle(Path(out), model, options, say)
+            build_bundle(Path(out), model, options, say, draw=draw)
         say("done")
         return {"said": said}
 

@@ -30,7 +30,8 @@ from benchmarks.quality.scores import (
     interval,
 )
 from engines.bundle.manifest import Precision
-from export.build import build_bundle
+from export.build import draw
+from export.bundle import build_bundle
 from export.checkpoint.checkpoint import SHIPPED_MODEL, Checkpoint
 from export.component import BuildOptions
 from mini.training.probes import through_vae
@@ -103,7 +104,7 @@ def _built_bundles(checkpoint: Checkpoint, chosen: list[Variant]) -> dict[Precis
     bundles = {variant.precision: BUNDLES / variant.precision for variant in chosen}
     for precision, bundle in bundles.items():
         options = BuildOptions(precision=precision)
-        build_bundle(bundle, checkpoint, options, tqdm.write, architectures=())
+        build_bundle(bundle, checkpoint, options, tqdm.write, (), draw=draw)
     return bundles
 
 

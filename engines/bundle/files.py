@@ -6,9 +6,30 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+from engines.bundle.records import Nbytes, Sha256
+
 TEMPORARY_SUFFIX = ".partial"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileRecord:
+    """Size and digest of one file."""
+
+    nbytes: Nbytes
+    sha256: Sha256
+
+    def describes(self, path: Path) -> bool:
+        """Whether a file is there, whole and unaltered; reads all of it."""
+        whole = path.is_file() and path.stat().st_size == self.nbytes
+        return whole and sha256_of_file(path) == self.sha256
+
+
+def file_record(path: Path) -> FileRecord:
+    """Size and digest of a file as it is."""
+    return FileRecord(nbytes=path.stat().st_size, sha256=sha256_of_file(path))
 
 
 @contextmanager

@@ -5,15 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from engines.bundle.files import sha256_of_file
-from engines.bundle.manifest import (
-    MANIFEST_NAME,
-    REBUILD,
-    REBUILD_PLANS,
-    ComponentRecord,
-    FileRecord,
-    Manifest,
-)
+from engines import commands
+from engines.bundle.files import FileRecord, sha256_of_file
+from engines.bundle.manifest import MANIFEST_NAME, ComponentRecord, Manifest
 from engines.contract import Component
 from engines.errors import BundleCorruptError, BundleNotFoundError
 
@@ -41,16 +35,16 @@ class Bundle:
         """
         path = Path(path)
         manifest_path = path / MANIFEST_NAME
-        rebuild = REBUILD.format(bundle=path)
+        fix = commands.rebuilt(path)
         if not path.is_dir():
-            raise BundleNotFoundError(f"there is no bundle at {path}; build one: {rebuild}")
+            raise BundleNotFoundError(f"there is no bundle at {path}; build one", fix=fix)
         if not manifest_path.is_file():
             if (path / BUILD_FOLDER).is_dir():
                 raise BundleCorruptError(
-                    f"{path} holds an unfinished build; finish it with: {rebuild}"
+                    f"{path} holds an unfinished build; finish it with", fix=fix
                 )
             raise BundleNotFoundError(
-                f"{path} has no {MANIFEST_NAME}, so it is not a bundle; build one: {rebuild}"
+                f"{path} has no {MANIFEST_NAME}, so it is not a bundle; build one", fix=fix
             )
         text = manifest_path.read_bytes().decode("utf-8", errors="replace")
         bundle = cls(path, Manifest.from_json(text, str(path)))
@@ -64,7 +58,7 @@ class Bundle:
     def verify_component(self, component: Component) -> None:
         """Check the digest of every file of one component. Raises BundleCorruptError."""
         for name, record in self.component(component).files.items():
-            self._check_file(name, record, None, REBUILD)
+            self._check_file(name, record, None, commands.rebuilt(self.path))
 
     def component(self, component: Component) -> ComponentRecord:
         return self.manifest.components[component]
@@ -74,24 +68,24 @@ class Bundle:
         files = self.manifest.all_files()
         for name, record in files.items():
             if name not in of_plans:
-                self._check_file(name, record, hash_up_to, REBUILD)
+                self._check_file(name, record, hash_up_to, commands.rebuilt(self.path))
             elif plans:
-                self._check_file(name, record, hash_up_to, REBUILD_PLANS)
+                self._check_file(name, record, hash_up_to, commands.plans_built(self.path))
         return len(files)
 
-    def _check_file(
-        self, name: str, record: FileRecord, hash_up_to: int | None, command: str
-    ) -> None:
+    def _check_file(self, name: str, record: FileRecord, hash_up_to: int | None, fix: str) -> None:
         path = self.path / name
-        fix = f"build it again: {command.format(bundle=self.path)}"
         if not path.is_file():
-            raise BundleCorruptError(f"{path} is missing; {fix}")
+            raise BundleCorruptError(f"{path} is missing; build it again", fix=fix)
         if (nbytes := path.stat().st_size) != record.nbytes:
             raise BundleCorruptError(
-                f"{path} has {nbytes} bytes, the manifest says {record.nbytes}; {fix}"
+                f"{path} has {nbytes} bytes, the manifest says {record.nbytes}; build it again",
+                fix=fix,
             )
         hashed = hash_up_to is None or nbytes <= hash_up_to
         if hashed and (found := sha256_of_file(path)) != record.sha256:
             raise BundleCorruptError(
-                f"{path} was altered: SHA-256 {found}, the manifest says {record.sha256}; {fix}"
+                f"{path} was altered: SHA-256 {found}, the manifest says {record.sha256}; build "
+                "it again",
+                fix=fix,
             )

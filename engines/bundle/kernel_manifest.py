@@ -13,15 +13,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from engines import commands
+from engines.bundle.records import Count, Nbytes, Sha256, document_of, read
 from engines.errors import BundleCorruptError, BundleNotFoundError, BundleSchemaError
 
 FILE_NAME = "kernels.json"
 SCHEMA_VERSION = 1
-REBUILD = "python -m export.build"
 
 # A pointer no caller fills: the compiler appends two for scratch memory, which no kernel here uses.
 SCRATCH_TYPE = "scratch*"
@@ -35,7 +35,11 @@ class Argument:
 
     name: str
     type: str
-    multiple_of: int = 1
+    multiple_of: Count = 1
+
+    def __post_init__(self) -> None:
+        if not self.is_pointer and self.type not in _NBYTES:
+            raise ValueError(f"argument {self.name} has an unknown type, {self.type}")
 
     @property
     def is_pointer(self) -> bool:
@@ -50,8 +54,8 @@ class Argument:
 class Cubin:
     """One compiled kernel for one GPU architecture."""
 
-    sha256: str
-    shared_nbytes: int
+    sha256: Sha256
+    shared_nbytes: Nbytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +63,7 @@ class Kernel:
     """How a kernel is launched, whatever the architecture; `cubins` by architecture, such as 90."""
 
     entry: str
-    threads: int
+    threads: Count
     constants: Mapping[str, int]
     arguments: tuple[Argument, ...]
     cubins: Mapping[int, Cubin] = field(default_factory=dict)
@@ -82,7 +86,7 @@ class KernelManifest:
 
     def to_json(self) -> str:
         """The file's text; equal manifests give equal text."""
-        content = {"schema_version": SCHEMA_VERSION, **asdict(self)}
+        content = {"schema_version": SCHEMA_VERSION, **document_of(self)}
         return json.dumps(content, indent=1, sort_keys=True) + "\n"
 
     @classmethod
@@ -91,48 +95,25 @@ class KernelManifest:
 
         Raises BundleNotFoundError, BundleSchemaError (another version) or BundleCorruptError.
         """
-        path = folder / FILE_NAME
+        path, fix = folder / FILE_NAME, commands.rebuilt(folder.parent)
         if not path.is_file():
-            raise BundleNotFoundError(f"there is no {path}; build the kernels with: {REBUILD}")
+            raise BundleNotFoundError(f"there is no {path}; build the kernels with", fix=fix)
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            version = content["schema_version"]
+            version = content.pop("schema_version")
             if version == SCHEMA_VERSION:
-                return cls.from_json(content)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+                return read(cls, content)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise BundleCorruptError(
-                f"{path} is damaged ({error!r}); build the kernels again with: {REBUILD}"
+                f"{path} is damaged ({error}); build the kernels again with", fix=fix
             ) from error
         raise BundleSchemaError(
-            f"{path} has schema version {version}, expected {SCHEMA_VERSION}; "
-            f"build the kernels again with: {REBUILD}"
-        )
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> KernelManifest:
-        """The manifest of a parsed kernels.json; raises ValueError, KeyError or TypeError."""
-        return cls(
-            element_type=str(content["element_type"]),
-            digest=str(content["digest"]),
-            compiler=str(content["compiler"]),
-            kernels={name: _kernel_from_json(k) for name, k in content["kernels"].items()},
+            f"{path} has schema version {version}, expected {SCHEMA_VERSION}; build the kernels "
+            "again with",
+            fix=fix,
         )
 
 
 def cubin_path(folder: Path, kernel: str, architecture: int) -> Path:
     """Where a kernel's cubin for one architecture lies."""
     return folder / f"{kernel}.sm_{architecture}.cubin"
-
-
-def _kernel_from_json(content: dict[str, Any]) -> Kernel:
-    arguments = tuple(Argument(**argument) for argument in content["arguments"])
-    unknown = [a.type for a in arguments if not a.is_pointer and a.type not in _NBYTES]
-    if unknown or any(argument.multiple_of < 1 for argument in arguments):
-        raise ValueError(f"arguments of {content['entry']}: types {unknown}")
-    return Kernel(
-        entry=content["entry"],
-        threads=int(content["threads"]),
-        constants={name: int(value) for name, value in content["constants"].items()},
-        arguments=arguments,
-        cubins={int(arch): Cubin(**cubin) for arch, cubin in content["cubins"].items()},
-    )

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from engines.bundle.plan_record import PlanRecord, plan_record
+from engines import commands
+from engines.bundle.files import FileRecord
+from engines.bundle.plan_record import PlanRecord
+from engines.bundle.records import Count, Range, from_json, to_json
 from engines.contract import Component
 from engines.errors import BundleCorruptError, BundleSchemaError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MANIFEST_NAME = "manifest.json"
-
-REBUILD = "python -m export.build --out {bundle}"
-REBUILD_PLANS = "python -m engines.build {bundle}"
 
 
 class Precision(StrEnum):
@@ -34,7 +33,7 @@ class Precision(StrEnum):
 class NoiseSchedule:
     """The noise levels a model was trained on (a diffusers scheduler_config.json)."""
 
-    num_train_timesteps: int = 1000
+    num_train_timesteps: Count = 1000
     beta_start: float = 0.00085
     beta_end: float = 0.012
     beta_schedule: Literal["scaled_linear", "linear"] = "scaled_linear"
@@ -59,12 +58,12 @@ class Dimensions:
     what reference pixels are normalized with.
     """
 
-    tokens: int
-    text_width: int
-    subject_width: int
-    latent_channels: int
-    image_px: int
-    native_px: int
+    tokens: Count
+    text_width: Count
+    subject_width: Count
+    latent_channels: Count
+    image_px: Count
+    native_px: Count
     image_mean: tuple[float, ...]
     image_std: tuple[float, ...]
 
@@ -80,23 +79,15 @@ class Dimensions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FileRecord:
-    """Size and digest of one file of the bundle."""
-
-    nbytes: int
-    sha256: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Parity:
     """How far an ONNX graph is from its torch module, worst over the gate's inputs.
 
     relative_l2: |onnx - torch| / |torch|, torch in float32 with the checkpoint's own weights.
     """
 
-    relative_l2: float
-    bound: float
-    cases: int
+    relative_l2: Annotated[float, Range(0)]
+    bound: Annotated[float, Range(0)]
+    cases: Count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +151,10 @@ class Manifest:
     plans: list[PlanRecord] = field(default_factory=list)
     timing_cache: dict[str, FileRecord] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if missing := sorted(set(Component) - set(self.components)):
+            raise ValueError(f"components missing: {', '.join(missing)}")
+
     def all_files(self) -> dict[str, FileRecord]:
         """Every file of the bundle but the manifest itself, by its path inside the bundle."""
         files = dict(self.files)
@@ -169,74 +164,35 @@ class Manifest:
 
     def plan_files(self) -> dict[str, FileRecord]:
         """The files that engines.build makes on the machine that runs them."""
-        plans = {p.path: FileRecord(nbytes=p.nbytes, sha256=p.sha256) for p in self.plans}
-        return plans | self.timing_cache
+        return {plan.spec.path: plan.built.file for plan in self.plans} | self.timing_cache
 
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+        return to_json(self, indent=1) + "\n"
 
     @classmethod
-    def from_json(cls, text: str, where: str) -> Manifest:
-        """Parse a manifest.
+    def from_json(cls, text: str, bundle: str) -> Manifest:
+        """Parse the manifest of a bundle; bundle: its path, for messages.
 
         Raises BundleSchemaError for another schema version and BundleCorruptError for anything else
-        that is not a manifest; `where` is the bundle's path for the message.
+        that is not a manifest.
         """
-        rebuild = REBUILD.format(bundle=where)
+        fix = commands.rebuilt(bundle)
         try:
-            document = json.loads(text)
-            version = document["schema_version"]
-        except (ValueError, TypeError, KeyError) as error:
+            version = json.loads(text)["schema_version"]
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise BundleCorruptError(
-                f"{where}/{MANIFEST_NAME} is not a manifest ({error!r}); build it again: {rebuild}"
+                f"{bundle}/{MANIFEST_NAME} is not a manifest ({error!r}); build it again", fix=fix
             ) from error
         if version != SCHEMA_VERSION:
             raise BundleSchemaError(
-                f"{where} has manifest schema {version}, this toolkit reads {SCHEMA_VERSION}; "
-                f"install the matching toolkit or build the bundle again: {rebuild}"
+                f"{bundle} has manifest schema {version}, this toolkit reads {SCHEMA_VERSION}; "
+                "install the matching toolkit or build the bundle again",
+                fix=fix,
             )
         try:
-            return _manifest(document)
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            return from_json(cls, text)
+        except ValueError as error:
             raise BundleCorruptError(
-                f"{where}/{MANIFEST_NAME} is incomplete or altered ({error!r}); "
-                f"build it again: {rebuild}"
+                f"{bundle}/{MANIFEST_NAME} is incomplete or altered ({error}); build it again",
+                fix=fix,
             ) from error
-
-
-def component_record(document: dict[str, Any]) -> ComponentRecord:
-    """A ComponentRecord from its JSON form."""
-    return ComponentRecord(
-        input_digest=document["input_digest"],
-        onnx=document["onnx"],
-        cpu_onnx=document["cpu_onnx"],
-        files=_files(document["files"]),
-        parity={graph: Parity(**figures) for graph, figures in document["parity"].items()},
-        fp32_islands=[Fp32Island(**island) for island in document["fp32_islands"]],
-    )
-
-
-def dimensions_from(document: dict[str, Any]) -> Dimensions:
-    """Dimensions from their JSON form."""
-    tuples = {name: tuple(document[name]) for name in ("image_mean", "image_std")}
-    return Dimensions(**(document | tuples))
-
-
-def _manifest(document: dict[str, Any]) -> Manifest:
-    components = {Component(k): component_record(v) for k, v in document["components"].items()}
-    if missing := set(Component) - set(components):
-        raise ValueError(f"components missing: {', '.join(sorted(missing))}")
-    changed = {
-        "precision": Precision(document["precision"]),
-        "dimensions": dimensions_from(document["dimensions"]),
-        "noise_schedule": NoiseSchedule(**document["noise_schedule"]),
-        "components": components,
-        "files": _files(document["files"]),
-        "plans": [plan_record(plan) for plan in document["plans"]],
-        "timing_cache": _files(document["timing_cache"]),
-    }
-    return Manifest(**(document | changed))
-
-
-def _files(document: dict[str, Any]) -> dict[str, FileRecord]:
-    return {name: FileRecord(**record) for name, record in document.items()}

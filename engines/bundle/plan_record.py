@@ -2,34 +2,95 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Annotated
 
-from engines.contract import Component
-from engines.plans.profiles import PlanOptions, options_from
+from engines.bundle.files import FileRecord
+from engines.bundle.records import Count, Nbytes, Range, Seconds
+from engines.contract import Component, ShapeRanges
+from engines.errors import FaceDiffuserError
 
 PLANS_FOLDER = "plans"
 TIMING_CACHE_NAME = "timing.cache"
 
-# Raised when plans are built differently from the same inputs: older plans are then built again.
-_BUILDER = 1
+MAX_OPTIMIZATION_LEVEL = 5
 
-# Hardware-compatible plans run from this architecture on.
-COMPATIBLE_FROM = 80
+# Raised when plans are built differently from the same inputs: older plans are then built again.
+_BUILDER = 2
+
+
+class PlanOptionError(FaceDiffuserError, ValueError):
+    """An option or profile that no plan can be built with."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanPrecision:
+class PlanOptions:
+    """How plans are built. The flags of engines.build take names, defaults and help from here."""
+
+    optimization_level: int = field(
+        default=3,
+        metadata={
+            "help": "0 to 5: how long TensorRT searches for fast kernels. Each level takes longer "
+            "to build than the one before; TensorRT's own default is %(default)s"
+        },
+    )
+    workspace_mib: int | None = field(
+        default=None,
+        metadata={
+            "help": "scratch memory that a single layer may use, in MiB. A limit makes memory "
+            "predictable and rules out some fast kernels (default: all of the GPU's memory)"
+        },
+    )
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.optimization_level <= MAX_OPTIMIZATION_LEVEL:
+            raise PlanOptionError(
+                f"optimization_level={self.optimization_level}, expected 0 to "
+                f"{MAX_OPTIMIZATION_LEVEL}"
+            )
+        if self.workspace_mib is not None and self.workspace_mib < 1:
+            raise PlanOptionError(f"workspace_mib={self.workspace_mib}, expected 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanSpec:
+    """All that a plan depends on: plans of equal specs are interchangeable.
+
+    architecture: compute capability times ten (sm_90 is 90). tensorrt: the library's version.
+    onnx_digest: of the model it is built from. shapes: per optimization profile, by input tensor,
+    smallest, best and largest shape.
+    """
+
+    component: Component
+    profile: str
+    architecture: Count
+    tensorrt: str
+    onnx_digest: str
+    shapes: tuple[ShapeRanges, ...]
+    options: PlanOptions
+    builder: int = _BUILDER
+
+    @property
+    def name(self) -> str:
+        """What the plan is called in the bundle, and the stem of its files."""
+        return f"{self.component}.{self.profile}.sm_{self.architecture}"
+
+    @property
+    def path(self) -> str:
+        """Where the plan lies inside the bundle."""
+        return f"{PLANS_FOLDER}/{self.name}.plan"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerPrecision:
     """How the engine inspector says that a plan computes.
 
     layers: those of its layers that give floating-point tensors. half_layers: those of them whose
     floating-point outputs are all half precision. A fused block of many operators is one layer.
     """
 
-    layers: int
-    half_layers: int
+    layers: Annotated[int, Range(0)]
+    half_layers: Annotated[int, Range(0)]
 
     @property
     def half_share(self) -> float:
@@ -41,92 +102,40 @@ class PlanPrecision:
 class PlanParity:
     """How far a plan is from the ONNX graph in float32 on the CPU, worst over the gate's inputs."""
 
-    relative_l2: float
-    bound: float
-    cases: int
+    relative_l2: Annotated[float, Range(0)]
+    bound: Annotated[float, Range(0)]
+    cases: Count
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanRecord:
-    """One plan. A plan runs on one architecture (sm_90 is 90) and one version of TensorRT.
+class BuiltPlan:
+    """What building and proving a plan found out.
 
-    shapes: per optimization profile, by input tensor, smallest, best and largest shape. key:
-    digest of all that the plan depends on. onnx_digest: the part of it that is the bundle's own.
     optimization_level: the level it was really built at. device_memory_nbytes: activation memory
     for the largest shapes.
     """
 
-    component: Component
-    profile: str
-    architecture: int
-    tensorrt: str
-    cuda: str
-    driver: str
-    gpu: str
-    options: PlanOptions
+    file: FileRecord
     optimization_level: int
-    key: str
-    onnx_digest: str
-    path: str
-    nbytes: int
-    sha256: str
-    shapes: tuple[dict[str, Any], ...]
-    device_memory_nbytes: int
-    precision: PlanPrecision
+    build_s: Seconds
+    device_memory_nbytes: Nbytes
+    layer_precision: LayerPrecision
     parity: PlanParity
-    build_s: float
-
-    @property
-    def name(self) -> str:
-        """What it is called in the bundle: component, profile and architecture."""
-        return plan_name(self.component, self.profile, self.architecture)
-
-    def runs_on(self, architecture: int) -> bool:
-        """Whether a GPU of this architecture can run it."""
-        if self.options.hardware_compatible:
-            return min(self.architecture, architecture) >= COMPATIBLE_FROM
-        return architecture == self.architecture
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=1) + "\n"
 
 
-def plan_name(component: Component, profile: str, architecture: int) -> str:
-    """Stem of a plan's files."""
-    return f"{component}.{profile}.sm_{architecture}"
+@dataclass(frozen=True, kw_only=True)
+class BuiltOn:
+    """The machine that built a plan. cuda: newest CUDA version its driver knows."""
+
+    gpu: str
+    driver: str
+    cuda: str
 
 
-def plan_record(document: dict[str, Any]) -> PlanRecord:
-    """A PlanRecord from its JSON form; raises TypeError, ValueError or KeyError."""
-    changed = {
-        "component": Component(document["component"]),
-        "options": options_from(document["options"]),
-        "precision": PlanPrecision(**document["precision"]),
-        "parity": PlanParity(**document["parity"]),
-        "shapes": tuple(_ranges(profile) for profile in document["shapes"]),
-    }
-    return PlanRecord(**(document | changed))
+@dataclass(frozen=True, kw_only=True)
+class PlanRecord:
+    """One plan. It runs on one architecture and one version of TensorRT."""
 
-
-def _ranges(document: dict[str, Any]) -> dict[str, Any]:
-    """Shapes of one optimization profile, as the tuples they were before JSON."""
-    return {name: tuple(tuple(shape) for shape in shapes) for name, shapes in document.items()}
-
-
-def plan_key(
-    onnx_digest: str,
-    tensorrt: str,
-    architecture: int,
-    shapes: tuple[dict[str, Any], ...],
-    options: PlanOptions,
-) -> str:
-    """Digest of all that a plan depends on; equal keys mean interchangeable plans."""
-    facts = {
-        "builder": _BUILDER,
-        "onnx": onnx_digest,
-        "tensorrt": tensorrt,
-        "architecture": architecture,
-        "shapes": shapes,
-        "options": asdict(options),
-    }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    spec: PlanSpec
+    built: BuiltPlan
+    built_on: BuiltOn

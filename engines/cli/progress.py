@@ -8,12 +8,25 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TextIO
+from typing import Any, Literal, Protocol, TextIO
 
 _BAR = 24
 # A bar moves at most this often; a log gets a line when this share of the build is done.
 _REFRESH_S = 0.1
 _LOG_SHARE = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseEvent:
+    """One thing that TensorRT says of its progress.
+
+    number: how many steps a phase has that starts; which step is done, from 0.
+    """
+
+    kind: Literal["start", "step", "finish"]
+    phase: str
+    parent: str | None = None
+    number: int = 0
 
 
 @dataclass
@@ -38,14 +51,14 @@ class Phases:
     name: str = ""
     started: float = field(default_factory=time.monotonic)
 
-    def take(self, event: dict[str, Any]) -> None:
+    def take(self, event: PhaseEvent) -> None:
         """Note an event of a worker."""
-        phase, number = event["phase"], event["number"]
-        match event["event"]:
+        phase, number = event.phase, event.number
+        match event.kind:
             case "start":
                 if not any(each.active for each in self._phases.values()):
                     self._phases, self._share, self.started = {}, 0.0, time.monotonic()
-                self._phases[phase] = _Phase(event["parent"], max(1, number))
+                self._phases[phase] = _Phase(event.parent, max(1, number))
                 self.name = phase
             case "step" if phase in self._phases:
                 self._phases[phase].done = max(self._phases[phase].done, number + 1)
@@ -81,7 +94,7 @@ class Display(Protocol):
         """A plan's build begins."""
         ...
 
-    def event(self, event: dict[str, Any]) -> None:
+    def event(self, event: PhaseEvent) -> None:
         """A worker's event."""
         ...
 
@@ -106,7 +119,7 @@ class TerminalDisplay:
     def start(self, name: str, number: int, of: int) -> None:
         self._title, self._phases = f"[{number}/{of}] {name}", Phases()
 
-    def event(self, event: dict[str, Any]) -> None:
+    def event(self, event: PhaseEvent) -> None:
         self._phases.take(event)
         now = time.monotonic()
         if now - self._drawn < _REFRESH_S:
@@ -147,7 +160,7 @@ class JsonDisplay:
         self._name, self._phases, self._told = name, Phases(), 0.0
         self._write({"event": "start", "plan": name, "number": number, "of": of})
 
-    def event(self, event: dict[str, Any]) -> None:
+    def event(self, event: PhaseEvent) -> None:
         self._phases.take(event)
         share = self._phases.share()
         if 0 <= share - self._told < _LOG_SHARE or not share:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engines import commands
 from engines.bundle.kernel_manifest import (
-    REBUILD,
     SCRATCH_TYPE,
     Argument,
     Kernel,
@@ -135,7 +135,7 @@ class KernelLibrary:
         if name not in self.kernels:
             raise ContractError(
                 f"the bundle has no kernel {name}, only {sorted(self.kernels)}; "
-                f"build it again with: {REBUILD}"
+                f"build it again with: {commands.typed(commands.BUILD)}"
             )
         return self.kernels[name]
 
@@ -154,7 +154,7 @@ def opened_library(
         found = ", ".join(f"sm_{number}" for number in manifest.architectures)
         raise ProviderUnavailableError(
             f"this GPU is sm_{architecture}, and the bundle's kernels are for {found or 'none'}; "
-            f"build them for it with: {REBUILD}"
+            f"build them for it with: {commands.typed(commands.BUILD)}"
         )
     codes = {name: _whole(folder, name, manifest, architecture) for name in manifest.kernels}
     libraries = []
@@ -176,7 +176,9 @@ def _whole(folder: Path, name: str, manifest: KernelManifest, architecture: int)
     try:
         code = path.read_bytes()
     except FileNotFoundError as error:
-        raise BundleCorruptError(f"{path} is missing; build it again with: {REBUILD}") from error
+        raise BundleCorruptError(
+            f"{path} is missing; build it again with: {commands.typed(commands.BUILD)}"
+        ) from error
     expected, found = (
         manifest.kernels[name].cubins[architecture].sha256,
         hashlib.sha256(code).hexdigest(),
@@ -184,7 +186,7 @@ def _whole(folder: Path, name: str, manifest: KernelManifest, architecture: int)
     if found != expected:
         raise BundleCorruptError(
             f"{path} does not match kernels.json (sha256 {found[:12]}, expected {expected[:12]}); "
-            f"build it again with: {REBUILD}"
+            f"build it again with: {commands.typed(commands.BUILD)}"
         )
     return code
 
@@ -199,7 +201,7 @@ def _loaded(
     if found != expected:
         raise BundleCorruptError(
             f"kernel {name} takes parameters of {found} bytes, kernels.json says {expected}; "
-            f"build it again with: {REBUILD}"
+            f"build it again with: {commands.typed(commands.BUILD)}"
         )
     return LoadedKernel(
         name=name,

@@ -5,34 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from engines.bundle.folder import Bundle
 from engines.bundle.manifest import Manifest
-from engines.bundle.plan_record import (
-    PLANS_FOLDER,
-    PlanParity,
-    PlanPrecision,
-    PlanRecord,
-    plan_key,
-    plan_name,
-)
+from engines.bundle.plan_record import BuiltOn, BuiltPlan, PlanOptions, PlanRecord, PlanSpec
 from engines.cli.progress import Display
 from engines.contract import Component
-from engines.errors import PlanBuildError
+from engines.errors import PlanMemoryError
 from engines.plans.child import OnEvent, plan_in_process
 from engines.plans.forecast import forecast
 from engines.plans.job import PlanJob
-from engines.plans.plan_from_onnx import PlanMemoryError
 from engines.plans.profiles import (
     DEFAULT_PROFILE,
     FIXED_PROFILE,
     PROFILES,
-    PlanOptions,
     plan_profile,
     profile_named,
+    shape_ranges,
 )
-from engines.plans.shapes import shape_ranges
 from engines.plans.store import (
     finished_plan,
     plan_file,
@@ -44,7 +34,7 @@ from engines.plans.store import (
 from engines.tensorrt.machine import Machine
 from engines.tensorrt.plans_here import plans_on
 
-BuildPlan = Callable[[PlanJob, OnEvent], dict[str, Any]]
+BuildPlan = Callable[[PlanJob, OnEvent], BuiltPlan]
 # Compares what the bundle draws with these plans and without; raises PlanRefusedError.
 ComparePictures = Callable[[Path, Manifest, list[PlanRecord]], None]
 
@@ -67,17 +57,16 @@ class PlansBuilt:
     kept: tuple[str, ...]
 
 
-def plan_jobs(bundle: Bundle, machine: Machine, request: PlanRequest) -> list[PlanJob]:
+def plan_specs(bundle: Bundle, machine: Machine, request: PlanRequest) -> list[PlanSpec]:
     """Every plan that a request asks for, each once; raises PlanOptionError."""
-    jobs: dict[str, PlanJob] = {}
+    specs: dict[str, PlanSpec] = {}
     for profile_name in request.profiles:
         asked = profile_named(profile_name)
         for component in request.components:
-            serving = plan_profile(component, asked)
-            name = plan_name(component, serving, machine.architecture)
-            if name not in jobs:
-                jobs[name] = _job(bundle, machine, request.options, component, serving)
-    return list(jobs.values())
+            profile = plan_profile(component, asked)
+            spec = _spec(bundle, machine, request.options, component, profile)
+            specs.setdefault(spec.name, spec)
+    return list(specs.values())
 
 
 def build_plans(
@@ -90,131 +79,114 @@ def build_plans(
 ) -> PlansBuilt:
     """Build what is missing of a bundle's plans on this machine and publish it.
 
-    Plans that an earlier build finished from the same are kept. A plan that is not in half
+    Plans that an earlier build finished to the same spec are kept. A plan that is not in half
     precision, drifts or is not finite is never published, nor are plans that draw another picture.
     Raises PlanBuildError, PlanRefusedError, ProviderUnavailableError or PlanOptionError.
     """
     bundle = Bundle.open(path, plans=False)
-    jobs = plan_jobs(bundle, machine, request)
+    specs = plan_specs(bundle, machine, request)
     records: dict[str, PlanRecord] = {}
-    for job in jobs:
-        record = finished_plan(path, bundle.manifest, job.name, job.key)
+    for spec in specs:
+        record = finished_plan(path, bundle.manifest, spec)
         if record is not None:
-            records[job.name] = record
-            display.say(f"{job.name}: unchanged, kept")
-    missing = [job for job in jobs if job.name not in records]
-    for job in missing:
+            records[spec.name] = record
+            display.say(f"{spec.name}: unchanged, kept")
+    kept = tuple(records)
+    jobs = [plan_job(bundle, spec) for spec in specs if spec.name not in records]
+    for job in jobs:
         display.say(forecast(job, machine).sentence())
-    for number, job in enumerate(missing, 1):
-        display.start(job.name, number, len(missing))
-        # The key stands for these files' digests, so they must be those of the manifest.
-        bundle.verify_component(job.component)
-        record = _built(job, machine, display, build)
+    for number, job in enumerate(jobs, 1):
+        display.start(job.name, number, len(jobs))
+        # The spec names these files by their digests, so they must be those of the manifest.
+        bundle.verify_component(job.spec.component)
+        record = PlanRecord(
+            spec=job.spec,
+            built=_built(job, machine, display, build),
+            built_on=BuiltOn(gpu=machine.gpu, driver=machine.driver, cuda=machine.cuda),
+        )
         write_journal(path, record)
         records[job.name] = record
         display.say(_result(record))
-    listed = {plan.key for plan in bundle.manifest.plans}
     manifest = bundle.manifest
-    if any(record.key not in listed for record in records.values()) or missing:
+    listed = [plan.spec for plan in manifest.plans]
+    if jobs or any(record.spec not in listed for record in records.values()):
         others = {
-            plan.name: plan
+            plan.spec.name: plan
             for plan in plans_on(bundle, machine.architecture, machine.tensorrt)
             if plan_file(path, plan) is not None
         }
         compare_pictures(path, manifest, list((others | records).values()))
         manifest = publish(path, manifest, records.values())
-    return PlansBuilt(
-        manifest=manifest,
-        built=tuple(job.name for job in missing),
-        kept=tuple(name for name in records if name not in {job.name for job in missing}),
-    )
+    return PlansBuilt(manifest=manifest, built=tuple(job.name for job in jobs), kept=kept)
 
 
-def _job(
-    bundle: Bundle, machine: Machine, options: PlanOptions, component: Component, profile: str
-) -> PlanJob:
-    record = bundle.component(component)
-    # Encoders have the same shapes in every profile.
-    shapes = shape_ranges(
-        component,
-        PROFILES[DEFAULT_PROFILE if profile == FIXED_PROFILE else profile],
-        bundle.manifest.dimensions,
-    )
-    name = plan_name(component, profile, machine.architecture)
-    path, staging = bundle.path.resolve(), staging_folder(bundle.path.resolve())
-    key = plan_key(record.onnx_digest(), machine.tensorrt, machine.architecture, shapes, options)
+def plan_job(bundle: Bundle, spec: PlanSpec) -> PlanJob:
+    """What a process needs to build one plan."""
+    record = bundle.component(spec.component)
+    path = bundle.path.resolve()
+    staging = staging_folder(path)
     return PlanJob(
-        component=component,
-        profile=profile,
-        architecture=machine.architecture,
+        spec=spec,
         precision=bundle.manifest.precision,
         dimensions=bundle.manifest.dimensions,
-        shapes=shapes,
-        options=options,
-        optimization_level=options.optimization_level,
-        key=key,
-        onnx_digest=record.onnx_digest(),
+        optimization_level=spec.options.optimization_level,
         weights_nbytes=record.onnx_nbytes(),
         onnx=path / record.onnx,
         cpu_onnx=path / record.cpu_onnx,
-        plan=staging / f"{name}.plan",
-        log=staging / f"{name}.log",
+        plan=staging / f"{spec.name}.plan",
+        log=staging / f"{spec.name}.log",
         timing_cache=working_timing_cache(path),
     )
 
 
-def _built(job: PlanJob, machine: Machine, display: Display, build: BuildPlan) -> PlanRecord:
+def _spec(
+    bundle: Bundle, machine: Machine, options: PlanOptions, component: Component, profile: str
+) -> PlanSpec:
+    # Encoders have the same shapes in every profile.
+    sizes = PROFILES[DEFAULT_PROFILE if profile == FIXED_PROFILE else profile]
+    return PlanSpec(
+        component=component,
+        profile=profile,
+        architecture=machine.architecture,
+        tensorrt=machine.tensorrt,
+        onnx_digest=bundle.component(component).onnx_digest(),
+        shapes=shape_ranges(component, sizes, bundle.manifest.dimensions),
+        options=options,
+    )
+
+
+def _built(job: PlanJob, machine: Machine, display: Display, build: BuildPlan) -> BuiltPlan:
     """Build one plan, once more at a lower level if memory runs out."""
     expected = forecast(job, machine)
     if not expected.fits:
         raise PlanMemoryError(f"{job.name} does not fit this GPU: {expected.sentence()}")
     try:
-        outcome = build(job, display.event)
+        return build(job, display.event)
     except PlanMemoryError as error:
         if not job.optimization_level:
             raise _out_of_memory(job, machine, error) from error
-        job = replace(job, optimization_level=job.optimization_level - 1)
-        display.say(
-            f"{job.name}: out of memory; once more at optimization level {job.optimization_level}"
-        )
-        try:
-            outcome = build(job, display.event)
-        except PlanMemoryError as second:
-            raise _out_of_memory(job, machine, second) from second
-    return PlanRecord(
-        component=job.component,
-        profile=job.profile,
-        architecture=job.architecture,
-        tensorrt=machine.tensorrt,
-        cuda=machine.cuda,
-        driver=machine.driver,
-        gpu=machine.gpu,
-        options=job.options,
-        optimization_level=job.optimization_level,
-        key=job.key,
-        onnx_digest=job.onnx_digest,
-        path=f"{PLANS_FOLDER}/{job.plan.name}",
-        shapes=job.shapes,
-        nbytes=outcome["nbytes"],
-        sha256=outcome["sha256"],
-        build_s=outcome["build_s"],
-        device_memory_nbytes=outcome["device_memory_nbytes"],
-        precision=PlanPrecision(**outcome["precision"]),
-        parity=PlanParity(**outcome["parity"]),
+    job = replace(job, optimization_level=job.optimization_level - 1)
+    display.say(
+        f"{job.name}: out of memory; once more at optimization level {job.optimization_level}"
     )
+    try:
+        return build(job, display.event)
+    except PlanMemoryError as error:
+        raise _out_of_memory(job, machine, error) from error
 
 
-def _out_of_memory(job: PlanJob, machine: Machine, error: PlanMemoryError) -> PlanBuildError:
+def _out_of_memory(job: PlanJob, machine: Machine, error: PlanMemoryError) -> PlanMemoryError:
     return PlanMemoryError(
         f"{error}. {forecast(job, machine).sentence()}. Limit the scratch memory with "
-        "--workspace-mib, or end what else uses the GPU: nvidia-smi"
+        "--workspace-mib, or end what else uses the GPU",
+        fix="nvidia-smi",
     )
 
 
 def _result(record: PlanRecord) -> str:
-    precision, parity = record.precision, record.parity
+    built, precision, parity = record.built, record.built.layer_precision, record.built.parity
     return (
-        f"{record.name}: {record.nbytes / 2**20:.1f} MiB in {record.build_s:.0f} s, "
+        f"{record.spec.name}: {built.file.nbytes / 2**20:.1f} MiB in {built.build_s:.0f} s, "
         f"{precision.half_layers} of {precision.layers} layers in half precision, "
         f"within {parity.relative_l2:.1e} of the CPU (bound {parity.bound:.1e})"
     )

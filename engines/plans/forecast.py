@@ -55,11 +55,11 @@ class Forecast:
 
 def forecast(job: PlanJob, machine: Machine) -> Forecast:
     """Forecast a job's memory from sizes alone."""
-    workspace_mib = job.options.workspace_mib
+    workspace_mib = job.spec.options.workspace_mib
     elements = 0
-    for ranges in job.shapes:
+    for ranges in job.spec.shapes:
         largest = {name: shapes[2] for name, shapes in ranges.items()}
-        contract = CONTRACTS[job.component]
+        contract = CONTRACTS[job.spec.component]
         shapes = contract.shapes(job.dimensions.sizes() | contract.sizes(largest))
         elements = max(elements, sum(int(np.prod(shape)) for shape in shapes.values()))
     return Forecast(

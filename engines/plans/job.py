@@ -1,37 +1,30 @@
-"""One plan to build, as data that travels to the process that builds it."""
+"""One plan to build, as data that travels to the process that builds it, and what comes back."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from engines.bundle.manifest import Dimensions, Precision, dimensions_from
-from engines.bundle.plan_record import plan_name
-from engines.contract import Component, ShapeRanges
-from engines.plans.profiles import PlanOptions, options_from
+from engines.bundle.manifest import Dimensions, Precision
+from engines.bundle.plan_record import BuiltPlan, PlanSpec
+from engines.bundle.records import Nbytes
+from engines.cli.progress import PhaseEvent
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanJob:
-    """Everything a plan is built from; all paths are absolute.
+    """A plan's spec, and where its building finds and puts things; all paths are absolute.
 
-    shapes: per optimization profile. plan, log: what is written. timing_cache: read and written.
-    cpu_onnx: the float32 graph that the plan is compared with.
+    precision: of the graph. optimization_level: to build at, which is less than the options' where
+    memory ran out. plan, log: what is written. timing_cache: read and written. cpu_onnx: the
+    float32 graph that the plan is compared with.
     """
 
-    component: Component
-    profile: str
-    architecture: int
+    spec: PlanSpec
     precision: Precision
     dimensions: Dimensions
-    shapes: tuple[ShapeRanges, ...]
-    options: PlanOptions
     optimization_level: int
-    key: str
-    onnx_digest: str
-    weights_nbytes: int
+    weights_nbytes: Nbytes
     onnx: Path
     cpu_onnx: Path
     plan: Path
@@ -41,24 +34,22 @@ class PlanJob:
     @property
     def name(self) -> str:
         """What the plan is called in the bundle."""
-        return plan_name(self.component, self.profile, self.architecture)
+        return self.spec.name
 
-    def to_json(self) -> str:
-        """One line."""
-        return json.dumps(asdict(self), default=str)
 
-    @classmethod
-    def from_json(cls, text: str) -> PlanJob:
-        document = json.loads(text)
-        paths = ("onnx", "cpu_onnx", "plan", "log", "timing_cache")
-        changed: dict[str, Any] = {name: Path(document[name]) for name in paths} | {
-            "component": Component(document["component"]),
-            "dimensions": dimensions_from(document["dimensions"]),
-            "precision": Precision(document["precision"]),
-            "options": options_from(document["options"]),
-            "shapes": tuple(
-                {name: tuple(tuple(shape) for shape in each) for name, each in ranges.items()}
-                for ranges in document["shapes"]
-            ),
-        }
-        return cls(**(document | changed))
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why a plan was not built: the error's class name, its reason and what to type."""
+
+    kind: str
+    reason: str
+    fix: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerMessage:
+    """What a worker says, one of these at a time."""
+
+    progress: PhaseEvent | None = None
+    built: BuiltPlan | None = None
+    failure: Failure | None = None

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 import numpy as np
 
+from engines import commands
 from engines.bundle.plan_record import PlanParity
 from engines.contract import CONTRACTS, Shape
 from engines.cuda.gpu import Gpu
@@ -25,15 +26,15 @@ def plan_parity(
     progress: told how many cases are done, of how many. Raises PlanRefusedError if the plan is not
     finite anywhere or drifts beyond the component's bound.
     """
-    reference = OnnxRuntimeEngine(job.component, job.cpu_onnx)
-    bound = bound_of(job.component, job.precision)
-    contract = CONTRACTS[job.component]
+    reference = OnnxRuntimeEngine(job.spec.component, job.cpu_onnx)
+    bound = bound_of(job.spec.component, job.precision)
+    contract = CONTRACTS[job.spec.component]
     output = contract.outputs[0].name
     worst, done = 0.0, 0
     try:
-        every = gate_shapes(job.shapes)
+        every = gate_shapes(job.spec.shapes)
         for number, shapes in enumerate(every):
-            inputs = list(gate_inputs(job.component, shapes))
+            inputs = list(gate_inputs(job.spec.component, shapes))
             shapes = contract.shapes(job.dimensions.sizes() | contract.sizes(shapes))
             with ExitStack() as stack:
                 run = _bound(engine, gpu, shapes, output, stack)
@@ -43,22 +44,24 @@ def plan_parity(
                     if not np.isfinite(found).all():
                         raise PlanRefusedError(
                             f"{job.name} gives NaN or infinity; the plan is not published; find "
-                            f"the layer with: {_bisect(job)}"
+                            "the layer with",
+                            fix=_bisect(job),
                         )
                     worst = max(worst, relative_l2(found, _expected(reference, case, shapes)))
                     done += 1
     finally:
         reference.close()
-    if worst > bound:
+    if not worst <= bound:
         raise PlanRefusedError(
             f"{job.name} is {worst:.2e} from ONNX Runtime on the CPU (relative L2), the bound is "
-            f"{bound:.1e}; the plan is not published; find the layer with: {_bisect(job)}"
+            f"{bound:.1e}; the plan is not published; find the layer with",
+            fix=_bisect(job),
         )
     return PlanParity(relative_l2=worst, bound=bound, cases=done)
 
 
 def _bisect(job: PlanJob) -> str:
-    return f"python -m export.bisect {job.onnx.parent.parent} {job.component}"
+    return commands.typed(commands.BISECT, job.onnx.parent.parent, job.spec.component)
 
 
 def _bound(

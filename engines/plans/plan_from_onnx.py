@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from engines import commands
 from engines.bundle.files import write_atomic
 from engines.contract import CONTRACTS
-from engines.errors import PlanBuildError, ProviderUnavailableError
+from engines.errors import PlanBuildError, PlanMemoryError, ProviderUnavailableError
 from engines.plans.job import PlanJob
 from engines.tensorrt import vendor
 from engines.tensorrt.library import TensorRt, accepted, bytes_of, version_of
@@ -18,10 +19,6 @@ _MEMORY_WORDS = ("outofmemory", "out of memory", "insufficient memory", "cudaerr
 
 class PlanCancelledError(PlanBuildError):
     """The build was cancelled."""
-
-
-class PlanMemoryError(PlanBuildError):
-    """The GPU's memory was not enough to build."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,8 @@ def _builder(trt: TensorRt, logger: vendor.ILogger, log: BuildLog) -> vendor.Bui
     except TypeError as error:
         raise ProviderUnavailableError(
             f"TensorRT {trt.__version__} cannot build on this machine ({log.last_words()}); it "
-            "needs an NVIDIA GPU and a driver for its CUDA version; check: nvidia-smi"
+            "needs an NVIDIA GPU and a driver for its CUDA version; check",
+            fix="nvidia-smi",
         ) from error
 
 
@@ -83,28 +81,25 @@ def _network(
     parser = trt.OnnxParser(network, logger)
     # By path, so that the weights file beside the graph is found.
     if not parser.parse_from_file(str(job.onnx)):
-        errors = parser_errors(parser)
+        # Attention and normalizations as one node each came with opset 23.
+        old = version_of(trt.__version__) < _TENSORRT_11
+        hint = "; for this TensorRT try the older operators" if old else ""
         raise PlanBuildError(
-            f"TensorRT {trt.__version__} cannot read {job.onnx}: {errors}{_hint(trt)}"
+            f"TensorRT {trt.__version__} cannot read {job.onnx}: {parser_errors(parser)}{hint}",
+            fix=commands.typed(commands.BUILD, "--opset", 21) if old else None,
         )
     names = [network.get_input(index).name for index in range(network.num_inputs)]
-    expected = [tensor.name for tensor in CONTRACTS[job.component].inputs]
+    expected = [tensor.name for tensor in CONTRACTS[job.spec.component].inputs]
     if sorted(names) != sorted(expected):
         raise PlanBuildError(
-            f"{job.onnx} has inputs {', '.join(names)}; the contract of {job.component} says "
-            f"{', '.join(expected)}; export it again: python -m export.build"
+            f"{job.onnx} has inputs {', '.join(names)}; the contract of {job.spec.component} says "
+            f"{', '.join(expected)}; export it again",
+            fix=commands.rebuilt(job.onnx.parent.parent),
         )
     return network
 
 
-def _hint(trt: TensorRt) -> str:
-    """Attention and normalizations as one node each came with opset 23."""
-    if version_of(trt.__version__) >= _TENSORRT_11:
-        return ""
-    return "; for this TensorRT try the older operators: python -m export.build --opset 21"
-
-
-def parser_errors(parser: vendor.OnnxParser | vendor.OnnxParserRefitter) -> str:
+def parser_errors(parser: vendor.OnnxParser) -> str:
     """Every error of a parser, each with its node."""
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     told = [
@@ -117,19 +112,16 @@ def parser_errors(parser: vendor.OnnxParser | vendor.OnnxParserRefitter) -> str:
 def _configure(
     trt: TensorRt, builder: vendor.Builder, config: vendor.IBuilderConfig, job: PlanJob
 ) -> None:
-    options = job.options
+    options = job.spec.options
     config.builder_optimization_level = job.optimization_level
-    config.max_aux_streams = options.max_aux_streams
+    # Overlapping is the runtime's part: it runs the two U-Nets side by side.
+    config.max_aux_streams = 0
     # Without details the inspector cannot tell a layer's precision.
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     config.clear_flag(trt.BuilderFlag.TF32)
     if options.workspace_mib is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib << 20)
-    if options.hardware_compatible:
-        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
-    if options.strip_weights:
-        config.set_flag(trt.BuilderFlag.STRIP_PLAN)
-    for index, ranges in enumerate(job.shapes):
+    for index, ranges in enumerate(job.spec.shapes):
         profile = builder.create_optimization_profile()
         for name, shapes in ranges.items():
             low, best, high = (trt.Dims(shape) for shape in shapes)

@@ -6,8 +6,9 @@ import json
 import re
 from typing import Any
 
+from engines import commands
 from engines.bundle.manifest import Precision
-from engines.bundle.plan_record import PlanPrecision
+from engines.bundle.plan_record import LayerPrecision
 from engines.contract import CONTRACTS, ElementType
 from engines.errors import PlanRefusedError
 from engines.plans.job import PlanJob
@@ -22,7 +23,7 @@ _HALF = re.compile(r"\b(half|fp16)\b", re.IGNORECASE)
 _SINGLE = re.compile(r"\b(float|fp32)\b", re.IGNORECASE)
 
 
-def proven_precision(trt: TensorRt, engine: vendor.ICudaEngine, job: PlanJob) -> PlanPrecision:
+def proven_precision(trt: TensorRt, engine: vendor.ICudaEngine, job: PlanJob) -> LayerPrecision:
     """Count half-precision layers; raises PlanRefusedError if a half graph came out otherwise."""
     _check_tensors(trt, engine, job)
     inspector = engine.create_engine_inspector()
@@ -32,7 +33,7 @@ def proven_precision(trt: TensorRt, engine: vendor.ICudaEngine, job: PlanJob) ->
     )
     # Formats of tensors with open dimensions are told only for the shapes of a context.
     accepted(context.set_optimization_profile_async(0, 0), f"optimization profile 0 of {job.name}")
-    for name, shapes in job.shapes[0].items():
+    for name, shapes in job.spec.shapes[0].items():
         accepted(context.set_input_shape(name, shapes[1]), f"{name} {shapes[1]} of {job.name}")
     inspector.execution_context = context
     precision = precision_of(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
@@ -45,7 +46,7 @@ def proven_precision(trt: TensorRt, engine: vendor.ICudaEngine, job: PlanJob) ->
     return precision
 
 
-def precision_of(information: str) -> PlanPrecision:
+def precision_of(information: str) -> LayerPrecision:
     """Count the layers of the inspector's JSON, in the form of TensorRT 10 or of 11.
 
     TensorRT 10 says {"Format/Datatype": "Row major linear FP16 format"} of a tensor, TensorRT 11
@@ -59,7 +60,7 @@ def precision_of(information: str) -> PlanPrecision:
         floating = [text for text in map(_types, layer.get("Outputs", [])) if _is_floating(text)]
         layers += bool(floating)
         half_layers += bool(floating) and all(_HALF.search(text) for text in floating)
-    return PlanPrecision(layers=layers, half_layers=half_layers)
+    return LayerPrecision(layers=layers, half_layers=half_layers)
 
 
 def _types(tensor: dict[str, Any]) -> str:
@@ -76,10 +77,11 @@ def _check_tensors(trt: TensorRt, engine: vendor.ICudaEngine, job: PlanJob) -> N
     """An engine whose own inputs and outputs are in another precision is not what was asked for."""
     half = job.precision is Precision.FP16
     expected = trt.DataType.HALF if half else trt.DataType.FLOAT
-    for tensor in CONTRACTS[job.component].tensors:
+    for tensor in CONTRACTS[job.spec.component].tensors:
         found = engine.get_tensor_dtype(tensor.name)
         if tensor.element_type is ElementType.FLOAT and found != expected:
             raise PlanRefusedError(
                 f"{job.name} takes {tensor.name} as {found}, expected {expected}; "
-                "the plan is not published; export the model again: python -m export.build --fp16"
+                "the plan is not published; export the model again",
+                fix=commands.typed(commands.BUILD, "--fp16"),
             )

@@ -1,71 +1,21 @@
-"""What a plan is built for (profiles) and how (options), as data."""
+"""What plans are built for: profiles as data, and the shapes that they mean for a component."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-from engines.contract import NOISE_PREDICTORS, SIZE_MULTIPLE_PX, Component
-from engines.errors import FaceDiffuserError
-
-MAX_OPTIMIZATION_LEVEL = 5
-
-
-class PlanOptionError(FaceDiffuserError, ValueError):
-    """An option or profile that no plan can be built with."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanOptions:
-    """How plans are built. The flags of engines.build take names, defaults and help from here."""
-
-    optimization_level: int = field(
-        default=3,
-        metadata={
-            "help": "0 to 5: how long TensorRT searches for fast kernels. Each level takes longer "
-            "to build than the one before; TensorRT's own default is %(default)s"
-        },
-    )
-    workspace_mib: int | None = field(
-        default=None,
-        metadata={
-            "help": "scratch memory that a single layer may use, in MiB. A limit makes memory "
-            "predictable and rules out some fast kernels (default: all of the GPU's memory)"
-        },
-    )
-    max_aux_streams: int = field(
-        default=0,
-        metadata={
-            "help": "streams that one engine may use beside its own. More can overlap small layers "
-            "and cost activation memory; 0 leaves overlapping to the runtime, which runs the two "
-            "U-Nets side by side (default: %(default)s)"
-        },
-    )
-    hardware_compatible: bool = field(
-        default=False,
-        metadata={
-            "help": "let plans run on every GPU from sm_80 on. Costs speed: only kernels that all "
-            "of these GPUs have are used"
-        },
-    )
-    strip_weights: bool = field(
-        default=False,
-        metadata={
-            "help": "leave the weights out of the plans and take them from the ONNX files when a "
-            "bundle opens. Small plans, at the price of a slower opening"
-        },
-    )
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.optimization_level <= MAX_OPTIMIZATION_LEVEL:
-            raise PlanOptionError(
-                f"optimization_level={self.optimization_level}, expected 0 to "
-                f"{MAX_OPTIMIZATION_LEVEL}"
-            )
-        if self.workspace_mib is not None and self.workspace_mib < 1:
-            raise PlanOptionError(f"workspace_mib={self.workspace_mib}, expected 1 or more")
-        if self.max_aux_streams < 0:
-            raise PlanOptionError(f"max_aux_streams={self.max_aux_streams}, expected 0 or more")
+from engines.bundle.manifest import Dimensions
+from engines.bundle.plan_record import PlanOptionError
+from engines.contract import (
+    CONTRACTS,
+    ENCODER_ROWS,
+    LATENT_PX,
+    NOISE_PREDICTORS,
+    SIZE_MULTIPLE_PX,
+    Component,
+    ShapeRanges,
+)
+from engines.guides import pass_counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +93,26 @@ def plan_profile(component: Component, profile: Profile) -> str:
     return profile.decoder if component is Component.VAE_DECODER else FIXED_PROFILE
 
 
-def options_from(content: dict[str, Any]) -> PlanOptions:
-    """Options from their JSON form; raises TypeError or PlanOptionError."""
-    return PlanOptions(**content)
+def shape_ranges(
+    component: Component, profile: Profile, dimensions: Dimensions
+) -> tuple[ShapeRanges, ...]:
+    """Shapes of a component's inputs, one entry per optimization profile of its plan.
+
+    A plan has one optimization profile for each number of guidance passes.
+    """
+    contract = CONTRACTS[component]
+    images = (1, 1, 1) if component is Component.VAE_DECODER else profile.images
+    sides = [px // LATENT_PX for px in profile.sides_px(dimensions.native_px)]
+    ranges = []
+    for passes in pass_counts(component):
+        low, best, high = (
+            contract.shapes(
+                dimensions.sizes()
+                | {"images": count, "rows": count * passes, "h": side, "w": side}
+                | {"n": ENCODER_ROWS.get(component, 1)}
+            )
+            for count, side in zip(images, sides, strict=True)
+        )
+        names = [tensor.name for tensor in contract.inputs]
+        ranges.append({name: (low[name], best[name], high[name]) for name in names})
+    return tuple(ranges)

@@ -7,16 +7,16 @@ export which keeps the plan's ONNX model keeps the plan.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from engines.bundle.files import sha256_of_file, write_atomic
+from engines.bundle.files import FileRecord, file_record, write_atomic
 from engines.bundle.folder import BUILD_FOLDER
-from engines.bundle.manifest import MANIFEST_NAME, ComponentRecord, FileRecord, Manifest
-from engines.bundle.plan_record import PLANS_FOLDER, TIMING_CACHE_NAME, PlanRecord, plan_record
+from engines.bundle.manifest import MANIFEST_NAME, ComponentRecord, Manifest
+from engines.bundle.plan_record import PLANS_FOLDER, TIMING_CACHE_NAME, PlanRecord, PlanSpec
+from engines.bundle.records import from_json, to_json
 from engines.contract import Component
 
 
@@ -33,30 +33,26 @@ def working_timing_cache(bundle: Path) -> Path:
     return working
 
 
-def finished_plan(bundle: Path, manifest: Manifest, name: str, key: str) -> PlanRecord | None:
-    """The record of a plan that was built from the same and whose file is whole.
+def finished_plan(bundle: Path, manifest: Manifest, spec: PlanSpec) -> PlanRecord | None:
+    """The record of a plan that was built to the same spec and whose file is whole.
 
     A bundle that was copied here has its manifest, and perhaps no journals.
     """
-    listed = [plan for plan in manifest.plans if plan.name == name]
-    for record in (_journal_record(_journal(bundle, name)), *listed):
-        if record is not None and record.key == key and plan_file(bundle, record) is not None:
-            return record
-    return None
+    records = [_journal_record(_journal(bundle, spec)), *manifest.plans]
+    found = (record for record in records if record is not None and record.spec == spec)
+    return next((record for record in found if plan_file(bundle, record) is not None), None)
 
 
 def plan_file(bundle: Path, record: PlanRecord) -> Path | None:
     """Where a recorded plan lies whole: published, waiting, or nowhere."""
-    for path in (staging_folder(bundle) / Path(record.path).name, bundle / record.path):
-        whole = path.is_file() and path.stat().st_size == record.nbytes
-        if whole and sha256_of_file(path) == record.sha256:
-            return path
-    return None
+    places = staging_folder(bundle) / Path(record.spec.path).name, bundle / record.spec.path
+    return next((path for path in places if record.built.file.describes(path)), None)
 
 
 def write_journal(bundle: Path, record: PlanRecord) -> None:
     """Note a finished plan."""
-    write_atomic(_journal(bundle, record.name), record.to_json().encode())
+    text = to_json(record, indent=1) + "\n"
+    write_atomic(_journal(bundle, record.spec), text.encode())
 
 
 def published_plans(
@@ -69,8 +65,7 @@ def published_plans(
     records = []
     for journal in sorted(staging_folder(bundle).glob("*.json")):
         record = _journal_record(journal)
-        current = record and components[record.component].onnx_digest() == record.onnx_digest
-        if record and current and plan_file(bundle, record) == bundle / record.path:
+        if record is not None and _is_current(bundle, components, record):
             records.append(record)
     return records, _timing_cache_record(bundle) if records else {}
 
@@ -80,17 +75,15 @@ def publish(bundle: Path, manifest: Manifest, records: Iterable[PlanRecord]) -> 
 
     At every moment the bundle opens: a plan is listed only while its file is there.
     """
-    new = {record.name: record for record in records}
-    kept = [plan for plan in manifest.plans if plan.name not in new]
+    new = {record.spec.name: record for record in records}
     kept = [
         plan
-        for plan in kept
-        if plan.onnx_digest == manifest.components[plan.component].onnx_digest()
-        and plan_file(bundle, plan) == bundle / plan.path
+        for plan in manifest.plans
+        if plan.spec.name not in new and _is_current(bundle, manifest.components, plan)
     ]
     _write_manifest(bundle, replace(manifest, plans=kept, timing_cache={}))
     for record in new.values():
-        target = bundle / record.path
+        target = bundle / record.spec.path
         source = plan_file(bundle, record)
         if source is not None and source != target:
             target.parent.mkdir(exist_ok=True)
@@ -100,7 +93,7 @@ def publish(bundle: Path, manifest: Manifest, records: Iterable[PlanRecord]) -> 
         write_atomic(bundle / TIMING_CACHE_NAME, working.read_bytes())
     manifest = replace(
         manifest,
-        plans=sorted([*kept, *new.values()], key=lambda plan: plan.name),
+        plans=sorted([*kept, *new.values()], key=lambda plan: plan.spec.name),
         timing_cache=_timing_cache_record(bundle),
     )
     _write_manifest(bundle, manifest)
@@ -110,7 +103,7 @@ def publish(bundle: Path, manifest: Manifest, records: Iterable[PlanRecord]) -> 
 
 def remove_unlisted_plans(bundle: Path, manifest: Manifest) -> None:
     """Remove plans that the manifest does not list."""
-    listed = {bundle / plan.path for plan in manifest.plans}
+    listed = {bundle / plan.spec.path for plan in manifest.plans}
     for path in (bundle / PLANS_FOLDER).glob("*"):
         if path not in listed:
             path.unlink()
@@ -122,19 +115,25 @@ def _write_manifest(bundle: Path, manifest: Manifest) -> None:
     write_atomic(bundle / MANIFEST_NAME, manifest.to_json().encode())
 
 
-def _journal(bundle: Path, name: str) -> Path:
-    return staging_folder(bundle) / f"{name}.json"
+def _is_current(
+    bundle: Path, components: dict[Component, ComponentRecord], record: PlanRecord
+) -> bool:
+    """Whether a plan is published and was built from the model that the bundle holds."""
+    current = components[record.spec.component].onnx_digest() == record.spec.onnx_digest
+    return current and plan_file(bundle, record) == bundle / record.spec.path
+
+
+def _journal(bundle: Path, spec: PlanSpec) -> Path:
+    return staging_folder(bundle) / f"{spec.name}.json"
 
 
 def _journal_record(path: Path) -> PlanRecord | None:
     try:
-        return plan_record(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return from_json(PlanRecord, path.read_bytes())
+    except (OSError, ValueError):
         return None
 
 
 def _timing_cache_record(bundle: Path) -> dict[str, FileRecord]:
     path = bundle / TIMING_CACHE_NAME
-    if not path.is_file():
-        return {}
-    return {TIMING_CACHE_NAME: FileRecord(nbytes=path.stat().st_size, sha256=sha256_of_file(path))}
+    return {TIMING_CACHE_NAME: file_record(path)} if path.is_file() else {}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from engines import commands
 from engines.bundle.folder import Bundle
-from engines.bundle.manifest import REBUILD_PLANS
 from engines.bundle.plan_record import PlanRecord
 from engines.contract import Component
 from engines.errors import PlanMismatchError
@@ -18,24 +18,24 @@ def plans_for(
     Raises PlanMismatchError saying what the plans are for, what this machine is, what to type.
     """
     manifest = bundle.manifest
-    fix = f"build its plans here with: {REBUILD_PLANS.format(bundle=bundle.path)}"
+    fix = f"build its plans here with: {commands.plans_built(bundle.path)}"
     if not manifest.plans:
         raise PlanMismatchError(f"{bundle.path} has no TensorRT plans; {fix}")
-    here = [plan for plan in _current(bundle) if plan.runs_on(architecture)]
+    here = [plan for plan in _current(bundle) if plan.spec.architecture == architecture]
     if not here:
-        found = ", ".join(sorted({f"sm_{plan.architecture}" for plan in manifest.plans}))
+        found = ", ".join(sorted({f"sm_{plan.spec.architecture}" for plan in manifest.plans}))
         raise PlanMismatchError(
             f"{bundle.path} was built for GPU {found}, this machine has sm_{architecture}; re{fix}"
         )
     fitting = plans_on(bundle, architecture, tensorrt_version)
     if not fitting:
-        found = ", ".join(sorted({plan.tensorrt for plan in here}))
+        found = ", ".join(sorted({plan.spec.tensorrt for plan in here}))
         raise PlanMismatchError(
             f"{bundle.path} was built with TensorRT {found}, this machine has {tensorrt_version}; "
             f"re{fix}"
         )
     plans = {
-        component: [plan for plan in fitting if plan.component is component]
+        component: [plan for plan in fitting if plan.spec.component is component]
         for component in Component
     }
     if missing := [component.value for component in Component if not plans[component]]:
@@ -51,7 +51,7 @@ def plans_on(bundle: Bundle, architecture: int, tensorrt_version: str) -> list[P
     return [
         plan
         for plan in _current(bundle)
-        if plan.runs_on(architecture) and plan.tensorrt == tensorrt_version
+        if plan.spec.architecture == architecture and plan.spec.tensorrt == tensorrt_version
     ]
 
 
@@ -61,5 +61,5 @@ def _current(bundle: Bundle) -> list[PlanRecord]:
     return [
         plan
         for plan in bundle.manifest.plans
-        if plan.onnx_digest == components[plan.component].onnx_digest()
+        if plan.spec.onnx_digest == components[plan.spec.component].onnx_digest()
     ]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib.metadata import distributions
 
+from engines import commands
 from engines.bundle.folder import Bundle
-from engines.bundle.manifest import REBUILD_PLANS
 from engines.bundle.plan_record import PlanRecord
 from engines.contract import CONTRACTS, Component, Shape, ShapeRanges
 from engines.cuda.gpu import Gpu
@@ -45,17 +45,17 @@ class TensorRtProvider:
     def open(self, component: Component, shapes: Mapping[str, Shape]) -> TensorRtEngine:
         record = self._record(component, shapes)
         try:
-            if record.path not in self._engines:
-                self._engines[record.path] = self._deserialized(record)
-            return TensorRtEngine(component, self._trt, self._engines[record.path])
+            if record.spec.path not in self._engines:
+                self._engines[record.spec.path] = self._deserialized(record)
+            return TensorRtEngine(component, self._trt, self._engines[record.spec.path])
         except (BundleCorruptError, TensorRtError) as error:
             if not self._log.tells_of_memory():
                 raise
             free, total = self._gpu.free_nbytes()
             raise DeviceMemoryError(
-                f"{record.name} does not fit: {self._gpu.name} has {free >> 20} of {total >> 20} "
-                f"MiB free, the plan takes {record.nbytes >> 20} MiB and "
-                f"{record.device_memory_nbytes >> 20} MiB to run; end what else uses the GPU "
+                f"{record.spec.name} does not fit: {self._gpu.name} has {free >> 20} of "
+                f"{total >> 20} MiB free, the plan takes {record.built.file.nbytes >> 20} MiB and "
+                f"{record.built.device_memory_nbytes >> 20} MiB to run; end what else uses the GPU "
                 f"(nvidia-smi). TensorRT said: {self._log.errors[-1]}"
             ) from error
 
@@ -72,20 +72,17 @@ class TensorRtProvider:
         there = sorted({words for plan in plans for words in _words(plan)})
         raise RequestError(
             f"no plan of {component} takes {asked}; there are plans for {'; '.join(there)}; build "
-            f"others with: {REBUILD_PLANS.format(bundle=self._bundle.path)} --profile NAME"
+            f"others with: {commands.plans_built(self._bundle.path)} --profile NAME"
         )
 
     def _deserialized(self, record: PlanRecord) -> vendor.ICudaEngine:
         self._log.errors.clear()
-        path = self._bundle.path / record.path
-        if not path.is_file() or path.stat().st_size != record.nbytes:
+        path = self._bundle.path / record.spec.path
+        if not path.is_file() or path.stat().st_size != record.built.file.nbytes:
             raise BundleCorruptError(
-                f"{path} is not whole; build it again: "
-                f"{REBUILD_PLANS.format(bundle=self._bundle.path)}"
+                f"{path} is not whole; build it again: {commands.plans_built(self._bundle.path)}"
             )
-        onnx = self._bundle.path / self._bundle.component(record.component).onnx
-        weights = onnx if record.options.strip_weights else None
-        return engine_from_plan(self._trt, self._logger, path.read_bytes(), record.name, weights)
+        return engine_from_plan(self._trt, self._logger, path.read_bytes(), record.spec.name)
 
     def _hear(self, severity: str, message: str) -> None:
         if "ERROR" in severity:
@@ -94,7 +91,7 @@ class TensorRtProvider:
 
 def _distance(plan: PlanRecord, shapes: Mapping[str, Shape]) -> int:
     """How far these shapes are from the nearest tuned ones that admit them; -1 where none do."""
-    distances = [_from_best(ranges, shapes) for ranges in plan.shapes]
+    distances = [_from_best(ranges, shapes) for ranges in plan.spec.shapes]
     return min((each for each in distances if each >= 0), default=-1)
 
 
@@ -110,10 +107,11 @@ def _from_best(ranges: ShapeRanges, shapes: Mapping[str, Shape]) -> int:
 
 def _words(plan: PlanRecord) -> Sequence[str]:
     words = []
-    for ranges in plan.shapes:
-        names = [tensor.name for tensor in CONTRACTS[plan.component].inputs]
+    for ranges in plan.spec.shapes:
+        names = [tensor.name for tensor in CONTRACTS[plan.spec.component].inputs]
         low, high = (
-            sizes_in_words(plan.component, [ranges[name][end] for name in names]) for end in (0, 2)
+            sizes_in_words(plan.spec.component, [ranges[name][end] for name in names])
+            for end in (0, 2)
         )
         words.append(low if low == high else f"{low} to {high}")
     return words

@@ -8,7 +8,6 @@ version: members are used by name and never stored.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 
@@ -16,7 +15,6 @@ class BuilderFlag(Protocol):
     """What a build may do."""
 
     TF32: Any
-    STRIP_PLAN: Any
 
 
 class NetworkDefinitionCreationFlag(Protocol):
@@ -37,12 +35,6 @@ class ProfilingVerbosity(Protocol):
     DETAILED: Any
 
 
-class HardwareCompatibilityLevel(Protocol):
-    """Which other GPUs a plan runs on."""
-
-    AMPERE_PLUS: Any
-
-
 class LayerInformationFormat(Protocol):
     """How the inspector writes."""
 
@@ -53,13 +45,6 @@ class ExecutionContextAllocationStrategy(Protocol):
     """Who owns a context's activation memory."""
 
     USER_MANAGED: Any
-
-
-class TensorIOMode(Protocol):
-    """What a tensor is to an engine."""
-
-    INPUT: Any
-    OUTPUT: Any
 
 
 class DataType(Protocol):
@@ -113,18 +98,14 @@ class INetworkDefinition(Protocol):
 
     @property
     def num_inputs(self) -> int: ...
-    @property
-    def num_layers(self) -> int: ...
     def get_input(self, index: int) -> ITensor: ...
 
 
 class ITensor(Protocol):
-    """A tensor of a network; -1 where a dimension is open."""
+    """A tensor of a network."""
 
     @property
     def name(self) -> str: ...
-    @property
-    def shape(self) -> Any: ...
 
 
 class IBuilderConfig(Protocol):
@@ -133,10 +114,8 @@ class IBuilderConfig(Protocol):
     builder_optimization_level: int
     max_aux_streams: int
     profiling_verbosity: Any
-    hardware_compatibility_level: Any
     progress_monitor: Any
 
-    def set_flag(self, flag: Any) -> None: ...
     def clear_flag(self, flag: Any) -> None: ...
     def set_memory_pool_limit(self, pool: Any, pool_size: int) -> None: ...
     def add_optimization_profile(self, profile: Any) -> int: ...
@@ -172,22 +151,6 @@ class OnnxParser(Protocol):
     def get_error(self, index: int) -> ParserError: ...
 
 
-class Refitter(Protocol):
-    """Puts weights into an engine that has none."""
-
-    def refit_cuda_engine(self) -> bool: ...
-    def get_missing_weights(self) -> list[str]: ...
-
-
-class OnnxParserRefitter(Protocol):
-    """Reads those weights from an ONNX model."""
-
-    @property
-    def num_errors(self) -> int: ...
-    def refit_from_file(self, model: str) -> bool: ...
-    def get_error(self, index: int) -> ParserError: ...
-
-
 class EngineInspector(Protocol):
     """Tells what an engine is made of."""
 
@@ -204,9 +167,7 @@ class IExecutionContext(Protocol):
     def infer_shapes(self) -> list[str]: ...
     def get_tensor_shape(self, name: str) -> Any: ...
     def set_tensor_address(self, name: str, memory: int) -> bool: ...
-    def update_device_memory_size_for_shapes(self) -> int: ...
     def set_device_memory(self, memory: int, size: int) -> None: ...
-    def set_aux_streams(self, aux_streams: Sequence[int]) -> None: ...
     def execute_async_v3(self, stream_handle: int) -> bool: ...
 
 
@@ -218,14 +179,9 @@ class ICudaEngine(Protocol):
     @property
     def num_optimization_profiles(self) -> int: ...
     @property
-    def num_aux_streams(self) -> int: ...
-    @property
-    def refittable(self) -> bool: ...
-    @property
     def device_memory_size_v2(self) -> int: ...
     def get_device_memory_size_for_profile_v2(self, profile_index: int) -> int: ...
     def get_tensor_name(self, index: int) -> str: ...
-    def get_tensor_mode(self, name: str) -> Any: ...
     def get_tensor_dtype(self, name: str) -> Any: ...
     def get_tensor_shape(self, name: str) -> Any: ...
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[Any]: ...

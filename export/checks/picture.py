@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
+from engines.bundle.candidate import (
+    FINAL_STEP,
+    GUIDANCE_SCALE,
+    PROMPT,
+    START_MERGE_STEP,
+    STEPS,
+    CandidateError,
+    CheckRequest,
+    Draw,
+    draw_from,
+    references,
+)
 from engines.bundle.manifest import Manifest, Precision
-from engines.contract import LATENT_PX
-from engines.errors import FaceDiffuserError
+from engines.errors import BuildError
 from engines.gate import PIPELINE_BOUNDS, relative_l2
+from engines.guides import GuidanceRule
 from export.checkpoint.checkpoint import ModelSource
 from export.checks.parity import ParityError
 from export.checks.torch_pipeline import TorchPipeline, TorchRequest
@@ -25,74 +33,61 @@ PREVIEW = ("--num-inference-steps", "20")
 # Random weights draw noise however large and long: at full size a step takes seconds and gigabytes.
 NOISE_PREVIEW = ("--num-inference-steps", "3", "--height", "256", "--width", "256")
 
-_PROMPT = "a man <|image|> and a woman <|image|> in a park"
-_FOLDER = Path(__file__).parents[2] / "examples" / "references"
-_REFERENCES = (_FOLDER / "him.png", _FOLDER / "her.png")
+_PEOPLE = Path(__file__).parents[2] / "examples" / "references"
+_SIDE_PX = 128
 
 
-class BuildError(FaceDiffuserError):
-    """A build cannot go on."""
-
-
-def pipeline_parity(bundle: Path, source: ModelSource, manifest: Manifest) -> dict[str, float]:
+def pipeline_parity(
+    draw: Draw, bundle: Path, source: ModelSource, manifest: Manifest
+) -> dict[str, float]:
     """Draw the same latents with PyTorch and with the runtime, one step of each stage.
 
-    Raises ParityError if they drift apart. The runtime runs in a process of its own, as users run
-    it, holding one engine at a time.
+    Raises ParityError if they drift apart, BuildError if the runtime cannot draw. It holds one
+    engine at a time.
     """
     size = manifest.dimensions
-    side = 2 * 64 // LATENT_PX
-    noise = np.random.RandomState(3407).standard_normal((1, size.latent_channels, side, side))
-    latents = noise.astype(np.float32)
-    steps, start_merge_step, final_step = 3, 0, 1
+    request = CheckRequest(
+        latent_channels=size.latent_channels,
+        side_px=_SIDE_PX,
+        guidance_rule=GuidanceRule.RELEASED,
+    )
     pipeline = TorchPipeline(source, size, rounded_to_half=manifest.precision is Precision.FP16)
     expected = pipeline.final_latents(
         TorchRequest(
-            prompt=_PROMPT,
-            references=_REFERENCES,
-            latents=torch.from_numpy(latents),
-            num_inference_steps=steps,
-            guidance_scale=5.0,
-            start_merge_step=start_merge_step,
-            final_step=final_step,
+            prompt=PROMPT,
+            references=references(bundle),
+            latents=torch.from_numpy(request.latents()),
+            num_inference_steps=STEPS,
+            guidance_scale=GUIDANCE_SCALE,
+            start_merge_step=START_MERGE_STEP,
+            final_step=FINAL_STEP,
         )
     ).numpy()
     del pipeline
-    initial, final = bundle / "initial.npy", bundle / "final.npy"
-    np.save(initial, latents)
-    _run_runtime(
-        bundle,
-        *("--latents", str(initial), "--out", str(final), "--num-inference-steps", str(steps)),
-        *("--start-merge-step", str(start_merge_step), "--final-step", str(final_step)),
-        *("--guidance-rule", "released"),
-    )
-    error = relative_l2(np.load(final), expected)
+    try:
+        found = request.drawn(draw, bundle, "--low-memory")
+    except CandidateError as error:
+        raise _cannot_draw(error) from error
+    distance = relative_l2(found, expected)
     bound = PIPELINE_BOUNDS[manifest.precision]
-    if not error <= bound:
+    if not distance <= bound:
         raise ParityError(
-            f"the whole pipeline is {error:.2e} from PyTorch's latents (relative L2), the bound is "
-            f"{bound:.0e}; every component passed alone, so suspect prompt, references or schedule"
+            f"the whole pipeline is {distance:.2e} from PyTorch's latents (relative L2), the bound "
+            f"is {bound:.0e}; every component passed alone, so suspect prompt, references or "
+            "schedule"
         )
-    return {"relative_l2": error, "bound": bound, "steps": steps}
+    return {"relative_l2": distance, "bound": bound, "steps": STEPS}
 
 
-def draw_preview(bundle: Path, options: Sequence[str]) -> None:
+def draw_preview(draw: Draw, bundle: Path, options: Sequence[str]) -> None:
     """Draw PREVIEW_NAME into the bundle; raises BuildError. options: PREVIEW or the like."""
-    _run_runtime(bundle, "--seed", "7", "--out", str(bundle / PREVIEW_NAME), *options)
+    people = [_PEOPLE / "him.png", _PEOPLE / "her.png"]
+    out = bundle / PREVIEW_NAME
+    try:
+        draw_from(draw, bundle, people, "--seed", 7, "--out", out, "--low-memory", *options)
+    except CandidateError as error:
+        raise _cannot_draw(error) from error
 
 
-def _run_runtime(bundle: Path, *arguments: str) -> None:
-    """Draw through `python -m runtime` in a process of its own: export never imports runtime."""
-    command = [sys.executable, "-m", "runtime", _PROMPT, "--bundle", str(bundle)]
-    for reference in _REFERENCES:
-        command += ["--reference", str(reference)]
-    root = str(Path(__file__).parents[2])
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-    finished = subprocess.run(
-        [*command, "--low-memory", *arguments],
-        capture_output=True, text=True, check=False, env=environment,
-    )  # fmt: skip
-    if finished.returncode:
-        reason = finished.stderr.strip().splitlines() or ["no reason given"]
-        raise BuildError(f"the runtime cannot draw from this bundle: {reason[-1]}")
+def _cannot_draw(error: CandidateError) -> BuildError:
+    return BuildError(f"the runtime cannot draw from this bundle: {error}")

@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -18,6 +16,7 @@ from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from engines import commands
 from engines.bundle.files import sha256_of_file, write_atomic
 from engines.bundle.kernel_manifest import (
     FILE_NAME,
@@ -26,7 +25,9 @@ from engines.bundle.kernel_manifest import (
     KernelManifest,
     cubin_path,
 )
+from engines.bundle.records import read
 from engines.errors import BundleError, FaceDiffuserError
+from engines.processes import run_module
 
 # Compute capability times ten, from Turing to Blackwell.
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 103, 110, 120, 121)
@@ -94,8 +95,8 @@ def _compiler() -> str:
         return f"triton {version('triton')}"
     except PackageNotFoundError as error:
         raise KernelBuildError(
-            "compiling the kernels needs triton, which is not installed; "
-            "on Linux, install it with: pip install 'face-diffuser[export]'"
+            "compiling the kernels needs triton, which is not installed; on Linux, install it with",
+            fix=commands.installed("export"),
         ) from error
 
 
@@ -155,27 +156,18 @@ def _compiled_in_parallel(
 
 def _compiled(folder: Path, element_type: str, architecture: int) -> KernelManifest:
     """Compile for one architecture in a process of its own, away from any cache."""
+    triton = {name: None for name in os.environ if "TRITON" in name}
     with tempfile.TemporaryDirectory() as cache:
-        environment = {name: value for name, value in os.environ.items() if "TRITON" not in name}
-        environment |= {
-            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-            "TRITON_CACHE_DIR": cache,
-            # Smaller cubins, and no path of this machine inside.
-            "TRITON_DISABLE_LINE_INFO": "1",
-        }
-        command = [sys.executable, "-m", "export.cubins.compiler"]
-        command += [str(folder), element_type, str(architecture)]
-        result = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if result.returncode:
-        reason = result.stderr.strip().splitlines()[-1:] or [f"exit status {result.returncode}"]
-        raise KernelBuildError(f"the kernels do not compile for sm_{architecture}: {reason[0]}")
-    return _manifest_of(result.stdout, element_type)
-
-
-def _manifest_of(printed: str, element_type: str) -> KernelManifest:
-    records = json.loads(printed)
-    content = {"element_type": element_type, "digest": "", "compiler": "", "kernels": records}
-    return KernelManifest.from_json(content)
+        # Without line information cubins are smaller and hold no path of this machine.
+        environment = triton | {"TRITON_CACHE_DIR": cache, "TRITON_DISABLE_LINE_INFO": "1"}
+        words = (folder, element_type, architecture)
+        ended = run_module(f"{__package__}.compiler", *words, environment=environment)
+    if ended.code:
+        reason = ended.last_words or f"exit status {ended.code}"
+        raise KernelBuildError(f"the kernels do not compile for sm_{architecture}: {reason}")
+    kernels = json.loads(ended.printed)
+    content = {"element_type": element_type, "digest": "", "compiler": "", "kernels": kernels}
+    return read(KernelManifest, content)
 
 
 def _merged(manifest: KernelManifest, built: KernelManifest) -> dict[str, Kernel]:

@@ -10,9 +10,10 @@ from importlib.metadata import distributions
 from importlib.util import find_spec
 from pathlib import Path
 
+from engines import commands
 from engines.bundle.folder import KERNELS_FOLDER, Bundle
 from engines.bundle.kernel_manifest import KernelManifest
-from engines.bundle.manifest import REBUILD, REBUILD_PLANS
+from engines.bundle.plan_record import BuiltPlan
 from engines.cuda.driver import driver, version_text
 from engines.cuda.gpu import opened_gpu
 from engines.engine import Provider
@@ -162,8 +163,8 @@ def bundle_findings(
     try:
         bundle = Bundle.open(path)
     except BundleError as error:
-        plans = REBUILD_PLANS.format(bundle=path)
-        fix = plans if plans in str(error) else REBUILD.format(bundle=path)
+        plans = commands.plans_built(path)
+        fix = plans if plans in str(error) else commands.rebuilt(path)
         return None, [_fixable("bundle", State.PROBLEM, error, fix)]
     found = [
         Finding(
@@ -202,7 +203,7 @@ def _drawn_on(provider: Provider) -> Finding:
 
 
 def _kernels_finding(bundle: Bundle, gpu: GpuFacts) -> Finding:
-    fix = REBUILD.format(bundle=bundle.path)
+    fix = commands.rebuilt(bundle.path)
     try:
         built = KernelManifest.read(bundle.path / KERNELS_FOLDER).architectures
     except BundleError as error:
@@ -219,11 +220,11 @@ def _plans_finding(bundle: Bundle, gpu: GpuFacts, version: str) -> Finding:
     try:
         plans = plans_for(bundle, gpu.architecture, version)
     except BundleError as error:
-        fix = REBUILD_PLANS.format(bundle=bundle.path)
+        fix = commands.plans_built(bundle.path)
         return _fixable("plans", State.NOTE, error, fix)
-    records = [min(each, key=lambda record: record.device_memory_nbytes) for each in plans.values()]
+    built = [min((r.built for r in each), key=_activations_nbytes) for each in plans.values()]
     # Weights stay; activations of the two U-Nets lie side by side, the others' in the same place.
-    needed = sum(r.nbytes for r in records) + 2 * max(r.device_memory_nbytes for r in records)
+    needed = sum(each.file.nbytes for each in built) + 2 * max(map(_activations_nbytes, built))
     text = f"one of each component for sm_{gpu.architecture}, about {_mib(needed)} MiB on the GPU"
     if needed > gpu.free_nbytes:
         return Finding(about="plans", state=State.PROBLEM, text=f"{text}: more than is free",
@@ -236,6 +237,10 @@ def _fixable(about: str, state: State, error: Exception, fix: str) -> Finding:
     text, _, last = str(error).rpartition("; ")
     repeats = bool(text) and fix in last
     return Finding(about=about, state=state, text=text if repeats else str(error), fix=fix)
+
+
+def _activations_nbytes(built: BuiltPlan) -> int:
+    return built.device_memory_nbytes
 
 
 def _mib(nbytes: int) -> int:

@@ -7,8 +7,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
+from engines import commands
 from engines.bundle.folder import Bundle
-from engines.bundle.manifest import REBUILD
 from engines.contract import CONTRACTS, NOISE_PREDICTORS, Component, ElementType, Shape
 from engines.cuda.arena import Workspaces, aligned
 from engines.cuda.gpu import Gpu
@@ -140,7 +140,7 @@ class GpuParts:
             if set(found.values()) != {expected}:
                 raise ContractError(
                     f"the bundle's kernels are for {expected}, {component} has {found}; "
-                    f"build it again with: {REBUILD.format(bundle=self.bundle.path)}"
+                    f"build it again with: {commands.rebuilt(self.bundle.path)}"
                 )
 
     def _bind(

@@ -8,9 +8,9 @@ from contextlib import ExitStack, contextmanager
 
 import numpy as np
 
+from engines import commands
 from engines.bundle.folder import KERNELS_FOLDER, Bundle
 from engines.bundle.kernel_manifest import FILE_NAME
-from engines.bundle.manifest import REBUILD
 from engines.contract import ENCODER_ROWS, Component
 from engines.cuda.arena import Workspaces
 from engines.cuda.driver import Driver
@@ -161,7 +161,7 @@ def _opened_kernels(bundle: Bundle, gpu: Gpu) -> Iterator[KernelLibrary]:
     if not (folder / FILE_NAME).is_file():
         raise ProviderUnavailableError(
             f"{bundle.path} has no GPU kernels; build them, on Linux, with: "
-            f"{REBUILD.format(bundle=bundle.path)}"
+            f"{commands.rebuilt(bundle.path)}"
         )
     with opened_library(folder, gpu.architecture, gpu.driver) as library:
         yield library

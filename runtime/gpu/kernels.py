@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from enum import IntEnum
 
-from engines.bundle.kernel_manifest import REBUILD
+from engines import commands
 from engines.contract import LATENT_PX, SIZE_MULTIPLE_PX
 from engines.cuda.launcher import KernelLibrary, Launch, LoadedKernel
 from engines.errors import ContractError, RequestError
@@ -110,7 +110,7 @@ class StepKernels:
         if {each.get("CHANNELS", size.channels) for each in constants} - {size.channels}:
             raise ContractError(
                 f"the bundle's kernels are for other latents than {size.channels} channels; "
-                f"build them again with: {REBUILD}"
+                f"build them again with: {commands.typed(commands.BUILD)}"
             )
         self.library = library
         self.size = size

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-from typing import Any
-
+from engines.bundle.files import file_record
+from engines.bundle.plan_record import BuiltPlan, LayerPrecision, PlanParity
+from engines.bundle.records import to_json
 from engines.cli.progress import JsonDisplay
+from engines.errors import PlanMemoryError
 from engines.plans.child import OnEvent
 from engines.plans.job import PlanJob
-from engines.plans.plan_from_onnx import PlanMemoryError
 
 
 class Said(JsonDisplay):
@@ -25,31 +25,31 @@ class Said(JsonDisplay):
 
 
 class Builds:
-    """Builds of plans that are nothing but their key, with what goes wrong on the way."""
+    """Builds of plans that are nothing but their spec, with what goes wrong on the way."""
 
     def __init__(self, stop_at: str = "", memory_above: int = 5) -> None:
         self.jobs: list[PlanJob] = []
         self._stop_at, self._memory_above = stop_at, memory_above
 
-    def __call__(self, job: PlanJob, on_event: OnEvent) -> dict[str, Any]:
+    def __call__(self, job: PlanJob, on_event: OnEvent) -> BuiltPlan:
         self.jobs.append(job)
         if job.name.startswith(self._stop_at or "-"):
             raise KeyboardInterrupt
         if job.optimization_level > self._memory_above:
             raise PlanMemoryError(f"{job.name}: TensorRT built nothing: out of memory")
-        content = job.key.encode()
+        content = to_json(job.spec).encode()
         job.plan.parent.mkdir(parents=True, exist_ok=True)
         job.plan.write_bytes(content)
         job.timing_cache.write_text(job.name)
-        return {
-            "nbytes": len(content),
-            "sha256": hashlib.sha256(content).hexdigest(),
-            "build_s": 1.0,
-            "device_memory_nbytes": 256,
-            "precision": {"layers": 10, "half_layers": 9},
-            "parity": {"relative_l2": 1e-3, "bound": 1e-2, "cases": 3},
-        }
+        return BuiltPlan(
+            file=file_record(job.plan),
+            optimization_level=job.optimization_level,
+            build_s=1.0,
+            device_memory_nbytes=256,
+            layer_precision=LayerPrecision(layers=10, half_layers=9),
+            parity=PlanParity(relative_l2=1e-3, bound=1e-2, cases=3),
+        )
 
     @property
     def names(self) -> set[str]:
-        return {f"{job.component}.{job.profile}" for job in self.jobs}
+        return {f"{job.spec.component}.{job.spec.profile}" for job in self.jobs}

@@ -9,14 +9,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from engines.bundle.files import sha256_of_file
+from engines.bundle.files import file_record
 from engines.bundle.folder import TOKENIZER_PATH
 from engines.bundle.manifest import (
     MANIFEST_NAME,
     SCHEMA_VERSION,
     ComponentRecord,
     Dimensions,
-    FileRecord,
     Manifest,
     NoiseSchedule,
     Precision,
@@ -147,11 +146,6 @@ def half_bundle(path: Path, *, overflows: bool = False) -> Path:
     )
     (path / MANIFEST_NAME).write_text(manifest.to_json())
     return path
-
-
-def file_record(path: Path) -> FileRecord:
-    """Size and digest of a file."""
-    return FileRecord(nbytes=path.stat().st_size, sha256=sha256_of_file(path))
 
 
 def _graph(component: Component, *, overflows: bool) -> _Graph:

@@ -7,13 +7,21 @@ from pathlib import Path
 
 import onnx
 
+from engines.bundle.files import file_record
 from engines.bundle.folder import Bundle
 from engines.bundle.manifest import MANIFEST_NAME
-from engines.bundle.plan_record import PLANS_FOLDER, PlanParity, PlanPrecision, PlanRecord
+from engines.bundle.plan_record import (
+    PLANS_FOLDER,
+    BuiltOn,
+    BuiltPlan,
+    LayerPrecision,
+    PlanOptions,
+    PlanParity,
+    PlanRecord,
+    PlanSpec,
+)
 from engines.contract import Component
-from engines.plans.profiles import PlanOptions, Profile
-from engines.plans.shapes import shape_ranges
-from tests.doubles.small_bundle import file_record
+from engines.plans.profiles import Profile, shape_ranges
 from tests.doubles.tensorrt_names import packed
 
 VERSION = "11.4.0.106"
@@ -33,35 +41,32 @@ def add_plans(bundle: Path, architecture: int = 90, version: str = VERSION) -> N
 
 
 def _added(bundle: Bundle, component: Component, architecture: int, version: str) -> PlanRecord:
-    shapes = shape_ranges(component, SMALL, bundle.manifest.dimensions)
     record = bundle.component(component)
-    header = {
-        "version": version, "architecture": architecture, "anywhere": False,
-        "file": Path(record.onnx).name, "profiles": shapes, "detailed": True, "aux_streams": 0,
-        "level": 3, "stripped": False,
-    }  # fmt: skip
-    path = f"{PLANS_FOLDER}/{component}.small.sm_{architecture}.plan"
-    model = onnx.load(bundle.path / record.onnx)
-    (bundle.path / path).write_bytes(packed(header, model.SerializeToString()))
-    written = file_record(bundle.path / path)
-    return PlanRecord(
+    spec = PlanSpec(
         component=component,
         profile=SMALL.name,
         architecture=architecture,
         tensorrt=version,
-        cuda="13.0",
-        driver="unknown",
-        gpu="Double of a GPU",
-        options=PlanOptions(),
-        optimization_level=3,
-        key=f"{component} {architecture} {version}",
         onnx_digest=record.onnx_digest(),
-        path=path,
-        nbytes=written.nbytes,
-        sha256=written.sha256,
-        shapes=shapes,
-        device_memory_nbytes=1 << 20,
-        precision=PlanPrecision(layers=1, half_layers=1),
-        parity=PlanParity(relative_l2=0.0, bound=1.0, cases=1),
-        build_s=1.0,
+        shapes=shape_ranges(component, SMALL, bundle.manifest.dimensions),
+        options=PlanOptions(),
+    )
+    header = {
+        "version": version, "architecture": architecture, "file": Path(record.onnx).name,
+        "profiles": spec.shapes, "detailed": True, "aux_streams": 0, "level": 3,
+    }  # fmt: skip
+    model = onnx.load(bundle.path / record.onnx)
+    path = bundle.path / spec.path
+    path.write_bytes(packed(header, model.SerializeToString()))
+    return PlanRecord(
+        spec=spec,
+        built=BuiltPlan(
+            file=file_record(path),
+            optimization_level=3,
+            build_s=1.0,
+            device_memory_nbytes=1 << 20,
+            layer_precision=LayerPrecision(layers=1, half_layers=1),
+            parity=PlanParity(relative_l2=0.0, bound=1.0, cases=1),
+        ),
+        built_on=BuiltOn(gpu="Double of a GPU", driver="unknown", cuda="13.0"),
     )

@@ -17,7 +17,6 @@ import onnx
 
 from tests.doubles.tensorrt_names import (
     BuilderFlag,
-    HardwareCompatibilityLevel,
     IHostMemory,
     ILogger,
     MemoryPoolType,
@@ -146,15 +145,11 @@ class IBuilderConfig:
         self.builder_optimization_level = 3
         self.max_aux_streams = -1
         self.profiling_verbosity: Any = ProfilingVerbosity.LAYER_NAMES_ONLY
-        self.hardware_compatibility_level: Any = HardwareCompatibilityLevel.NONE
         self.progress_monitor: Any = None
         self._flags = {BuilderFlag.TF32}
         self._limits: dict[Any, int] = {}
         self._profiles: list[IOptimizationProfile] = []
         self._cache = ITimingCache(_fresh_cache())
-
-    def set_flag(self, flag: Any) -> None:
-        self._flags.add(flag)
 
     def clear_flag(self, flag: Any) -> None:
         self._flags.discard(flag)
@@ -272,17 +267,14 @@ class Builder:
         header = {
             "version": wanted.version,
             "architecture": wanted.architecture,
-            "anywhere": config.hardware_compatibility_level.name == "AMPERE_PLUS",
             "file": network._path.name,
             "profiles": [profile._shapes for profile in config._profiles],
             "detailed": config.profiling_verbosity.name == "DETAILED",
             "aux_streams": config.max_aux_streams,
             "level": config.builder_optimization_level,
-            "stripped": BuilderFlag.STRIP_PLAN in config._flags,
         }
         assert network._model is not None
-        model = b"" if header["stripped"] else network._model.SerializeToString()
-        return packed(header, model)
+        return packed(header, network._model.SerializeToString())
 
     def _nothing(self, reason: str) -> IHostMemory | None:
         say(self._logger, ILogger.ERROR, reason)

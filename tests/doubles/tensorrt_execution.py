@@ -11,20 +11,18 @@ import ctypes
 import json
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 
-from tests.doubles.tensorrt_build import ParserError, Shape
+from tests.doubles.tensorrt_build import Shape
 from tests.doubles.tensorrt_names import (
     DataType,
     ExecutionContextAllocationStrategy,
     ILogger,
     LayerInformationFormat,
-    TensorIOMode,
     say,
     settings,
     unpacked,
@@ -59,7 +57,7 @@ class Runtime:
         header, model = content
         if header["version"] != wanted.version:
             return self._nothing("Error Code 1: Serialization (version tag does not match)")
-        if header["architecture"] != wanted.architecture and not header["anywhere"]:
+        if header["architecture"] != wanted.architecture:
             return self._nothing("the engine was built for another compute capability")
         return ICudaEngine(header, model, self._logger)
 
@@ -73,9 +71,7 @@ class ICudaEngine:
 
     def __init__(self, header: dict[str, Any], model: bytes, logger: Any) -> None:
         self._header, self._logger = header, logger
-        self._model: onnx.ModelProto | None = None
-        if model:
-            self._model = onnx.load_from_string(model)
+        self._model = onnx.load_from_string(model)
         self._profiles = [
             {name: tuple(tuple(shape) for shape in shapes) for name, shapes in profile.items()}
             for profile in header["profiles"]
@@ -90,14 +86,6 @@ class ICudaEngine:
         return len(self._profiles)
 
     @property
-    def num_aux_streams(self) -> int:
-        return max(0, int(self._header["aux_streams"]))
-
-    @property
-    def refittable(self) -> bool:
-        return bool(self._header["stripped"])
-
-    @property
     def device_memory_size_v2(self) -> int:
         indices = range(self.num_optimization_profiles)
         return max(self.get_device_memory_size_for_profile_v2(index) for index in indices)
@@ -107,10 +95,6 @@ class ICudaEngine:
 
     def get_tensor_name(self, index: int) -> str:
         return list(self._tensors)[index]
-
-    def get_tensor_mode(self, name: str) -> Any:
-        inputs = [value.name for value in self._graph.input]
-        return TensorIOMode["INPUT" if name in inputs else "OUTPUT"]
 
     def get_tensor_dtype(self, name: str) -> Any:
         kind = self._tensors[name].type.tensor_type.elem_type
@@ -124,9 +108,6 @@ class ICudaEngine:
         return list(self._profiles[profile_index][name])
 
     def create_execution_context(self, strategy: Any) -> IExecutionContext | None:
-        if self._model is None:
-            say(self._logger, ILogger.ERROR, "the engine has no weights: refit it first")
-            return None
         return IExecutionContext(self, strategy)
 
     def create_engine_inspector(self) -> EngineInspector:
@@ -138,7 +119,6 @@ class ICudaEngine:
 
     @property
     def _graph(self) -> onnx.GraphProto:
-        assert self._model is not None, "a stripped engine of the double knows nothing before refit"
         return self._model.graph
 
     @property
@@ -198,14 +178,8 @@ class IExecutionContext:
         self._addresses[name] = memory
         return True
 
-    def update_device_memory_size_for_shapes(self) -> int:
-        return _workspace(self._shapes)
-
     def set_device_memory(self, memory: int, size: int) -> None:
         self._memory = (memory, size) if memory % ALIGNMENT == 0 else None
-
-    def set_aux_streams(self, aux_streams: Any) -> None:
-        assert len(aux_streams) >= self._engine.num_aux_streams
 
     def execute_async_v3(self, stream_handle: int) -> bool:
         reason = self._missing()
@@ -241,7 +215,7 @@ class IExecutionContext:
         if unset := set(self._engine._tensors) - set(self._addresses):
             return f"no address was given for {sorted(unset)}"
         managed = self._strategy is ExecutionContextAllocationStrategy.USER_MANAGED
-        needed = self.update_device_memory_size_for_shapes()
+        needed = _workspace(self._shapes)
         if managed and (self._memory is None or self._memory[1] < needed):
             return f"device memory {self._memory}, {needed} bytes needed"
         return ""
@@ -298,48 +272,6 @@ class EngineInspector:
             return {"Name": name, "Format": "Row major linear", "DataType": word}
         text = f"Row major linear {short} format" if known else "N/A due to dynamic shapes"
         return {"Name": name, "Format/Datatype": text}
-
-
-class Refitter:
-    """Takes weights for a stripped engine."""
-
-    def __init__(self, engine: ICudaEngine, logger: Any) -> None:
-        self._engine, self._logger = engine, logger
-        self._weights: onnx.ModelProto | None = None
-
-    def get_missing_weights(self) -> list[str]:
-        return [] if self._weights is not None or self._engine._model is not None else ["all"]
-
-    def refit_cuda_engine(self) -> bool:
-        if self._weights is None:
-            return False
-        self._engine._model = self._weights
-        return True
-
-
-class OnnxParserRefitter:
-    """Reads them from the ONNX file."""
-
-    def __init__(self, refitter: Refitter, logger: Any) -> None:
-        self._refitter, self._logger = refitter, logger
-        self._errors: list[ParserError] = []
-
-    @property
-    def num_errors(self) -> int:
-        return len(self._errors)
-
-    def get_error(self, index: int) -> ParserError:
-        return self._errors[index]
-
-    def refit_from_file(self, model: str) -> bool:
-        path = Path(model)
-        loaded = onnx.load(path)
-        if path.name != self._refitter._engine._header["file"]:
-            desc = "weights of another model"
-            self._errors.append(ParserError(0, loaded.graph.node[0], desc))
-            return False
-        self._refitter._weights = loaded
-        return True
 
 
 def _workspace(shapes: dict[str, Shape]) -> int:

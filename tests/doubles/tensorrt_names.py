@@ -65,7 +65,6 @@ class _Member(Enum):
 
 class BuilderFlag(_Member):
     TF32 = "TF32"
-    STRIP_PLAN = "STRIP_PLAN"
 
 
 class NetworkDefinitionCreationFlag(_Member):
@@ -81,11 +80,6 @@ class ProfilingVerbosity(_Member):
     DETAILED = "DETAILED"
 
 
-class HardwareCompatibilityLevel(_Member):
-    NONE = "NONE"
-    AMPERE_PLUS = "AMPERE_PLUS"
-
-
 class LayerInformationFormat(_Member):
     ONELINE = "ONELINE"
     JSON = "JSON"
@@ -95,12 +89,6 @@ class ExecutionContextAllocationStrategy(_Member):
     STATIC = "STATIC"
     ON_PROFILE_CHANGE = "ON_PROFILE_CHANGE"
     USER_MANAGED = "USER_MANAGED"
-
-
-class TensorIOMode(_Member):
-    NONE = "NONE"
-    INPUT = "INPUT"
-    OUTPUT = "OUTPUT"
 
 
 class DataType(_Member):

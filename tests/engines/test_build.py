@@ -10,17 +10,25 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import pytest
 
 from engines import build as engines_build
 from engines.bundle.folder import Bundle
 from engines.bundle.lock import BundleBusyError, build_lock
-from engines.cli.progress import JsonDisplay, Phases, TerminalDisplay, display_on, time_left
+from engines.cli.progress import (
+    JsonDisplay,
+    PhaseEvent,
+    Phases,
+    TerminalDisplay,
+    display_on,
+    time_left,
+)
 from engines.contract import Component
 from engines.errors import PlanBuildError, ProviderUnavailableError
 from engines.plans.bundle_plans import PlanRequest
+from engines.plans.here import build_here, build_if_possible
 from engines.tensorrt.library import check_wheels, tensorrt, version_of
 from engines.tensorrt.machine import check_driver, this_machine
 from tests.engines.conftest import SetUp
@@ -144,7 +152,7 @@ def test_help_states_what_each_option_costs(capsys: pytest.CaptureFixture[str]) 
     with pytest.raises(SystemExit):
         engines_build.main(["--help"])
     told = " ".join(capsys.readouterr().out.split())
-    assert "--hardware-compatible let plans run on every GPU from sm_80 on. Costs speed" in told
+    assert "how long TensorRT searches for fast kernels. Each level takes longer to build" in told
     assert "images: 1 to 4 images at the native size" in told
 
 
@@ -167,7 +175,7 @@ def test_a_machine_that_cannot_build_stops_at_onnx_in_one_sentence(
     double(no_gpu=True)
     stream = io.StringIO()
     request = PlanRequest()
-    assert engines_build.build_if_possible(small_copy, request, JsonDisplay(stream)) is None
+    assert build_if_possible(small_copy, request, JsonDisplay(stream), engines_build.draw) is None
     (line,) = stream.getvalue().splitlines()
     text = json.loads(line)["text"]
     assert "stops at ONNX here, without TensorRT plans: cuda-bindings found no" in text
@@ -213,8 +221,10 @@ def test_versions_are_read_by_number() -> None:
     assert version_of("unknown") == (0, 0)
 
 
-def _event(kind: str, phase: str, parent: str | None = None, number: int = 0) -> dict[str, Any]:
-    return {"event": kind, "phase": phase, "parent": parent, "number": number}
+def _event(
+    kind: Literal["start", "step", "finish"], phase: str, parent: str | None = None, number: int = 0
+) -> PhaseEvent:
+    return PhaseEvent(kind=kind, phase=phase, parent=parent, number=number)
 
 
 def test_progress_folds_nested_phases_and_never_goes_back() -> None:
@@ -257,4 +267,5 @@ def test_errors_of_a_worker_keep_their_class(small_copy: Path, double: SetUp) ->
         PlanRequest(components=(Component.VAE_DECODER,)),
     )
     with pytest.raises(PlanBuildError, match="Could not find any implementation"):
-        engines_build.build_here(small_copy, machine, request, JsonDisplay(io.StringIO()))
+        display = JsonDisplay(io.StringIO())
+        build_here(small_copy, machine, request, display, engines_build.draw)

@@ -57,7 +57,7 @@ def test_a_killed_build_resumes_and_keeps_what_was_finished(
     assert main(arguments) == 0
     bundle = Bundle.open(bundle_copy)
     assert bundle.verify() > 0
-    assert {plan.component for plan in bundle.manifest.plans} == set(unets.components)
+    assert {plan.spec.component for plan in bundle.manifest.plans} == set(unets.components)
     (told,) = (line for line in capsys.readouterr().err.splitlines() if "ONNX here" in line)
     assert told.endswith(f"python -m engines.build {bundle_copy}")
     assert record.is_file()

@@ -16,22 +16,18 @@ from tests.doubles.tensorrt_execution import (
     EngineInspector,
     ICudaEngine,
     IExecutionContext,
-    OnnxParserRefitter,
-    Refitter,
     Runtime,
 )
 from tests.doubles.tensorrt_names import (
     BuilderFlag,
     DataType,
     ExecutionContextAllocationStrategy,
-    HardwareCompatibilityLevel,
     IHostMemory,
     ILogger,
     LayerInformationFormat,
     MemoryPoolType,
     NetworkDefinitionCreationFlag,
     ProfilingVerbosity,
-    TensorIOMode,
     settings,
 )
 
@@ -44,7 +40,6 @@ __all__ = [
     "Dims",
     "EngineInspector",
     "ExecutionContextAllocationStrategy",
-    "HardwareCompatibilityLevel",
     "IBuilderConfig",
     "ICudaEngine",
     "IExecutionContext",
@@ -59,11 +54,8 @@ __all__ = [
     "MemoryPoolType",
     "NetworkDefinitionCreationFlag",
     "OnnxParser",
-    "OnnxParserRefitter",
     "ParserError",
     "ProfilingVerbosity",
-    "Refitter",
     "Runtime",
-    "TensorIOMode",
     "__version__",
 ]

@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 
 from engines import build as engines_build
+from engines.bundle.candidate import Draw
+from engines.bundle.files import file_record
 from engines.bundle.folder import KERNELS_FOLDER, Bundle
 from engines.bundle.manifest import MANIFEST_NAME
 from engines.bundle.plan_record import PlanRecord
 from engines.contract import Component
 from engines.errors import PlanBuildError, PlanRefusedError
-from engines.plans import picture as plan_picture
 from engines.plans.bundle_plans import PlanRequest, build_plans
 from engines.plans.picture import compare_pictures
+from engines.processes import Ended
 from tests.doubles.plan_builds import Builds, Said
-from tests.doubles.small_bundle import file_record
 from tests.engines.conftest import MACHINE, SetUp
 from tests.kernels.recorder import written_library
 from tests.vendor.cuda.bindings.driver import KERNELS
@@ -31,27 +32,30 @@ def records(small_copy: Path) -> list[PlanRecord]:
     return Bundle.open(small_copy).manifest.plans
 
 
-def _draws(found: float, expected: float, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Let the two backends draw constants; returns the folders they were drawn from."""
+def _draws(found: float, expected: float) -> tuple[Draw, list[Path]]:
+    """What draws constants on the two backends, and the folders that it was asked to draw from."""
     folders: list[Path] = []
 
-    def final_latents(folder: Path, backend: str, latents: Path, references: list[Path]) -> object:
+    def draw(*words: object) -> Ended:
+        named = dict(zip(words[1::2], words[2::2], strict=True))
+        folder = Path(str(named["--bundle"]))
         opened = Bundle.open(folder)
         assert len(opened.manifest.plans) == 6
-        assert opened.manifest.plans[0].path in opened.manifest.plan_files()
+        assert opened.manifest.plans[0].spec.path in opened.manifest.plan_files()
         folders.append(folder)
-        return np.full((1, 4, 8, 8), found if backend == "tensorrt" else expected)
+        level = found if named["--provider"] == "tensorrt" else expected
+        np.save(Path(str(named["--out"])), np.full((1, 4, 8, 8), level))
+        return Ended(code=0, printed="", last_words="")
 
-    monkeypatch.setattr(plan_picture, "_final_latents", final_latents)
-    return folders
+    return draw, folders
 
 
 def test_the_candidate_opens_with_the_new_plans_and_leaves_nothing_behind(
-    small_copy: Path, records: list[PlanRecord], monkeypatch: pytest.MonkeyPatch
+    small_copy: Path, records: list[PlanRecord]
 ) -> None:
-    folders = _draws(1.01, 1.0, monkeypatch)
+    draw, folders = _draws(1.01, 1.0)
     manifest = Bundle.open(small_copy).manifest
-    assert compare_pictures(small_copy, manifest, records) == pytest.approx(0.01)
+    assert compare_pictures(draw, small_copy, manifest, records) == pytest.approx(0.01)
     assert len(folders) == 2
     assert not folders[0].exists()
 
@@ -64,18 +68,19 @@ def test_another_picture_refuses_the_plans(
     words: str,
     small_copy: Path,
     records: list[PlanRecord],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    _draws(found, 1.0, monkeypatch)
+    draw, _ = _draws(found, 1.0)
     with pytest.raises(PlanRefusedError, match=words):
-        compare_pictures(small_copy, Bundle.open(small_copy).manifest, records)
+        compare_pictures(draw, small_copy, Bundle.open(small_copy).manifest, records)
 
 
 def test_without_a_plan_of_every_component_nothing_is_drawn(
     small_copy: Path, records: list[PlanRecord]
 ) -> None:
-    some = [record for record in records if record.component is not Component.VAE_DECODER]
-    assert compare_pictures(small_copy, Bundle.open(small_copy).manifest, some) is None
+    some = [record for record in records if record.spec.component is not Component.VAE_DECODER]
+    draw, folders = _draws(1.0, 1.0)
+    assert compare_pictures(draw, small_copy, Bundle.open(small_copy).manifest, some) is None
+    assert not folders
 
 
 def test_a_runtime_that_cannot_draw_gives_its_reason(
@@ -83,7 +88,7 @@ def test_a_runtime_that_cannot_draw_gives_its_reason(
 ) -> None:
     """The small bundle's tokenizer is none."""
     with pytest.raises(PlanBuildError, match="the runtime cannot draw on tensorrt"):
-        compare_pictures(small_copy, Bundle.open(small_copy).manifest, records)
+        compare_pictures(engines_build.draw, small_copy, Bundle.open(small_copy).manifest, records)
 
 
 @pytest.mark.slow

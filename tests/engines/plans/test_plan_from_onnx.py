@@ -10,29 +10,29 @@ from typing import Any
 import pytest
 
 from engines.bundle.folder import Bundle
-from engines.bundle.plan_record import PlanParity, PlanPrecision
+from engines.bundle.plan_record import LayerPrecision, PlanOptions, PlanParity
+from engines.bundle.records import from_json, to_json
 from engines.contract import Component
 from engines.cuda.driver import driver
 from engines.cuda.gpu import opened_gpu
 from engines.errors import (
     BundleCorruptError,
     PlanBuildError,
+    PlanMemoryError,
     PlanRefusedError,
     ProviderUnavailableError,
 )
-from engines.plans.bundle_plans import PlanRequest, plan_jobs
+from engines.plans.bundle_plans import PlanRequest, plan_job, plan_specs
 from engines.plans.job import PlanJob
 from engines.plans.parity import plan_parity
 from engines.plans.plan_from_onnx import (
     BuildLog,
     Cancellation,
     PlanCancelledError,
-    PlanMemoryError,
     plan_from_onnx,
     progress_monitor,
 )
 from engines.plans.precision import precision_of, proven_precision
-from engines.plans.profiles import PlanOptions
 from engines.tensorrt.engine import TensorRtEngine
 from engines.tensorrt.library import logger, tensorrt
 from engines.tensorrt.loader import engine_from_plan
@@ -42,8 +42,9 @@ from tests.engines.conftest import MACHINE, SetUp
 
 def _job(bundle: Path, component: Component, **options: Any) -> PlanJob:
     request = PlanRequest(components=(component,), options=PlanOptions(**options))
-    (job,) = plan_jobs(Bundle.open(bundle), MACHINE, request)
-    return job
+    opened = Bundle.open(bundle)
+    (spec,) = plan_specs(opened, MACHINE, request)
+    return plan_job(opened, spec)
 
 
 class _Session:
@@ -61,17 +62,14 @@ class _Session:
         monitor = progress_monitor(self.trt, self._tell, self.cancellation)
         return plan_from_onnx(self.trt, self.logger, self.log, job, monitor)
 
-    def precision(self, job: PlanJob) -> PlanPrecision:
+    def precision(self, job: PlanJob) -> LayerPrecision:
         engine = engine_from_plan(self.trt, self.logger, self.build(job), job.name)
         return proven_precision(self.trt, engine, job)
 
     def parity(self, job: PlanJob) -> PlanParity:
-        weights = job.onnx if job.options.strip_weights else None
         with opened_gpu(driver()) as gpu:
-            deserialized = engine_from_plan(
-                self.trt, self.logger, self.build(job), job.name, weights
-            )
-            engine = TensorRtEngine(job.component, self.trt, deserialized)
+            deserialized = engine_from_plan(self.trt, self.logger, self.build(job), job.name)
+            engine = TensorRtEngine(job.spec.component, self.trt, deserialized)
             try:
                 return plan_parity(engine, gpu, job, lambda done, of: None)
             finally:
@@ -87,11 +85,11 @@ class _Session:
 
 
 def test_options_and_profiles_reach_the_plan(small_copy: Path, double: SetUp) -> None:
-    job = _job(small_copy, Component.SDM_UNET, max_aux_streams=2, optimization_level=1)
+    job = _job(small_copy, Component.SDM_UNET, optimization_level=1)
     content = unpacked(_Session().build(job))
     assert content is not None
     header, model = content
-    assert (header["aux_streams"], header["level"], header["detailed"]) == (2, 1, True)
+    assert (header["aux_streams"], header["level"], header["detailed"]) == (0, 1, True)
     assert model
     rows = [profile["prompt_embeds"][1][0] for profile in header["profiles"]]
     assert rows == [2, 3], "the released rule takes two passes, the paper's three"
@@ -169,7 +167,7 @@ def test_half_precision_is_proven_layer_by_layer(
 ) -> None:
     double(version=version)
     proof = _Session().precision(_job(small_copy, Component.TDM_UNET))
-    assert proof == PlanPrecision(layers=9, half_layers=8), "the timestep's sine is in float32"
+    assert proof == LayerPrecision(layers=9, half_layers=8), "the timestep's sine is in float32"
 
 
 def test_an_engine_with_single_precision_inside_is_refused(small_copy: Path, double: SetUp) -> None:
@@ -200,7 +198,7 @@ def test_layers_are_counted_in_the_json_of_both_versions() -> None:
         layer({ten: "N/A due to dynamic shapes"}),
         "a name alone",
     ]
-    assert precision_of(json.dumps({"Layers": layers})) == PlanPrecision(layers=4, half_layers=2)
+    assert precision_of(json.dumps({"Layers": layers})) == LayerPrecision(layers=4, half_layers=2)
 
 
 @pytest.mark.parametrize("component", list(Component))
@@ -222,19 +220,6 @@ def test_a_plan_that_drifts_is_refused_with_the_command_that_finds_the_layer(
         _Session().parity(_job(small_copy, Component.SDM_UNET))
 
 
-def test_a_plan_without_weights_takes_them_from_the_onnx_file(
-    small_copy: Path, double: SetUp
-) -> None:
-    job = _job(small_copy, Component.VAE_DECODER, strip_weights=True)
-    whole = _job(small_copy, Component.VAE_DECODER)
-    assert len(_Session().build(job)) < len(_Session().build(whole)) / 2
-    assert _Session().parity(job).relative_l2 <= 7e-3
-    other = job.onnx.with_name("tdm_unet.onnx")
-    session = _Session()
-    with pytest.raises(BundleCorruptError, match="do not fit the plan vae"):
-        engine_from_plan(session.trt, session.logger, session.build(job), "vae", other)
-
-
 @pytest.mark.parametrize(
     ("change", "plan_change"),
     [
@@ -253,16 +238,7 @@ def test_a_plan_of_another_machine_or_a_truncated_one_is_refused_by_name(
         engine_from_plan(session.trt, session.logger, plan[: len(plan) + plan_change], "fusion")
 
 
-def test_a_hardware_compatible_plan_opens_on_another_architecture(
-    small_copy: Path, double: SetUp
-) -> None:
-    plan = _Session().build(_job(small_copy, Component.FUSION_MLP, hardware_compatible=True))
-    double(architecture=86)
-    session = _Session()
-    assert engine_from_plan(session.trt, session.logger, plan, "fusion").num_io_tensors == 4
-
-
 def test_a_job_survives_its_journey_to_the_worker(small_copy: Path) -> None:
     job = _job(small_copy, Component.SDM_UNET, workspace_mib=64)
-    assert PlanJob.from_json(job.to_json()) == job
-    assert PlanJob.from_json(replace(job, optimization_level=1).to_json()) != job
+    assert from_json(PlanJob, to_json(job)) == job
+    assert from_json(PlanJob, to_json(replace(job, optimization_level=1))) != job

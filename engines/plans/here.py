@@ -1,0 +1,60 @@
+"""Building a bundle's plans on this machine, with every check and a word about each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from engines import commands
+from engines.bundle.candidate import Draw
+from engines.bundle.files import remove_partial_files
+from engines.bundle.manifest import Manifest
+from engines.bundle.plan_record import PlanRecord
+from engines.cli.progress import Display
+from engines.errors import ProviderUnavailableError
+from engines.plans.bundle_plans import PlanRequest, PlansBuilt, build_plans
+from engines.plans.picture import compare_pictures
+from engines.tensorrt.machine import Machine, this_machine
+
+
+def build_here(
+    bundle: Path, machine: Machine, request: PlanRequest, display: Display, draw: Draw
+) -> PlansBuilt:
+    """Build a bundle's plans; the caller holds its build lock. Raises as `build_plans` does.
+
+    draw: the drawing command, for the comparison of pictures.
+    """
+    remove_partial_files(bundle)
+
+    def compare(path: Path, manifest: Manifest, records: list[PlanRecord]) -> None:
+        display.say("drawing with all plans and on the CPU, to compare")
+        error = compare_pictures(draw, path, manifest, records)
+        if error is None:
+            display.say("some component has no plan yet, so nothing was drawn")
+        else:
+            display.say(f"the pictures' latents are within {error:.1e} (relative L2)")
+
+    try:
+        outcome = build_plans(bundle, machine, request, display, compare)
+    finally:
+        display.end()
+    built, kept = len(outcome.built), len(outcome.kept)
+    display.say(f"{bundle}: {built} plans built, {kept} kept, for {machine.gpu}")
+    return outcome
+
+
+def build_if_possible(
+    bundle: Path, request: PlanRequest, display: Display, draw: Draw
+) -> PlansBuilt | None:
+    """Build plans where this machine can; else say in one sentence why not, and return None.
+
+    The caller holds the bundle's build lock. Raises what a build that was begun raises.
+    """
+    try:
+        machine = this_machine()
+    except ProviderUnavailableError as error:
+        display.say(
+            f"{bundle} stops at ONNX here, without TensorRT plans: {error}. "
+            f"On the machine that will run it: {commands.plans_built(bundle)}"
+        )
+        return None
+    return build_here(bundle, machine, request, display, draw)

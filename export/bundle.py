@@ -1,0 +1,158 @@
+"""Building a bundle: component by component, then kernels, then the checks of the whole."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+from engines.bundle.candidate import Draw, candidate
+from engines.bundle.files import FileRecord, file_record, remove_partial_files, write_atomic
+from engines.bundle.folder import BUILD_FOLDER, KERNELS_FOLDER, TOKENIZER_PATH
+from engines.bundle.lock import build_lock
+from engines.bundle.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest, Precision
+from engines.contract import Component
+from engines.errors import BuildError
+from engines.plans.store import published_plans, remove_unlisted_plans
+from export.checkpoint.checkpoint import ModelSource
+from export.checkpoint.model_facts import dimensions_of, noise_schedule_of, tokenizer_json
+from export.checks.disk_space import require_disk_space
+from export.checks.picture import PREVIEW, PREVIEW_NAME, draw_preview, pipeline_parity
+from export.component import (
+    BuildOptions,
+    build_component,
+    built_component,
+    input_digest,
+    tool_versions,
+)
+from export.cubins.build import ARCHITECTURES, build_cubins
+
+Say = Callable[[str], None]
+
+
+def build_bundle(
+    bundle: Path,
+    source: ModelSource,
+    options: BuildOptions,
+    say: Say,
+    architectures: Sequence[int] = ARCHITECTURES,
+    *,
+    draw: Draw,
+    preview: Sequence[str] = PREVIEW,
+) -> Manifest:
+    """Build or finish a bundle; whatever an earlier build left that still fits is kept.
+
+    architectures: GPU architectures to compile kernels for. draw: the drawing command. preview:
+    what it is asked for in the picture that ends the build. The manifest is written last, so a
+    bundle that opens is complete. Raises CheckpointError, LintError, ParityError,
+    KernelBuildError, DiskSpaceError or BuildError, and leaves what is finished for the next build.
+    """
+    bundle.mkdir(parents=True, exist_ok=True)
+    remove_partial_files(bundle)
+    dimensions = dimensions_of(source)
+    digests = {component: input_digest(component, source, options) for component in Component}
+    records = {
+        component: record
+        for component, digest in digests.items()
+        if (record := built_component(bundle, component, digest)) is not None
+    }
+    missing = [component for component in Component if component not in records]
+    require_disk_space(bundle, source, dimensions, options.precision, missing)
+    # From here to the end the folder is an unfinished build, and opens as none.
+    (bundle / MANIFEST_NAME).unlink(missing_ok=True)
+    for number, component in enumerate(Component, 1):
+        title = f"[{number}/{len(Component)}] {component}"
+        if component in records:
+            say(f"{title}: unchanged, kept")
+            continue
+        twin = next((records[c] for c in records if digests[c] == digests[component]), None)
+        if twin is not None:
+            say(f"{title}: same weights as before, shared")
+            records[component] = twin
+            continue
+        records[component] = build_component(
+            bundle,
+            component,
+            source,
+            dimensions,
+            options,
+            partial(_say_of, say, title),
+        )
+        for graph, figures in records[component].parity.items():
+            say(f"{title}: {graph} within {figures.relative_l2:.1e} (bound {figures.bound:.0e})")
+
+    kernels = _kernel_files(bundle, options.precision, architectures, say)
+    write_atomic(bundle / TOKENIZER_PATH, tokenizer_json(source).encode())
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        precision=options.precision,
+        opset=options.opset,
+        dimensions=dimensions,
+        noise_schedule=noise_schedule_of(source),
+        components={component: records[component] for component in Component},
+        files=kernels | {TOKENIZER_PATH: file_record(bundle / TOKENIZER_PATH)},
+        pipeline_parity={},
+        sources=source.source_digests(),
+        tools=tool_versions() | {"python": platform.python_version()},
+        licenses=source.licenses(),
+    )
+    plans, timing_cache = published_plans(bundle, manifest.components)
+    with candidate(bundle, manifest) as folder:
+        say("drawing in PyTorch and from the bundle, to compare")
+        parity = pipeline_parity(draw, folder, source, manifest)
+        say(f"whole pipeline within {parity['relative_l2']:.1e} (bound {parity['bound']:.0e})")
+        say(f"drawing {PREVIEW_NAME}")
+        draw_preview(draw, folder, preview)
+        (folder / PREVIEW_NAME).replace(bundle / PREVIEW_NAME)
+    manifest = dataclasses.replace(
+        manifest,
+        pipeline_parity=parity,
+        files=manifest.files | {PREVIEW_NAME: file_record(bundle / PREVIEW_NAME)},
+        plans=plans,
+        timing_cache=timing_cache,
+    )
+    _remove_unlisted(bundle, manifest)
+    write_atomic(bundle / MANIFEST_NAME, manifest.to_json().encode())
+    return manifest
+
+
+def _kernel_files(
+    bundle: Path, precision: Precision, architectures: Sequence[int], say: Say
+) -> dict[str, FileRecord]:
+    """Compile the GPU kernels where Triton is installed; a bundle without them runs on CPUs."""
+    folder = bundle / KERNELS_FOLDER
+    folder.mkdir(exist_ok=True)
+    if find_spec("triton") is None:
+        say("triton is not installed, so this bundle has no GPU kernels")
+    elif architectures:
+        build_cubins(folder, precision=precision, architectures=architectures, progress=say)
+    return {f"{KERNELS_FOLDER}/{path.name}": file_record(path) for path in sorted(folder.iterdir())}
+
+
+def _say_of(say: Say, title: str, text: str) -> None:
+    say(f"{title}: {text}")
+
+
+def _remove_unlisted(bundle: Path, manifest: Manifest) -> None:
+    """Remove graphs and plans of an earlier build that this bundle does not list."""
+    remove_unlisted_plans(bundle, manifest)
+    listed = {bundle / name for name in manifest.all_files()}
+    for path in (bundle / "onnx").iterdir():
+        if path not in listed:
+            path.unlink()
+
+
+@contextlib.contextmanager
+def locked_folder(bundle: Path) -> Iterator[None]:
+    """Keep two builds out of one folder; the lock goes with the process, however it ends."""
+    folder = bundle / BUILD_FOLDER
+    if bundle.exists() and not bundle.is_dir():
+        raise BuildError(f"{bundle} is a file; name a folder with --out")
+    if bundle.is_dir() and any(bundle.iterdir()) and not folder.is_dir():
+        raise BuildError(f"{bundle} is not empty and no bundle; name another folder with --out")
+    with build_lock(bundle):
+        yield
