@@ -45,7 +45,7 @@ def bindings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 def test_every_name_and_argument_we_use_exists(bindings: Bindings) -> None:
     wants = wanted()
-    assert Want("BuilderFlag", "STRIP_PLAN") in wants
+    assert Want("BuilderFlag", "TF32") in wants
     assert Want("IExecutionContext", "execute_async_v3", ("stream_handle",), is_bool=True) in wants
     assert Want("OnnxParser", "__init__", ("network", "logger")) in wants
     assert missing(wants, bindings.surface) == []
