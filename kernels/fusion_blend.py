@@ -1,4 +1,4 @@
-"""The fusion stage's second launch for latents of any size: mask, fused noise, scheduler update."""
+"""The fusion stage's second launch: mask, fused noise, scheduler update."""
 
 import triton
 import triton.language as tl

@@ -1,4 +1,4 @@
-"""The fusion stage's first launch for latents of any size: both saliency maps and their sums."""
+"""The fusion stage's first launch: both saliency maps and their sums."""
 
 import triton
 import triton.language as tl

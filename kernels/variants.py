@@ -6,7 +6,6 @@ from typing import Any
 
 from kernels.fusion_blend import fusion_blend
 from kernels.fusion_saliency import fusion_saliency
-from kernels.fusion_step import fusion_step
 from kernels.guided_step import guided_step
 from kernels.pixels import pixels
 
@@ -28,12 +27,6 @@ class Variant:
 
 VARIANTS = (
     Variant(name="guided_step", kernel=guided_step, warps=4, constants={"BLOCK": 1024}),
-    Variant(
-        name="fusion_step_64x64",
-        kernel=fusion_step,
-        warps=16,
-        constants={"CHANNELS": LATENT_CHANNELS, "HEIGHT": 64, "WIDTH": 64},
-    ),
     *(
         Variant(
             name=f"fusion_saliency_w{width}",
@@ -65,8 +58,6 @@ _POINTERS = {
     "timestep": "float32",
     "tdm_map": "float32",
     "sdm_map": "float32",
-    "tdm_saliency": "float32",
-    "sdm_saliency": "float32",
     "sums": "float32",
     "clock": "int32",
     "faults": "int32",

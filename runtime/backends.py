@@ -16,7 +16,7 @@ from engines.tensorrt.provider import TensorRtProvider
 from runtime.gpu.backend import GpuBackend
 from runtime.host.backend import HostBackend
 from runtime.host.pool import HOST_ENGINES, EnginePool
-from runtime.trajectory import Backend, Form
+from runtime.trajectory import Backend, RequestKind
 
 # What makes a backend one that cannot run here, rather than one that is broken.
 _CANNOT = (ProviderUnavailableError, PlanMismatchError)
@@ -80,7 +80,7 @@ def _on_gpu(
     try:
         # A bundle may have plans for other sizes only; its requests then say which.
         with suppress(RequestError):
-            backend.warm_up(Form(images=1, height=side, width=side))
+            backend.warm_up(RequestKind(images=1, height=side, width=side))
     except BaseException:
         backend.close()
         raise

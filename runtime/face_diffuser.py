@@ -26,7 +26,7 @@ from runtime.method.schedule import coefficient_table, timesteps_of
 from runtime.request import Request
 from runtime.result import Result, StepInfo
 from runtime.sampler import sample
-from runtime.trajectory import Backend, Form, PassEmbeds, Trajectory
+from runtime.trajectory import Backend, PassEmbeds, RequestKind, Trajectory
 
 OnStepCallback = Callable[[StepInfo], bool | None]
 
@@ -94,7 +94,7 @@ class FaceDiffuser:
         fusion: Fusion | str = Fusion.SALIENCY,
         saliency: bool = False,
     ) -> None:
-        """Do now what the first request of this form would wait for: memory, capture, measurement.
+        """Do now what the first request of this kind would wait for: memory, capture, measurement.
 
         The arguments are Request's. A GPU's backend does this for Request's own defaults when it
         opens; the CPU has nothing to warm up. Raises RequestError and DeviceMemoryError.
@@ -104,7 +104,7 @@ class FaceDiffuser:
             prompt="", references=(), height=height, width=width, num_images=num_images,
             guidance_rule=GuidanceRule(guidance_rule), fusion=Fusion(fusion), saliency=saliency,
         )  # fmt: skip
-        self._drawn_on.warm_up(self._form(request))
+        self._drawn_on.warm_up(self._kind(request))
 
     def encode_reference(
         self, image: Photo, *, reference_resolution: int = Request.reference_resolution
@@ -131,7 +131,7 @@ class FaceDiffuser:
         table = self._table(request)
         embeds = self._embeds(request, clock)
         trajectory = Trajectory(
-            form=self._form(request),
+            kind=self._kind(request),
             latents=latents,
             table=table,
             boundaries=request.boundaries(len(table)),
@@ -177,9 +177,9 @@ class FaceDiffuser:
         if self._closed:
             raise FaceDiffuserError("this FaceDiffuser is closed; open the bundle again")
 
-    def _form(self, request: Request) -> Form:
+    def _kind(self, request: Request) -> RequestKind:
         height, width = self._latents_area(request)
-        return Form(
+        return RequestKind(
             images=request.num_images,
             height=height,
             width=width,

@@ -21,7 +21,7 @@ PassEmbeds = Mapping[Pass, Float32Array]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Form:
+class RequestKind:
     """What a backend prepares for ahead of a request: everything that its graphs depend on.
 
     images, height, width: of the latents. saliency: whether maps and masks are asked for.
@@ -48,7 +48,7 @@ class Trajectory:
     embeds: prompt embeds [tokens, text_width] float32 of each guidance pass.
     """
 
-    form: Form
+    kind: RequestKind
     latents: Float32Array
     table: Float32Array
     boundaries: StageBoundaries
@@ -117,8 +117,8 @@ class Backend(Protocol):
         """Run an encoder; its output is valid until it runs again. Raises NonFiniteError."""
         ...
 
-    def warm_up(self, form: Form) -> None:
-        """Do now what the first request of this form would wait for."""
+    def warm_up(self, kind: RequestKind) -> None:
+        """Do now what the first request of this kind would wait for."""
         ...
 
     def stepper(self, trajectory: Trajectory) -> Stepper:

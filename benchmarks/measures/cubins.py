@@ -82,7 +82,7 @@ class Traffic:
 
 
 def traffic() -> dict[str, Traffic]:
-    """By kernel; fusion in two launches shares one minimum, that of the whole stage."""
+    """By kernel; the two launches of the fusion stage share one minimum, that of the stage."""
     plane = 64 * 64
     half, single = 4 * plane * 2, 4 * plane * 4  # one [4, 64, 64] in fp16, in float32
     maps = 2 * plane * 4
@@ -90,8 +90,7 @@ def traffic() -> dict[str, Traffic]:
     saliency_rows = 16 * 8 - 4  # 16 tiles of 8 rows, less the 2 beyond either border
     picture = 3 * 512 * 512
     return {
-        "guided_step": _traffic(2 * half + ends),
-        "fusion_step": _traffic(5 * half + ends, requested=9 * half + ends),
+        "guided_step": _once(2 * half + ends),
         "fusion_saliency": Traffic(
             minimum=5 * half + ends,
             distinct=4 * half + maps,
@@ -102,12 +101,13 @@ def traffic() -> dict[str, Traffic]:
             distinct=5 * half + maps + ends,
             requested=5 * half + maps + ends,
         ),
-        "pixels": _traffic(2 * picture + picture),
+        "pixels": _once(2 * picture + picture),
     }
 
 
-def _traffic(minimum: int, requested: int | None = None) -> Traffic:
-    return Traffic(minimum=minimum, distinct=minimum, requested=requested or minimum)
+def _once(nbytes: int) -> Traffic:
+    """A launch that touches exactly what the step needs, each value once."""
+    return Traffic(minimum=nbytes, distinct=nbytes, requested=nbytes)
 
 
 def measured(*, quick: bool) -> dict[str, Any]:

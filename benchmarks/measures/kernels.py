@@ -90,8 +90,8 @@ def contests(trial: KernelTrial, library: KernelLibrary) -> list[Contest]:
         *(trial.tdm, trial.sdm, latents, SCALE, ALPHA, ALPHA_PREVIOUS),
     )
     guided = (trial.tdm, latents, SCALE, ALPHA, ALPHA_PREVIOUS)
-    found = [
-        Contest("fusion, two launches", trial.fusion(one_launch=False), fusion, compiled_fusion),
+    return [
+        Contest("fusion", trial.fusion(), fusion, compiled_fusion),
         Contest(
             "guided step",
             trial.guided(),
@@ -105,10 +105,6 @@ def contests(trial: KernelTrial, library: KernelLibrary) -> list[Contest]:
             partial(_run, torch.compile(eager.pixels), trial.decoded),
         ),
     ]
-    one = trial.fusion(one_launch=True)
-    if len(one) == 1:
-        found.insert(0, Contest("fusion, one launch", one, fusion, compiled_fusion))
-    return found
 
 
 def row(size: LatentsSize, contest: Contest, trial: KernelTrial, replays: int) -> dict[str, Any]:

@@ -29,14 +29,10 @@ class KernelMismatchError(ReferenceMismatchError):
 
 
 def check(trial: KernelTrial) -> None:
-    """Hold every form against numpy and just-in-time compilation; raises KernelMismatchError."""
-    for one_launch in (True, False):
-        fusion = trial.fusion(one_launch=one_launch, keep_saliency=True)
-        form = f"fusion in {len(fusion)} launches"
-        found = trial.outputs(fusion)
-        _against_numpy(form, trial, found)
-        in_time = _just_in_time_one if len(fusion) == 1 else _just_in_time_two
-        _identical(form, found, _outputs_of(in_time, trial))
+    """Hold every kernel against numpy and just-in-time compilation; raises KernelMismatchError."""
+    fusion = trial.outputs(trial.fusion(keep_saliency=True))
+    _against_numpy("fusion", trial, fusion)
+    _identical("fusion", fusion, _outputs_of(_just_in_time_fusion, trial))
     _identical(
         "guided step", trial.outputs(trial.guided()), _outputs_of(_just_in_time_guided, trial)
     )
@@ -45,7 +41,7 @@ def check(trial: KernelTrial) -> None:
     _require("pixels", torch.equal(picture, exact.round().byte().permute(0, 2, 3, 1)))
 
 
-def _against_numpy(form: str, trial: KernelTrial, found: Outputs) -> None:
+def _against_numpy(kernel: str, trial: KernelTrial, found: Outputs) -> None:
     tdm, sdm = (
         guided(prediction.cpu().numpy(), guide, SCALE)
         for prediction, guide in zip((trial.tdm, trial.sdm), GUIDES, strict=True)
@@ -55,23 +51,23 @@ def _against_numpy(form: str, trial: KernelTrial, found: Outputs) -> None:
     margin = np.log(saliency.sdm.astype(np.float64)) - np.log(saliency.tdm.astype(np.float64))
     # Both sides round here, so a pixel is decided only beyond twice the distance.
     decided = np.abs(margin) > 2 * NEAR
-    _require(form, bool((mask == saliency.mask)[decided].all()))
+    _require(kernel, bool((mask == saliency.mask)[decided].all()))
     noise = np.where(mask[:, None], sdm.noise, tdm.noise)
     row = trial.table[0].double().cpu().numpy()
     expected = row[Column.LATENTS] * trial.initial_latents.double().cpu().numpy()
     expected += row[Column.NOISE] * noise
     error = np.abs(found["latents"].cpu().numpy() - expected).max()
-    _require(form, bool(error <= LATENTS_TOLERANCE))
-    _require(form, torch.equal(found["engine_latents"], found["latents"].half()))
-    _require(form, found["clock"].tolist() == [1, 0])
-    _require(form, found["timestep"].item() == trial.table[1, Column.TIMESTEP].item())
-    _require(form, not found["faults"].any())
+    _require(kernel, bool(error <= LATENTS_TOLERANCE))
+    _require(kernel, torch.equal(found["engine_latents"], found["latents"].half()))
+    _require(kernel, found["clock"].tolist() == [1, 0])
+    _require(kernel, found["timestep"].item() == trial.table[1, Column.TIMESTEP].item())
+    _require(kernel, not found["faults"].any())
 
 
-def _identical(form: str, found: Outputs, expected: Outputs) -> None:
+def _identical(kernel: str, found: Outputs, expected: Outputs) -> None:
     for name, tensor in expected.items():
         same = torch.equal(tensor.nan_to_num(-1.0), found[name].nan_to_num(-1.0))
-        _require(f"{form}, {name} of cubin and just in time", same)
+        _require(f"{kernel}, {name} of cubin and just in time", same)
 
 
 def _require(what: str, fulfilled: bool) -> None:  # noqa: FBT001
@@ -100,20 +96,9 @@ def _roles(*, start: bool) -> list[int]:
     ]
 
 
-def _just_in_time_one(trial: KernelTrial) -> None:
-    t = trial
-    _just_in_time(
-        f"fusion_step_{t.size.height}x{t.size.width}",
-        (t.size.images,),
-        *(t.tdm, t.sdm, t.latents, t.engine_latents, t.history),
-        *(t.tdm_saliency, t.sdm_saliency, t.mask, t.table, t.clock, t.timestep, t.faults),
-        *(*_roles(start=True), 1),
-    )
-
-
-def _just_in_time_two(trial: KernelTrial) -> None:
+def _just_in_time_fusion(trial: KernelTrial) -> None:
     t, plane = trial, trial.size.plane
-    saliency, blend = t.fusion(one_launch=False)
+    saliency, blend = t.fusion()
     columns = next(c for c in (64, 128, 256) if c >= t.size.width)
     _just_in_time(
         f"fusion_saliency_w{columns}",

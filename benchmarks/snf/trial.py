@@ -55,10 +55,10 @@ class KernelTrial:
             library, size, self._buffers(), table_rows=len(self.table), steps=STEPS
         )
 
-    def fusion(self, *, one_launch: bool, keep_saliency: bool = False) -> tuple[Launch, ...]:
+    def fusion(self, *, keep_saliency: bool = False) -> tuple[Launch, ...]:
         predictions = (self.tdm.data_ptr(), self.sdm.data_ptr())
         return self.kernels.fusion(
-            predictions, GUIDES, Fusion.SALIENCY, keep_saliency=keep_saliency, one_launch=one_launch
+            predictions, GUIDES, Fusion.SALIENCY, keep_saliency=keep_saliency
         )
 
     def guided(self) -> tuple[Launch, ...]:

@@ -1,4 +1,4 @@
-"""How encoders and steppers of a GPU backend are put together from its parts."""
+"""How encoders and steps of a GPU backend are put together from its parts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from runtime.gpu.decoder import GpuDecoder
 from runtime.gpu.encoder import GpuEncoder
 from runtime.gpu.kernels import LatentsSize, StepKernels, sums_elements
 from runtime.gpu.programs import BoundModel, Concurrency, StepPrograms
-from runtime.gpu.stepper import MARKS, GpuStepper
+from runtime.gpu.steps import MARKS, GpuSteps, MapRoom
 
 TDM, SDM, DECODER = Component.TDM_UNET, Component.SDM_UNET, Component.VAE_DECODER
 
@@ -56,12 +56,13 @@ class GpuParts:
             stack.push(own.pop_all())
         return encoder
 
-    def stepper(
+    def steps(
         self, size: LatentsSize, rule: GuidanceRule, concurrency: Concurrency | None, trials: int
-    ) -> GpuStepper:
-        """A stepper, bound and run once. concurrency: None measures it, with so many trials.
+    ) -> GpuSteps:
+        """The steps of a size and rule, bound and run once.
 
-        Raises RequestError where no engine admits the size, DeviceMemoryError.
+        concurrency: None measures it, with so many trials. Raises RequestError where no
+        engine admits the size, DeviceMemoryError.
         """
         guides = {TDM: TDM_GUIDE, SDM: SDM_GUIDES[rule]}
         shapes = self._shapes_of(size, guides)
@@ -92,16 +93,18 @@ class GpuParts:
                 for component, guide in guides.items()
             )
             programs = StepPrograms(self.streams, tdm, sdm, kernels, graphs)
+            maps = MapRoom(gpu=self.gpu, layout=buffers.maps_layout)
+            memory.callback(maps.close)
             marks = tuple(self.gpu.event(memory, timed=True) for _ in range(MARKS))
             self._run_once(engines, buffers)
             reset = partial(buffers.fill_with_zeros, self.streams.main)
             programs.choose_concurrency(concurrency, reset, marks[:2], trials)
-            return GpuStepper(
-                gpu=self.gpu,
+            return GpuSteps(
                 streams=self.streams,
                 buffers=buffers,
                 programs=programs,
                 decoder=decoder,
+                maps=maps,
                 marks=marks,
                 stack=stack.pop_all(),
                 provider=self.provider.provider,

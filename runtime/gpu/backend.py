@@ -1,4 +1,4 @@
-"""The GPU backend: engines on device buffers, our kernels between them, one launch a step."""
+"""The GPU backend: engines on device buffers, our kernels between them, one graph a step."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ from runtime.gpu.encoder import GpuEncoder
 from runtime.gpu.faults import non_finite
 from runtime.gpu.kernels import LatentsSize
 from runtime.gpu.programs import Concurrency, StepPrograms
-from runtime.gpu.stepper import GpuStepper
-from runtime.trajectory import Form, Trajectory
+from runtime.gpu.run import GpuRun
+from runtime.gpu.steps import GpuSteps
+from runtime.trajectory import RequestKind, Trajectory
 
-MAX_STEPPERS = 4
+MAX_SIZES = 4
 TRIALS = 10
 
 
@@ -38,9 +39,9 @@ OpenProvider = Callable[[Bundle, Gpu, Stream], DeviceProvider]
 class GpuBackend:
     """Everything of one bundle on one GPU.
 
-    Steppers are kept for the latest MAX_STEPPERS sizes and rules; where memory is short, older ones
-    are given up. concurrency: how the fusion stage runs its models; None measures it for each
-    stepper, with so many trials.
+    The latest MAX_SIZES sizes and rules stay set up; where memory is short, older ones are given
+    up. concurrency: how the fusion stage runs its models; None measures it for each size and rule,
+    with so many trials.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class GpuBackend:
         """
         self._concurrency, self._trials = concurrency, trials
         self._encoders: dict[tuple[Component, int], GpuEncoder] = {}
-        self._steppers: OrderedDict[tuple[LatentsSize, GuidanceRule], GpuStepper] = OrderedDict()
+        self._sizes: OrderedDict[tuple[LatentsSize, GuidanceRule], GpuSteps] = OrderedDict()
         with ExitStack() as stack:
             # Closed in reverse: engines' weights, kernels, events and streams, the GPU.
             gpu = stack.enter_context(opened_gpu(driver))
@@ -85,9 +86,9 @@ class GpuBackend:
     def gpu(self) -> Gpu:
         return self._parts.gpu
 
-    def programs(self, form: Form) -> StepPrograms:
-        """The steps of a form: how its fusion stage runs, and what that was measured at."""
-        return self._stepper(form).programs
+    def programs(self, kind: RequestKind) -> StepPrograms:
+        """The steps of a kind of request: how their fusion stage runs, and what was measured."""
+        return self._steps(kind).programs
 
     def run(
         self, component: Component, inputs: Mapping[str, Array], output_shape: tuple[int, ...]
@@ -98,28 +99,26 @@ class GpuBackend:
             raise non_finite(component, self.provider, "", self._parts.bundle.path)
         return output
 
-    def warm_up(self, form: Form) -> None:
-        """Bind, run and capture all that requests of a form need.
+    def warm_up(self, kind: RequestKind) -> None:
+        """Bind, run and capture all that requests of a kind need.
 
         Raises RequestError where no engine admits the size, DeviceMemoryError.
         """
         self.gpu.make_current()
-        self._stepper(form).prepare(form)
+        self._steps(kind).prepare(kind)
         for component, count in ENCODER_ROWS.items():
             self._encoder(component, count)
 
-    def stepper(self, trajectory: Trajectory) -> GpuStepper:
+    def stepper(self, trajectory: Trajectory) -> GpuRun:
         self.gpu.make_current()
-        stepper = self._stepper(trajectory.form)
-        stepper.begin(trajectory)
-        return stepper
+        return GpuRun(self._steps(trajectory.kind), trajectory)
 
     def close(self) -> None:
-        """Wait for the GPU; then steppers, encoders, weights, kernels, streams, in this order."""
+        """Wait for the GPU; then steps, encoders, weights, kernels, streams, in this order."""
         self.gpu.make_current()
         self._parts.streams.main.synchronize()
-        while self._steppers:
-            self._steppers.popitem()[1].close()
+        while self._sizes:
+            self._sizes.popitem()[1].close()
         self._encoders.clear()
         self._stack.close()
 
@@ -129,29 +128,29 @@ class GpuBackend:
             self._encoders[key] = self._parts.encoder(self._stack, component, count)
         return self._encoders[key]
 
-    def _stepper(self, form: Form) -> GpuStepper:
+    def _steps(self, kind: RequestKind) -> GpuSteps:
         size = LatentsSize(
-            images=form.images,
-            height=form.height,
-            width=form.width,
+            images=kind.images,
+            height=kind.height,
+            width=kind.width,
             channels=self._parts.sizes["latent_channels"],
         )
-        key = (size, form.guidance_rule)
-        while key not in self._steppers:
-            if len(self._steppers) == MAX_STEPPERS:
+        key = (size, kind.guidance_rule)
+        while key not in self._sizes:
+            if len(self._sizes) == MAX_SIZES:
                 self._give_up_oldest()
             try:
-                self._steppers[key] = self._parts.stepper(*key, self._concurrency, self._trials)
+                self._sizes[key] = self._parts.steps(*key, self._concurrency, self._trials)
             except DeviceMemoryError:
-                if not self._steppers:
+                if not self._sizes:
                     raise
                 self._give_up_oldest()
-        self._steppers.move_to_end(key)
-        return self._steppers[key]
+        self._sizes.move_to_end(key)
+        return self._sizes[key]
 
     def _give_up_oldest(self) -> None:
         self._parts.streams.main.synchronize()
-        self._steppers.popitem(last=False)[1].close()
+        self._sizes.popitem(last=False)[1].close()
 
 
 @contextmanager

@@ -70,7 +70,7 @@ class StepBuffers:
     """Device addresses of a step's buffers, aligned to 16 bytes.
 
     Shapes and types are those in the kernels' signatures. The saliency maps and the mask are
-    [images, h, w] float32 and uint8; in the two-launch form the maps also carry a step's work.
+    [images, h, w] float32 and uint8; the maps also carry the first launch's work to the second.
     sums: sums_elements(...) float32. Before the first step, the two int32 of the clock and the four
     of faults are zeros, and timestep, one float32, is the first step's.
     """
@@ -138,24 +138,15 @@ class StepKernels:
         fusion: Fusion,
         *,
         keep_saliency: bool = False,
-        one_launch: bool = True,
     ) -> tuple[Launch, ...]:
-        """The one or two launches that end a step of the fusion stage.
+        """The two launches that end a step of the fusion stage; addition, without maps, takes one.
 
         predictions, guides: TDM's, then SDM's. keep_saliency: write the mask and both saliency
-        maps. one_launch: take the kernel that does all at once where there is one for this size.
+        maps.
         """
-        arguments = {**_models(predictions, guides), "keep_saliency": int(keep_saliency)}
+        arguments = _models(predictions, guides) | {"keep_saliency": int(keep_saliency)}
         if fusion is Fusion.ADDITION:
             return (self._blend(arguments, tiles=0),)
-        whole = f"fusion_step_{self.size.height}x{self.size.width}"
-        if one_launch and whole in self.library.kernels:
-            arguments |= self._step_buffers()
-            arguments |= {
-                name: getattr(self.buffers, name)
-                for name in ("tdm_saliency", "sdm_saliency", "mask")
-            }
-            return (self.library[whole].prepare((self.size.images, 1), arguments),)
         saliency = _saliency_kernel(self.library, self.size)
         tiles = _tiles(self.size.height, saliency)
         return (self._saliency(saliency, arguments, tiles), self._blend(arguments, tiles=tiles))

@@ -18,7 +18,7 @@ from engines.guides import Guide
 from runtime.gpu.kernels import Model, StepKernels
 from runtime.method.saliency import Fusion
 from runtime.method.schedule import Stage
-from runtime.trajectory import Form
+from runtime.trajectory import RequestKind
 
 Step = Callable[[], None]  # puts one step on the main stream and returns
 
@@ -48,11 +48,11 @@ class StepKind:
     saliency: bool = False
 
     @classmethod
-    def of(cls, stage: Stage, form: Form) -> StepKind:
-        """The kind of this stage's steps in a form."""
+    def of(cls, stage: Stage, request: RequestKind) -> StepKind:
+        """The kind of this stage's steps in requests of a kind."""
         if stage is not Stage.FUSION:
             return cls(stage=stage)
-        return cls(stage=stage, fusion=form.fusion, saliency=form.keeps_maps)
+        return cls(stage=stage, fusion=request.fusion, saliency=request.keeps_maps)
 
 
 @dataclass(repr=False)

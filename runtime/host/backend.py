@@ -17,7 +17,7 @@ from runtime.method.saliency import Fusion, fused_by_addition, fused_by_saliency
 from runtime.method.schedule import HISTORY_SLOTS, Column, Stage, updated_latents
 from runtime.request import OutputType
 from runtime.result import StepSaliency
-from runtime.trajectory import Drawn, Form, Trajectory, as_pictures
+from runtime.trajectory import Drawn, RequestKind, Trajectory, as_pictures
 
 
 class HostBackend:
@@ -35,7 +35,7 @@ class HostBackend:
     ) -> Array:
         return self._engines.run(component, inputs, output_shape)
 
-    def warm_up(self, form: Form) -> None:
+    def warm_up(self, kind: RequestKind) -> None:
         """Nothing to do: buffers follow the requests."""
 
     def stepper(self, trajectory: Trajectory) -> HostStepper:
@@ -53,7 +53,7 @@ class HostStepper:
         self._trajectory = trajectory
         self._latents = trajectory.latents
         self._history = np.zeros((HISTORY_SLOTS, *self._latents.shape), np.float32)
-        self._sdm_guide = SDM_GUIDES[trajectory.form.guidance_rule]
+        self._sdm_guide = SDM_GUIDES[trajectory.kind.guidance_rule]
         self._rows = {guide: self._prompt_rows(guide) for guide in (TDM_GUIDE, self._sdm_guide)}
         self._saliency: list[StepSaliency] = []
         self._clock = Clock()
@@ -65,11 +65,11 @@ class HostStepper:
     def fusion(self, step: int) -> None:
         with self._clock.measure(Stage.FUSION.value):
             tdm, sdm = self._tdm(step), self._sdm(step)
-            if self._trajectory.form.fusion is Fusion.ADDITION:
+            if self._trajectory.kind.fusion is Fusion.ADDITION:
                 noise = fused_by_addition(tdm, sdm)
             else:
                 noise, saliency = fused_by_saliency(tdm, sdm)
-                if self._trajectory.form.keeps_maps:
+                if self._trajectory.kind.keeps_maps:
                     timestep = self._trajectory.timestep(step)
                     self._saliency.append(StepSaliency(step, timestep, saliency))
             self._move(step, noise)
@@ -122,7 +122,7 @@ class HostStepper:
         self._latents = updated_latents(self._latents, noise, self._history, row)
 
     def _prompt_rows(self, guide: Guide) -> Float32Array:
-        embeds, images = self._trajectory.embeds, self._trajectory.form.images
+        embeds, images = self._trajectory.embeds, self._trajectory.kind.images
         return np.concatenate([np.repeat(embeds[each][None], images, 0) for each in guide.passes])
 
     def _pictures(self) -> Float32Array:

@@ -21,7 +21,7 @@ from export.cubins.build import build_cubins
 from runtime import FaceDiffuser, Request
 from runtime.gpu.backend import GpuBackend
 from runtime.gpu.programs import Concurrency
-from runtime.trajectory import Form
+from runtime.trajectory import RequestKind
 from tests.doubles.torch_engine import TorchProvider, on_torchs_stream
 from tests.runtime.gpu.double import quiet_steps, relative_l2, small
 
@@ -113,7 +113,7 @@ def on_gpu(
 
 
 def native(**changes: Any) -> Request:
-    """Six steps at 512 px: the fused kernel's size, and all three stages."""
+    """Six steps at 512 px, in all three stages."""
     return small(**({"height": 512, "width": 512, "num_inference_steps": 6} | changes))
 
 
@@ -209,7 +209,7 @@ def test_the_faster_way_through_the_fusion_stage_is_measured(
         opened.warm_up(height=512, width=512)
         backend = opened._drawn_on
         assert isinstance(backend, GpuBackend)
-        programs = backend.programs(Form(images=1, height=64, width=64))
+        programs = backend.programs(RequestKind(images=1, height=64, width=64))
         assert set(programs.measured_ms) == set(Concurrency)
         assert programs.measured_ms[programs.concurrency] == min(programs.measured_ms.values())
 

@@ -68,7 +68,6 @@ class Recorder:
 # The constants of the kernels that grids are computed from, and their arguments in launch order.
 CONSTANTS = {
     "guided_step": {"BLOCK": 1024},
-    "fusion_step_64x64": {"CHANNELS": 4, "HEIGHT": 64, "WIDTH": 64},
     "fusion_saliency_w64": {"CHANNELS": 4, "ROWS": 8, "COLUMNS": 64},
     "fusion_saliency_w128": {"CHANNELS": 4, "ROWS": 8, "COLUMNS": 128},
     "fusion_saliency_w256": {"CHANNELS": 4, "ROWS": 8, "COLUMNS": 256},
@@ -80,8 +79,6 @@ _CLOCK = "table* clock* timestep* faults*"
 _ROLES = "tdm_start tdm_base tdm_target sdm_start sdm_base sdm_target"
 _ARGUMENTS = {
     "guided_step": f"prediction* {_STEP} {_CLOCK} model start base target image_elements",
-    "fusion_step": f"tdm_prediction* sdm_prediction* {_STEP} tdm_saliency* sdm_saliency* mask* "
-    f"{_CLOCK} {_ROLES} keep_saliency",
     "fusion_saliency": "tdm_prediction* sdm_prediction* tdm_map* sdm_map* sums* table* clock* "
     "tdm_base tdm_target sdm_base sdm_target height width plane",
     "fusion_blend": f"tdm_prediction* sdm_prediction* {_STEP} tdm_map* sdm_map* sums* mask* "

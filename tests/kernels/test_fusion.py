@@ -17,9 +17,8 @@ from tests.kernels.trial import (
     Output,
     Trial,
     addition,
-    one_launch,
+    fusion,
     trial,
-    two_launches,
 )
 from tests.references import snf as reference
 
@@ -30,9 +29,8 @@ LATENTS_TOLERANCE = 12 * 60 * 2.0**-24
 # A softmax over up to 9216 pixels: sums and exponents of values up to 20.
 SALIENCY_TOLERANCE = 1e-4
 
-Form = Callable[..., Output]
-# Two images of a size the form takes; small where it may be, for the interpreter's sake.
-SIZES: dict[Form, tuple[int, int, int]] = {one_launch: (2, 64, 64), two_launches: (2, 16, 24)}
+# Two images, small for the interpreter's sake.
+SIZE = (2, 16, 24)
 
 
 def assert_fused(case: Trial, out: Output) -> None:
@@ -74,60 +72,55 @@ def assert_kept(case: Trial, out: Output, noise: np.ndarray) -> None:
 
 @pytest.mark.parametrize("data", [Data.WHITE, Data.CORRELATED])
 @pytest.mark.parametrize("rule", GuidanceRule)
-@pytest.mark.parametrize("form", [one_launch, two_launches])
-def test_fusion_equals_the_paper(form: Form, rule: GuidanceRule, data: Data) -> None:
-    case = trial(data, SIZES[form], rule=rule)
-    assert_fused(case, form(case))
+def test_fusion_equals_the_paper(rule: GuidanceRule, data: Data) -> None:
+    case = trial(data, SIZE, rule=rule)
+    assert_fused(case, fusion(case))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-@pytest.mark.parametrize("form", [one_launch, two_launches])
-def test_every_engine_type_is_taken(form: Form, dtype: torch.dtype) -> None:
-    case = trial(Data.WHITE, SIZES[form], dtype=dtype)
-    assert_fused(case, form(case))
+def test_every_engine_type_is_taken(dtype: torch.dtype) -> None:
+    case = trial(Data.WHITE, SIZE, dtype=dtype)
+    assert_fused(case, fusion(case))
 
 
-@pytest.mark.parametrize("form", [one_launch, two_launches])
-def test_near_ties_flip_only_within_rounding(form: Form) -> None:
-    case = trial(Data.NEAR_TIE, SIZES[form], dtype=torch.float32)
-    assert_fused(case, form(case))
+def test_near_ties_flip_only_within_rounding() -> None:
+    case = trial(Data.NEAR_TIE, SIZE, dtype=torch.float32)
+    assert_fused(case, fusion(case))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
-@pytest.mark.parametrize("form", [one_launch, two_launches])
-def test_a_tie_goes_to_the_scene(form: Form, dtype: torch.dtype) -> None:
-    case = trial(Data.TIE, SIZES[form], dtype=dtype)
-    assert not form(case).mask.any()
+def test_a_tie_goes_to_the_scene(dtype: torch.dtype) -> None:
+    case = trial(Data.TIE, SIZE, dtype=dtype)
+    assert not fusion(case).mask.any()
 
 
 @pytest.mark.parametrize("size", [(1, 8, 8), (1, 64, 64), (1, 72, 40), (1, 24, 96), (1, 16, 136)])
-def test_any_size_is_fused_in_two_launches(size: tuple[int, int, int]) -> None:
+def test_any_size_is_fused(size: tuple[int, int, int]) -> None:
     case = trial(Data.CORRELATED, size)
-    assert_fused(case, two_launches(case))
+    assert_fused(case, fusion(case))
 
 
 def test_sizes_no_bundle_has_show_the_borders() -> None:
     case = trial(Data.WHITE, (1, 13, 21), dtype=torch.float32)
-    assert_fused(case, two_launches(case))
+    assert_fused(case, fusion(case))
 
 
 def test_sixteen_images_do_not_mix() -> None:
     case = trial(Data.WHITE, (16, 8, 8))
-    assert_fused(case, two_launches(case))
+    assert_fused(case, fusion(case))
 
 
 def test_ddim_reads_and_keeps_no_history() -> None:
     case = trial(Data.WHITE, (1, 64, 64), scheduler=Scheduler.DDIM)
     case.history.fill_(float("nan"))
-    for out in (one_launch(case), two_launches(case)):
-        assert torch.isfinite(out.latents).all()
-        assert torch.isnan(out.history).all()
+    out = fusion(case)
+    assert torch.isfinite(out.latents).all()
+    assert torch.isnan(out.history).all()
 
 
-@pytest.mark.parametrize("form", [one_launch, two_launches])
-def test_saliency_is_written_on_request_alone(form: Form) -> None:
-    case = trial(Data.WHITE, SIZES[form])
-    asked, silent = form(case), form(case, keep_saliency=False)
+def test_saliency_is_written_on_request_alone() -> None:
+    case = trial(Data.WHITE, SIZE)
+    asked, silent = fusion(case), fusion(case, keep_saliency=False)
     assert torch.equal(asked.latents, silent.latents)
     assert (silent.mask == 255).all()
 
@@ -153,13 +146,13 @@ def test_kernels_and_the_host_twin_agree(data: Data) -> None:
     row = case.table[LATE_STEP].numpy()
     stepped = updated_latents(case.latents.numpy(), noise, case.history.numpy().copy(), row)
     margin = np.abs(reference.snf(*case.guided()).margin)
-    for out in (one_launch(case), two_launches(case)):
-        differ = (out.mask.numpy() == 1) != saliency.mask
-        assert not differ[margin > NEAR].any()
-        agree = ~np.broadcast_to(differ[:, None], stepped.shape)
-        np.testing.assert_allclose(
-            out.latents.numpy()[agree], stepped[agree], rtol=0, atol=2 * LATENTS_TOLERANCE
-        )
+    out = fusion(case)
+    differ = (out.mask.numpy() == 1) != saliency.mask
+    assert not differ[margin > NEAR].any()
+    agree = ~np.broadcast_to(differ[:, None], stepped.shape)
+    np.testing.assert_allclose(
+        out.latents.numpy()[agree], stepped[agree], rtol=0, atol=2 * LATENTS_TOLERANCE
+    )
 
 
 def test_the_host_twin_equals_the_paper() -> None:
@@ -181,19 +174,15 @@ def test_the_host_twin_equals_the_paper() -> None:
 
 @pytest.mark.filterwarnings("ignore:invalid value")  # numpy, of which the interpreter is made
 @pytest.mark.parametrize(
-    ("form", "value", "size"),
-    [
-        (one_launch, float("nan"), (1, 64, 64)),
-        (two_launches, float("-inf"), (1, 8, 8)),
-        (addition, float("inf"), (1, 8, 8)),
-    ],
+    ("combined", "value"),
+    [(fusion, float("nan")), (fusion, float("-inf")), (addition, float("inf"))],
 )
 def test_the_first_prediction_that_is_not_finite_is_on_record(
-    form: Form, value: float, size: tuple[int, int, int]
+    combined: Callable[..., Output], value: float
 ) -> None:
     # Only the pass where SDM's noise starts: it is in no saliency map, and TDM may win the pixel.
-    case = trial(Data.WHITE, size)
+    case = trial(Data.WHITE, (1, 8, 8))
     case.sdm[0, 2, 5, 7] = value
-    assert form(case).faults.tolist() == [0, LATE_STEP + 1, 0, 0]
+    assert combined(case).faults.tolist() == [0, LATE_STEP + 1, 0, 0]
     case.tdm[1, 0, 7, 7] = value
-    assert form(case).faults.tolist() == [LATE_STEP + 1, LATE_STEP + 1, 0, 0]
+    assert combined(case).faults.tolist() == [LATE_STEP + 1, LATE_STEP + 1, 0, 0]

@@ -153,23 +153,8 @@ def launched(name: str, grid: tuple[int, ...], *arguments: Any) -> None:
     variant.kernel[grid](*arguments, **variant.constants)
 
 
-def one_launch(trial: Trial, *, keep_saliency: bool = True) -> Output:
-    """The fusion stage as one program per image; 64 x 64."""
-    out = Output.before(trial)
-    launched(
-        "fusion_step_64x64",
-        (trial.latents.shape[0],),
-        *(trial.tdm, trial.sdm, out.latents, out.engine_latents, out.history),
-        *(out.tdm, out.sdm, out.mask, trial.table, out.clock, out.timestep, out.faults),
-        *roles(TDM_GUIDE),
-        *roles(trial.sdm_guide),
-        int(keep_saliency),
-    )
-    return out
-
-
-def two_launches(trial: Trial, *, keep_saliency: bool = True) -> Output:
-    """The fusion stage in tiles, any size."""
+def fusion(trial: Trial, *, keep_saliency: bool = True) -> Output:
+    """The fusion stage's two launches."""
     out = Output.before(trial)
     images, _, height, width = trial.latents.shape
     tiles = -(-height // 4)

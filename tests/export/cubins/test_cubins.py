@@ -203,7 +203,7 @@ def test_a_kernel_that_spills_is_not_shipped(
         cubin_compiler.refuse_local_memory(tmp_path / "a.cubin")
 
 
-def test_traffic_in_one_launch_is_the_minimum() -> None:
+def test_traffic_of_a_stage_in_one_launch_is_the_minimum() -> None:
     moved = traffic()
-    for kernel in ("guided_step", "fusion_step", "pixels"):
+    for kernel in ("guided_step", "pixels"):
         assert moved[kernel].distinct == moved[kernel].minimum

@@ -18,7 +18,7 @@ from engines.contract import Component
 from runtime import FaceDiffuser, OutputType, Request
 from runtime.gpu.backend import GpuBackend
 from runtime.gpu.programs import Concurrency
-from runtime.gpu.stepper import GpuStepper
+from runtime.gpu.run import GpuRun
 from tests.doubles.cuda_driver import CudaDriver, cuda_driver
 from tests.doubles.host_engine import HostEngine, HostProvider
 from tests.kernels.recorder import written_library
@@ -79,20 +79,20 @@ def on_cuda(
 @contextmanager
 def quiet_steps(driver: CudaDriver) -> Iterator[None]:
     """Let the double refuse all but launches between the first step and the last."""
-    begin, finish = GpuStepper.begin, GpuStepper.finish
+    begin, finish = GpuRun.__init__, GpuRun.finish
 
-    def quiet_after(stepper: GpuStepper, *arguments: Any) -> None:
-        begin(stepper, *arguments)
+    def quiet_after(run: GpuRun, *arguments: Any) -> None:
+        begin(run, *arguments)
         driver.quiet = True
 
-    def loud_again(stepper: GpuStepper) -> Any:
+    def loud_again(run: GpuRun) -> Any:
         driver.quiet = False
-        return finish(stepper)
+        return finish(run)
 
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(GpuStepper, "begin", quiet_after)
-            patch.setattr(GpuStepper, "finish", loud_again)
+            patch.setattr(GpuRun, "__init__", quiet_after)
+            patch.setattr(GpuRun, "finish", loud_again)
             yield
     finally:
         driver.quiet = False

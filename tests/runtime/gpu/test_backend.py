@@ -218,6 +218,15 @@ def test_a_callback_waits_without_a_synchronization_and_may_read_latents(
         _ = kept[1].latents
 
 
+def test_the_latents_of_an_earlier_request_are_gone(cuda: OnCuda) -> None:
+    kept: list[StepInfo] = []
+    cuda.face_diffuser.generate(small(), on_step=kept.append)
+    assert np.isfinite(kept[-1].read_latents()).all()
+    cuda.face_diffuser.generate(small(seed=6))
+    with pytest.raises(FaceDiffuserError, match="step 3 are gone"):
+        kept[-1].read_latents()
+
+
 @pytest.mark.filterwarnings("ignore:invalid value")  # numpy, of which the interpreter is made
 @pytest.mark.parametrize(
     ("component", "run", "found"),

@@ -21,9 +21,9 @@ from engines.errors import (
     ProviderUnavailableError,
     RequestError,
 )
-from runtime.gpu.backend import MAX_STEPPERS, GpuBackend
+from runtime.gpu.backend import MAX_SIZES, GpuBackend
 from runtime.gpu.programs import Concurrency
-from runtime.trajectory import Form
+from runtime.trajectory import RequestKind
 from tests.doubles.cuda_driver import CudaDriver, Misuse, cuda_driver
 from tests.doubles.host_engine import HostProvider
 from tests.runtime.gpu.double import OnCuda, on_cuda, small, with_kernels
@@ -60,7 +60,7 @@ def test_graphs_go_before_engines_before_memory_before_kernels_before_streams(
 
 
 def test_the_faster_way_through_the_fusion_stage_is_taken(bundle: Path) -> None:
-    area = Form(images=1, height=8, width=8)
+    area = RequestKind(images=1, height=8, width=8)
     for slowdown, expected in ((1.0, Concurrency.CONCURRENT), (3.0, Concurrency.SERIAL)):
         driver = cuda_driver(bundle / KERNELS_FOLDER, side_by_side=slowdown)
         with on_cuda(bundle, driver=driver, concurrency=None) as cuda:
@@ -75,7 +75,7 @@ def test_the_faster_way_through_the_fusion_stage_is_taken(bundle: Path) -> None:
 
 def test_only_the_latest_sizes_are_kept(bundle: Path) -> None:
     with on_cuda(bundle) as cuda:
-        for width in range(64, 64 * (MAX_STEPPERS + 1), 64):
+        for width in range(64, 64 * (MAX_SIZES + 1), 64):
             cuda.face_diffuser.warm_up(height=64, width=width)
         executables = cuda.driver.open["executable"]
         cuda.face_diffuser.warm_up(height=128, width=64)

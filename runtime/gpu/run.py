@@ -1,0 +1,172 @@
+"""One trajectory on the GPU: what it was given, the steps it has taken, what it kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from engines.contract import Component
+from engines.cuda.gpu import Event, Memory, Stream
+from engines.errors import FaceDiffuserError
+from engines.guides import SDM_GUIDES, TDM_GUIDE, Guide
+from runtime.gpu.faults import check_faults
+from runtime.gpu.programs import StepKind
+from runtime.gpu.steps import GpuSteps
+from runtime.method.guidance import Float32Array
+from runtime.method.saliency import Saliency
+from runtime.method.schedule import Stage, device_table
+from runtime.request import OutputType
+from runtime.result import StepSaliency
+from runtime.trajectory import Drawn, Trajectory
+
+_POLL_S = 1e-4
+
+
+class GpuRun:
+    """A Stepper whose turn it is on what GpuSteps keeps.
+
+    Until finish the host only launches: nothing is allocated, copied or waited for, unless maps are
+    kept (a copy that the host does not wait for) or somebody calls wait.
+    """
+
+    def __init__(self, steps: GpuSteps, trajectory: Trajectory) -> None:
+        """Capture what is missing, make room, upload everything the steps read."""
+        self._steps, self._trajectory = steps, trajectory
+        self._stream, self._turn, self._taken = steps.streams.main, steps.next_turn(), 0
+        stages, kind = trajectory.stages(), trajectory.kind
+        self._work = {
+            stage: steps.programs.step(StepKind.of(stage, kind))
+            for stage in Stage
+            if stage in stages
+        }
+        self._slots = steps.maps.slots(stages.count(Stage.FUSION) if kind.keeps_maps else 0)
+        self._kept: dict[int, Memory] = {}
+        self._timeline = Timeline(self._stream, steps.marks)
+        self._stage_inputs()
+        inputs, pinned = steps.buffers.inputs, steps.buffers.pinned
+        self._stream.upload(inputs.address, pinned.address, inputs.nbytes)
+
+    def scene(self, step: int) -> None:
+        self._launch(Stage.SCENE)
+
+    def fusion(self, step: int) -> None:
+        self._launch(Stage.FUSION)
+        if self._trajectory.kind.keeps_maps:
+            slot = self._slots[len(self._kept)]
+            self._stream.download(slot.address, self._steps.buffers.maps.address, slot.nbytes)
+            self._kept[step] = slot
+
+    def subject(self, step: int) -> None:
+        self._launch(Stage.SUBJECT)
+
+    def wait(self) -> None:
+        """Ask the GPU again and again, so that Ctrl-C is heard."""
+        event = self._steps.streams.stepped
+        self._stream.record(event)
+        while not event.done():
+            time.sleep(_POLL_S)
+
+    def latents_reader(self) -> Callable[[], Float32Array]:
+        taken = self._taken
+
+        def read() -> Float32Array:
+            if taken != self._taken or self._turn != self._steps.turn:
+                raise FaceDiffuserError(
+                    f"the latents of step {taken - 1} are gone; read them within on_step"
+                )
+            self._download("latents")
+            self._stream.synchronize()
+            return self._latents()
+
+        return read
+
+    def finish(self) -> Drawn:
+        steps, output_type = self._steps, self._trajectory.output_type
+        if output_type is OutputType.LATENT:
+            self._download("latents")
+        else:
+            self._timeline.mark("decode")
+            steps.decoder.enqueue(self._stream, output_type)
+        self._download("faults")
+        self._timeline.mark("end")
+        self._stream.synchronize()
+        faults = steps.buffers.staged["faults"]
+        check_faults(faults, self._trajectory, steps.provider, steps.bundle)
+        if output_type is OutputType.LATENT:
+            images: object = self._latents()
+        else:
+            images = steps.decoder.result(output_type)
+        return Drawn(images=images, saliency=self._saliency(), timings_ms=self._timeline.spent_ms())
+
+    def _launch(self, stage: Stage) -> None:
+        self._timeline.mark(stage.value)
+        self._work[stage]()
+        self._taken += 1
+
+    def _stage_inputs(self) -> None:
+        trajectory, staged = self._trajectory, self._steps.buffers.staged
+        staged["latents"][...] = trajectory.latents
+        with np.errstate(over="ignore"):
+            # What half precision cannot hold comes back as a NonFiniteError.
+            staged["engine_latents"][...] = trajectory.latents
+        staged["timestep"][...] = trajectory.timestep(0)
+        staged["clock"][...] = 0
+        staged["faults"][...] = 0
+        rows = device_table(trajectory.table)
+        staged["table"][: len(rows)] = rows
+        self._stage_embeds(Component.TDM_UNET, TDM_GUIDE)
+        self._stage_embeds(Component.SDM_UNET, SDM_GUIDES[trajectory.kind.guidance_rule])
+
+    def _stage_embeds(self, component: Component, guide: Guide) -> None:
+        rows = self._steps.buffers.staged[f"{component}.prompt_embeds"]
+        by_pass = rows.reshape(len(guide.passes), -1, *rows.shape[1:])
+        for block, each in zip(by_pass, guide.passes, strict=True):
+            block[...] = self._trajectory.embeds[each]
+
+    def _download(self, name: str) -> None:
+        buffers = self._steps.buffers
+        staged = buffers.staged[name]
+        self._stream.download(staged.ctypes.data, buffers.tensors[name].address, staged.nbytes)
+
+    def _latents(self) -> Float32Array:
+        """A copy of what was downloaded."""
+        latents: Float32Array = self._steps.buffers.staged["latents"].copy()
+        return latents
+
+    def _saliency(self) -> tuple[StepSaliency, ...]:
+        return tuple(
+            StepSaliency(step, self._trajectory.timestep(step), self._maps(slot))
+            for step, slot in self._kept.items()
+        )
+
+    def _maps(self, slot: Memory) -> Saliency:
+        maps = self._steps.maps.layout.on_host(slot)
+        return Saliency(
+            tdm=maps["tdm_saliency"].copy(),
+            sdm=maps["sdm_saliency"].copy(),
+            mask=maps["mask"].astype(np.bool_),
+        )
+
+
+class Timeline:
+    """When the parts of a run begin, on the GPU's clock. marks: one event for each part."""
+
+    def __init__(self, stream: Stream, marks: Sequence[Event]) -> None:
+        self._stream, self._marks = stream, marks
+        self._names: list[str] = []
+
+    def mark(self, name: str) -> None:
+        """Note that a part begins, unless it is under way."""
+        if self._names[-1:] != [name]:
+            self._stream.record(self._marks[len(self._names)])
+            self._names.append(name)
+
+    def spent_ms(self) -> dict[str, float]:
+        """Milliseconds of every part but the last, once the stream is done."""
+        marks = self._marks
+        return {
+            name: marks[part + 1].ms_since(marks[part])
+            for part, name in enumerate(self._names[:-1])
+        }

@@ -1,0 +1,82 @@
+"""What is kept for the steps of one latents size and rule: set up once, used by run after run."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from engines.cuda.arena import Layout
+from engines.cuda.gpu import Event, Gpu, Memory
+from engines.cuda.streams import Streams
+from runtime.gpu.buffers import GpuBuffers
+from runtime.gpu.decoder import GpuDecoder
+from runtime.gpu.programs import StepKind, StepPrograms
+from runtime.method.schedule import Stage
+from runtime.trajectory import RequestKind
+
+# Three stages, decoding, the end.
+MARKS = 5
+
+_NO_MEMORY = Memory(0, 0)
+
+
+@dataclass(kw_only=True, repr=False)
+class MapRoom:
+    """Pinned memory for the maps and masks of a run's fusion steps; larger when it was too small.
+
+    layout: of one step's maps and mask.
+    """
+
+    gpu: Gpu
+    layout: Layout
+    _memory: Memory = _NO_MEMORY
+    _stack: ExitStack = field(default_factory=ExitStack)
+
+    def slots(self, count: int) -> list[Memory]:
+        """Room for so many steps, the same as the last run's where it is enough."""
+        nbytes = self.layout.nbytes
+        if count * nbytes > self._memory.nbytes:
+            self.close()
+            self._memory = self.gpu.pinned(self._stack, count * nbytes)
+        return [Memory(self._memory.address + slot * nbytes, nbytes) for slot in range(count)]
+
+    def close(self) -> None:
+        self._memory = _NO_MEMORY
+        self._stack.close()
+
+
+@dataclass(kw_only=True, repr=False)
+class GpuSteps:
+    """Buffers, programs and decoder of one size, and the marks that a run is timed with.
+
+    stack: everything of it that is opened. turn: whose run it is; each run takes the next number,
+    and is over when another has it.
+    """
+
+    streams: Streams
+    buffers: GpuBuffers
+    programs: StepPrograms
+    decoder: GpuDecoder
+    maps: MapRoom
+    marks: tuple[Event, ...]
+    stack: ExitStack
+    provider: str
+    bundle: Path
+    turn: int = 0
+
+    def prepare(self, kind: RequestKind) -> None:
+        """Capture every stage's step of requests of this kind."""
+        for stage in Stage:
+            self.programs.step(StepKind.of(stage, kind))
+
+    def next_turn(self) -> int:
+        """End the run before, which may have been left in the middle, and number the next one."""
+        self.streams.main.synchronize()
+        self.turn += 1
+        return self.turn
+
+    def close(self) -> None:
+        """Graphs, then contexts, then buffers; the GPU must be done."""
+        self.turn += 1
+        self.stack.close()
