@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from engines import commands
 from engines.bundle.folder import Bundle
 from engines.cli.command import run_command
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m engines.verify", description=__doc__)
+    parser = argparse.ArgumentParser(prog=commands.typed(commands.VERIFY), description=__doc__)
     parser.add_argument("bundle", type=Path, help="the bundle's folder")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     options = parser.parse_args(arguments)

@@ -40,7 +40,7 @@ def plan_in_process(job: PlanJob, on_event: OnEvent) -> dict[str, Any]:
     root = str(Path(__file__).parents[2])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     worker = subprocess.Popen(
-        [sys.executable, "-m", "engines.plans.worker"],
+        [sys.executable, "-m", f"{__package__}.worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

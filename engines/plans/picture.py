@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from engines import commands
 from engines.bundle.folder import BUILD_FOLDER
 from engines.bundle.manifest import MANIFEST_NAME, Manifest
 from engines.bundle.plan_record import PlanRecord
@@ -103,7 +104,8 @@ def _final_latents(
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     """Draw through `python -m runtime` in a process of its own: engines never import runtime."""
     out = folder / f"{backend}.npy"
-    command = [sys.executable, "-m", "runtime", PROMPT, "--bundle", str(folder)]
+    module = commands.PREFIX + commands.DRAW
+    command = [sys.executable, "-m", module, PROMPT, "--bundle", str(folder)]
     for reference in references:
         command += ["--reference", str(reference)]
     command += ["--provider", backend, "--latents", str(latents), "--out", str(out)]

@@ -2,7 +2,7 @@
 
 Runs the component's half-precision graph and its float32 graph on the same inputs, compares them
 tensor by tensor (Polygraphy's comparator), and keeps layers in float32 until the output is within
-the gate's bound. Needs the export extra: pip install 'face-diffuser[export]'.
+the gate's bound. Needs the export extra: pip install "face-diffuser[export]".
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engines import commands
 from engines.bundle.folder import Bundle
 from engines.cli.command import run_command
 from engines.contract import CONTRACTS, SIZE_MULTIPLE_PX, Component
@@ -24,6 +25,7 @@ from engines.errors import FaceDiffuserError, ProviderUnavailableError
 from engines.gate import Array, bound_of, gate_inputs, gate_shapes
 from engines.plans.profiles import DEFAULT_PROFILE, PROFILES
 from engines.plans.shapes import shape_ranges
+from engines.processes import child_environment, module_command
 
 if TYPE_CHECKING:
     import onnx
@@ -129,7 +131,7 @@ def first_drifting(model: onnx.ModelProto, errors: dict[str, TensorError]) -> on
 
 def parser() -> argparse.ArgumentParser:
     flags = argparse.ArgumentParser(
-        prog="python -m export.bisect", description=(__doc__ or "").split("\n\n")[0]
+        prog=commands.typed(commands.BISECT), description=(__doc__ or "").split("\n\n")[0]
     )
     flags.add_argument("bundle", type=Path)
     flags.add_argument("component", type=Component, choices=list(Component))
@@ -162,8 +164,8 @@ def _bisect(options: argparse.Namespace) -> dict[str, Any]:
         from export.bisect.compare import Backend, tensor_errors
     except ImportError as error:
         raise ProviderUnavailableError(
-            f"bisecting needs onnx and Polygraphy ({error}); install them with: "
-            "pip install 'face-diffuser[export]'"
+            f"bisecting needs onnx and Polygraphy ({error}); install them with",
+            fix=commands.installed("export"),
         ) from error
     if options.size < SIZE_MULTIPLE_PX or options.size % SIZE_MULTIPLE_PX:
         raise BisectError(f"--size {options.size}, expected a multiple of {SIZE_MULTIPLE_PX}")
@@ -218,8 +220,8 @@ def _check(
 
 def _reduce(options: argparse.Namespace, onnx_path: Path) -> None:
     """Let Polygraphy cut the graph down to the earliest part that drifts."""
-    check = [sys.executable, "-m", "export.bisect", str(options.bundle.resolve())]
-    check += [options.component, "--backend", options.backend, "--size", str(options.size)]
+    check = module_command(__package__, options.bundle.resolve(), options.component)
+    check += ["--backend", options.backend, "--size", str(options.size)]
     start = "import sys; from polygraphy.tools import main; sys.exit(main())"
     command = [sys.executable, "-c", start, "debug", "reduce", str(onnx_path.resolve())]
     command += ["-o", str(options.reduce.resolve()), "--mode", "bisect", "--no-reduce-inputs"]
@@ -227,7 +229,10 @@ def _reduce(options: argparse.Namespace, onnx_path: Path) -> None:
     command += ["--fail-regex", _DRIFTS]
     command += ["--check", *check, "--part", "polygraphy_debug.onnx"]
     with tempfile.TemporaryDirectory() as folder:
-        finished = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        finished = subprocess.run(
+            command, cwd=folder, env=child_environment(),
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
     if finished.returncode or not options.reduce.is_file():
         last = (finished.stdout + finished.stderr).strip().splitlines()[-1:]
         raise BisectError(f"polygraphy debug reduce found no failing part: {' '.join(last)}")

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from engines import commands
 from engines.bundle.manifest import Manifest, Precision
 from engines.contract import LATENT_PX
 from engines.errors import FaceDiffuserError
 from engines.gate import PIPELINE_BOUNDS, relative_l2
+from engines.processes import run_module
+from export import shipped
 from export.checkpoint.checkpoint import ModelSource
 from export.checks.parity import ParityError
 from export.checks.torch_pipeline import TorchPipeline, TorchRequest
@@ -26,8 +26,7 @@ PREVIEW = ("--num-inference-steps", "20")
 NOISE_PREVIEW = ("--num-inference-steps", "3", "--height", "256", "--width", "256")
 
 _PROMPT = "a man <|image|> and a woman <|image|> in a park"
-_FOLDER = Path(__file__).parents[2] / "examples" / "references"
-_REFERENCES = (_FOLDER / "him.png", _FOLDER / "her.png")
+_REFERENCES = (shipped.HIM, shipped.HER)
 
 
 class BuildError(FaceDiffuserError):
@@ -83,16 +82,11 @@ def draw_preview(bundle: Path, options: Sequence[str]) -> None:
 
 def _run_runtime(bundle: Path, *arguments: str) -> None:
     """Draw through `python -m runtime` in a process of its own: export never imports runtime."""
-    command = [sys.executable, "-m", "runtime", _PROMPT, "--bundle", str(bundle)]
-    for reference in _REFERENCES:
-        command += ["--reference", str(reference)]
-    root = str(Path(__file__).parents[2])
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-    finished = subprocess.run(
-        [*command, "--low-memory", *arguments],
-        capture_output=True, text=True, check=False, env=environment,
-    )  # fmt: skip
-    if finished.returncode:
-        reason = finished.stderr.strip().splitlines() or ["no reason given"]
-        raise BuildError(f"the runtime cannot draw from this bundle: {reason[-1]}")
+    references = [word for photo in _REFERENCES for word in ("--reference", photo)]
+    ended = run_module(
+        commands.PREFIX + commands.DRAW,
+        *(_PROMPT, "--bundle", bundle, *references, "--low-memory", *arguments),
+    )
+    if ended.code:
+        reason = ended.last_words or "no reason given"
+        raise BuildError(f"the runtime cannot draw from this bundle: {reason}")

@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -27,6 +25,7 @@ from engines.bundle.kernel_manifest import (
     cubin_path,
 )
 from engines.errors import BundleError, FaceDiffuserError
+from engines.processes import run_module
 
 # Compute capability times ten, from Turing to Blackwell.
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 103, 110, 120, 121)
@@ -156,20 +155,16 @@ def _compiled_in_parallel(
 def _compiled(folder: Path, element_type: str, architecture: int) -> KernelManifest:
     """Compile for one architecture in a process of its own, away from any cache."""
     with tempfile.TemporaryDirectory() as cache:
-        environment = {name: value for name, value in os.environ.items() if "TRITON" not in name}
-        environment |= {
-            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-            "TRITON_CACHE_DIR": cache,
-            # Smaller cubins, and no path of this machine inside.
-            "TRITON_DISABLE_LINE_INFO": "1",
-        }
-        command = [sys.executable, "-m", "export.cubins.compiler"]
-        command += [str(folder), element_type, str(architecture)]
-        result = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if result.returncode:
-        reason = result.stderr.strip().splitlines()[-1:] or [f"exit status {result.returncode}"]
-        raise KernelBuildError(f"the kernels do not compile for sm_{architecture}: {reason[0]}")
-    return _manifest_of(result.stdout, element_type)
+        changes: dict[str, str | None] = {name: None for name in os.environ if "TRITON" in name}
+        # Smaller cubins, and no path of this machine inside.
+        changes |= {"TRITON_CACHE_DIR": cache, "TRITON_DISABLE_LINE_INFO": "1"}
+        ended = run_module(
+            f"{__package__}.compiler", folder, element_type, architecture, environment=changes
+        )
+    if ended.code:
+        reason = ended.last_words or f"exit status {ended.code}"
+        raise KernelBuildError(f"the kernels do not compile for sm_{architecture}: {reason}")
+    return _manifest_of(ended.printed, element_type)
 
 
 def _manifest_of(printed: str, element_type: str) -> KernelManifest:
