@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from export import shipped
 from export.checkpoint.random_weights import SCHEDULER_CONFIG
 from mini.architecture import INDEX, UNET, VAE, VISION
 from mini.models import new_probes, new_sdm, new_tdm, new_vae, text_config
@@ -28,8 +29,6 @@ from mini.train import PLANS
 from mini.training.loop import latest_average
 from mini.world import Look, draw_portrait
 
-MODEL_FOLDER = Path(__file__).resolve().parent / "model"
-REFERENCES_FOLDER = Path(__file__).resolve().parents[1] / "examples" / "references"
 REFERENCE_PX = 256
 
 HIM = Look(
@@ -106,11 +105,11 @@ def main() -> None:
     """Model and references."""
     parser = argparse.ArgumentParser(prog="python -m mini.ship", description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("build/mini"))
-    parser.add_argument("--out", type=Path, default=MODEL_FOLDER)
+    parser.add_argument("--out", type=Path, default=shipped.MODEL)
     options = parser.parse_args()
     ship(options.folder, options.out)
-    if options.out == MODEL_FOLDER:
-        draw_references(REFERENCES_FOLDER)
+    if options.out == shipped.MODEL:
+        draw_references(shipped.REFERENCES)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from engines import commands
 from engines.bundle.files import write_atomic
 from engines.cli.command import run_command
 from engines.errors import RequestError
@@ -30,7 +31,7 @@ _DEFAULTS = {field.name: field.default for field in dataclasses.fields(Request)}
 
 def parser() -> argparse.ArgumentParser:
     """Flags take their defaults from Request."""
-    flags = argparse.ArgumentParser(prog="python -m runtime", description=__doc__)
+    flags = argparse.ArgumentParser(prog=commands.typed(commands.DRAW), description=__doc__)
     flags.add_argument("prompt", help="write <|image|> after the word for each person")
     flags.add_argument(
         "--reference", action="append", default=[], type=Path, metavar="PHOTO",

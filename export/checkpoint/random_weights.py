@@ -15,6 +15,7 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPVisionModelWithProjection
 
 from engines.contract import NOISE_PREDICTORS, Component
+from export import shipped
 from export.checkpoint.fusion_mlp import FusionMLP
 from export.checkpoint.modules_from_weights import (
     image_encoder_from,
@@ -22,7 +23,6 @@ from export.checkpoint.modules_from_weights import (
     unet_from,
     vae_from,
 )
-from export.checkpoint.sources import SHIPPED_FOLDER
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -132,7 +132,7 @@ class RandomCheckpoint:
     @property
     def tokenizer_folder(self) -> Path:
         """The shipped model's: all its ids are below this architecture's vocabulary size."""
-        return SHIPPED_FOLDER / "base" / "tokenizer"
+        return shipped.MODEL / "base" / "tokenizer"
 
     def digest(self, component: Component) -> str:
         configs = (TEXT_CONFIG, VISION_CONFIG, UNET_CONFIG, VAE_CONFIG)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from export import shipped
 from export.checkpoint.weight_files import WEIGHT_FILE_NAMES, CheckpointError
 
-SHIPPED_FOLDER = Path(__file__).resolve().parents[2] / "mini" / "model"
 _RELEASED_REPOSITORY = "CodeGoat24/Face-diffuser"
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
 
@@ -32,10 +32,10 @@ class Sources:
 
 
 SHIPPED_MODEL = Sources(
-    base=str(SHIPPED_FOLDER / "base"),
-    tdm=str(SHIPPED_FOLDER / "TDM"),
-    sdm=str(SHIPPED_FOLDER / "SDM"),
-    image_encoder=str(SHIPPED_FOLDER / "image_encoder"),
+    base=str(shipped.MODEL / "base"),
+    tdm=str(shipped.MODEL / "TDM"),
+    sdm=str(shipped.MODEL / "SDM"),
+    image_encoder=str(shipped.MODEL / "image_encoder"),
 )
 RELEASED_MODEL = Sources(
     base="stable-diffusion-v1-5/stable-diffusion-v1-5",
@@ -99,9 +99,8 @@ def license_line(source: str) -> str:
     """What is known of a source's license, as a line of text."""
     path = Path(source)
     if path.exists():
-        if path.resolve().is_relative_to(SHIPPED_FOLDER):
-            place = path.resolve().relative_to(SHIPPED_FOLDER.parents[1])
-            return f"{place.as_posix()}: MIT, part of this repository"
+        if place := shipped.public_place(path):
+            return f"{place}: MIT, part of this repository"
         return f"{source}: unknown: local files, see their origin"
     known = _LICENSES.get(source.partition("@")[0], "see its page at https://huggingface.co")
     return f"{source}: {known}"

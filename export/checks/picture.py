@@ -23,6 +23,7 @@ from engines.bundle.manifest import Manifest, Precision
 from engines.errors import BuildError
 from engines.gate import PIPELINE_BOUNDS, relative_l2
 from engines.guides import GuidanceRule
+from export import shipped
 from export.checkpoint.checkpoint import ModelSource
 from export.checks.parity import ParityError
 from export.checks.torch_pipeline import TorchPipeline, TorchRequest
@@ -33,7 +34,6 @@ PREVIEW = ("--num-inference-steps", "20")
 # Random weights draw noise however large and long: at full size a step takes seconds and gigabytes.
 NOISE_PREVIEW = ("--num-inference-steps", "3", "--height", "256", "--width", "256")
 
-_PEOPLE = Path(__file__).parents[2] / "examples" / "references"
 _SIDE_PX = 128
 
 
@@ -81,7 +81,7 @@ def pipeline_parity(
 
 def draw_preview(draw: Draw, bundle: Path, options: Sequence[str]) -> None:
     """Draw PREVIEW_NAME into the bundle; raises BuildError. options: PREVIEW or the like."""
-    people = [_PEOPLE / "him.png", _PEOPLE / "her.png"]
+    people = [shipped.HIM, shipped.HER]
     out = bundle / PREVIEW_NAME
     try:
         draw_from(draw, bundle, people, "--seed", 7, "--out", out, "--low-memory", *options)

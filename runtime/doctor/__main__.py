@@ -8,6 +8,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from engines import commands
 from engines.cli.command import DONE, FAILED
 from runtime.doctor.findings import (
     Finding,
@@ -42,7 +43,7 @@ def examined(bundle: Path | None) -> list[Finding]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the report; exits with 1 where something is broken."""
-    parser = argparse.ArgumentParser(prog="python -m runtime.doctor", description=__doc__)
+    parser = argparse.ArgumentParser(prog=commands.typed(commands.DOCTOR), description=__doc__)
     parser.add_argument("--bundle", type=Path, help="look at this bundle as well")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     options = parser.parse_args(arguments)

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from engines.contract import Component
+from export import shipped
 from export.checkpoint.checkpoint import SHIPPED_MODEL, Checkpoint, CheckpointError, Sources
 from export.checkpoint.fusion_mlp import FusionMLP
 from export.checkpoint.modules_from_weights import (
@@ -33,7 +34,6 @@ from export.checkpoint.random_weights import (
     RandomCheckpoint,
     random_checkpoint,
 )
-from export.checkpoint.sources import SHIPPED_FOLDER
 
 WIDTH = 16
 TEXT = {
@@ -401,7 +401,7 @@ def test_the_shipped_model_is_complete_and_small() -> None:
     unets = [checkpoint.unet(Component.TDM_UNET), checkpoint.unet(Component.SDM_UNET)]
     for unet in unets:
         assert 1e6 < sum(parameter.numel() for parameter in unet.parameters()) < 4e6
-    files = list(SHIPPED_FOLDER.rglob("*.safetensors"))
+    files = list(shipped.MODEL.rglob("*.safetensors"))
     assert sum(file.stat().st_size for file in files) < 20e6
     assert all(tensor.dtype == torch.float16 for tensor in load_file(files[0]).values())
     # Without this machine's folders: a bundle tells nobody where it was built.
