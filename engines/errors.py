@@ -54,6 +54,14 @@ class ProviderUnavailableError(FaceDiffuserError):
     """A backend was asked for that this machine cannot run."""
 
 
+class NotInstalledError(ProviderUnavailableError):
+    """A package that a provider needs is not installed."""
+
+
+class DriverTooOldError(ProviderUnavailableError):
+    """The NVIDIA driver is for an older CUDA than what is to run on it."""
+
+
 class DeviceMemoryError(FaceDiffuserError):
     """The GPU has not enough memory left; says how much is free and how much is needed."""
 

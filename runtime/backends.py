@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 
 from engines.bundle.folder import Bundle
 from engines.contract import LATENT_PX
 from engines.cuda.driver import driver
-from engines.cuda.gpu import Gpu, Stream
-from engines.engine import DeviceProvider, Provider
+from engines.engine import Provider
 from engines.errors import PlanMismatchError, ProviderUnavailableError, RequestError
-from engines.onnxruntime.cuda import OnnxRuntimeCudaProvider
-from engines.tensorrt.provider import TensorRtProvider
-from runtime.gpu.backend import GpuBackend
+from engines.providers import GPU_PROVIDERS, HOST_PROVIDERS, GpuProvider
 from runtime.host.backend import HostBackend
-from runtime.host.pool import HOST_ENGINES, EnginePool
+from runtime.host.pool import EnginePool
 from runtime.trajectory import Backend, RequestKind
 
 # What makes a backend one that cannot run here, rather than one that is broken.
@@ -34,31 +31,20 @@ def opened_backend(
     Raises RequestError for an unknown name, and whatever opening raises. Only backends that this
     machine or bundle is not made for are passed over: a damaged plan or a full GPU is an error.
     """
-    provider = None if wanted is None else _named(wanted)
+    candidates = list(Provider) if wanted is None else [_named(wanted)]
     if low_memory:
-        if provider not in (None, *HOST_ENGINES):
-            choices = " and ".join(HOST_ENGINES)
-            raise RequestError(f"low_memory is for {choices}, not for {provider}")
-        provider = provider or Provider.ONNXRUNTIME_CPU
-
-    def on_host(host: Provider) -> Backend:
-        pool = EnginePool(bundle, provider=host, threads=threads, low_memory=low_memory)
-        return HostBackend(pool)
-
-    opens: dict[Provider, Callable[[], Backend]] = {
-        Provider.TENSORRT: lambda: _on_gpu(bundle, _tensorrt),
-        Provider.ONNXRUNTIME_CUDA: lambda: _on_gpu(bundle, _onnxruntime_cuda),
-        Provider.ONNXRUNTIME_CPU: lambda: on_host(Provider.ONNXRUNTIME_CPU),
-        Provider.OPENVINO: lambda: on_host(Provider.OPENVINO),
-    }
-    if provider is not None:
-        return opens[provider](), {}
+        candidates = [each for each in candidates if each in HOST_PROVIDERS][:1]
+        if not candidates:
+            choices = " and ".join(HOST_PROVIDERS)
+            raise RequestError(f"low_memory is for {choices}, not for {wanted}")
     declined: dict[Provider, str] = {}
-    for candidate, opened in opens.items():
+    for provider in candidates:
         try:
-            return opened(), declined
+            return _opened(bundle, provider, threads, low_memory=low_memory), declined
         except _CANNOT as error:
-            declined[candidate] = str(error)
+            if len(candidates) == 1:
+                raise
+            declined[provider] = str(error)
     reasons = "; ".join(f"{provider}: {reason}" for provider, reason in declined.items())
     raise ProviderUnavailableError(f"nothing here can run {bundle.path}: {reasons}")
 
@@ -71,11 +57,22 @@ def _named(name: Provider | str) -> Provider:
         raise RequestError(f"provider must be one of {choices}, got {name!r}") from error
 
 
-def _on_gpu(
-    bundle: Bundle, open_provider: Callable[[Bundle, Gpu, Stream], DeviceProvider]
-) -> GpuBackend:
+def _opened(
+    bundle: Bundle, provider: Provider, threads: int | None, *, low_memory: bool
+) -> Backend:
+    if provider in GPU_PROVIDERS:
+        return _opened_on_gpu(bundle, GPU_PROVIDERS[provider])
+    pool = EnginePool(bundle, provider=provider, threads=threads, low_memory=low_memory)
+    return HostBackend(pool)
+
+
+def _opened_on_gpu(bundle: Bundle, provider: GpuProvider) -> Backend:
     """Open a GPU backend, ready for a request's own defaults."""
-    backend = GpuBackend(bundle, driver(), open_provider)
+    bindings = driver(provider.extra)
+    # Imported here: who draws on the CPU loads nothing of it.
+    from runtime.gpu.backend import GpuBackend
+
+    backend = GpuBackend(bundle, bindings, provider.open)
     side = bundle.manifest.dimensions.native_px // LATENT_PX
     try:
         # A bundle may have plans for other sizes only; its requests then say which.
@@ -85,11 +82,3 @@ def _on_gpu(
         backend.close()
         raise
     return backend
-
-
-def _tensorrt(bundle: Bundle, gpu: Gpu, stream: Stream) -> DeviceProvider:
-    return TensorRtProvider(bundle, gpu)
-
-
-def _onnxruntime_cuda(bundle: Bundle, gpu: Gpu, stream: Stream) -> DeviceProvider:
-    return OnnxRuntimeCudaProvider(bundle, stream.handle)

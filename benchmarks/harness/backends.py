@@ -18,11 +18,11 @@ from engines.cuda.driver import driver
 from engines.cuda.gpu import Gpu, Stream
 from engines.engine import Array, Engine, Provider
 from engines.errors import ProviderUnavailableError
-from engines.openvino.cpu import openvino
+from engines.providers import HOST_PROVIDERS
 from runtime import FaceDiffuser
 from runtime.gpu.backend import GpuBackend
 from runtime.host.backend import HostBackend
-from runtime.host.pool import HOST_ENGINES, EnginePool
+from runtime.host.pool import EnginePool
 from runtime.trajectory import Backend
 
 if TYPE_CHECKING:
@@ -100,12 +100,13 @@ def providers() -> dict[str, str | None]:
     """Every provider that can be measured -> None, or why not on this machine."""
     gpu = None if gpu_facts() is not None else "no NVIDIA GPU"
     on_gpu = dict.fromkeys((Provider.TENSORRT.value, Provider.ONNXRUNTIME_CUDA.value, TORCH), gpu)
-    return {CPU: None, Provider.OPENVINO.value: _openvino_missing()} | on_gpu
+    return {provider.value: _missing(provider) for provider in HOST_PROVIDERS} | on_gpu
 
 
-def _openvino_missing() -> str | None:
+def _missing(provider: Provider) -> str | None:
+    """Why a host's provider cannot run here."""
     try:
-        openvino()
+        HOST_PROVIDERS[provider].library()
     except ProviderUnavailableError as error:
         return str(error)
     return None
@@ -113,7 +114,7 @@ def _openvino_missing() -> str | None:
 
 def gpu_of(provider: str) -> str | None:
     """The name of the GPU that a provider computes on; None for the CPU's."""
-    facts = None if provider in HOST_ENGINES else gpu_facts()
+    facts = None if provider in HOST_PROVIDERS else gpu_facts()
     return None if facts is None else facts["name"]
 
 
@@ -126,7 +127,7 @@ def opened_backend(
     source: the bundle's checkpoint, for TORCH alone. Raises ProviderUnavailableError or
     PlanMismatchError where this machine or the bundle is not made for the provider.
     """
-    if provider in HOST_ENGINES:
+    if provider in HOST_PROVIDERS:
         log = CallLog()
         bundle = Bundle.open(path)
         backend = _logged_backend(bundle, Provider(provider), threads, log)
@@ -147,7 +148,7 @@ def _logged_backend(
     bundle: Bundle, provider: Provider, threads: int | None, log: CallLog
 ) -> Backend:
     def open_logged(opened: Bundle, component: Component, cores: int | None) -> Engine:
-        return LoggedEngine(HOST_ENGINES[provider](opened, component, cores), component, log)
+        return LoggedEngine(HOST_PROVIDERS[provider].open(opened, component, cores), component, log)
 
     return HostBackend(
         EnginePool(bundle, provider=provider, threads=threads, open_engine=open_logged)

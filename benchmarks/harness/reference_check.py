@@ -20,10 +20,10 @@ from engines.gate import (
     relative_l2,
 )
 from engines.openvino.cpu import computes_in_bfloat16
+from engines.providers import HOST_PROVIDERS
 from export.checkpoint.checkpoint import ModelSource
 from export.checks.torch_pipeline import TorchPipeline, TorchRequest
 from runtime import FaceDiffuser, GuidanceRule, OutputType
-from runtime.host.pool import HOST_ENGINES
 
 Array = npt.NDArray[np.float32]
 
@@ -73,7 +73,7 @@ class Reference:
 
         On the CPU the picture is small; a GPU's plans may admit no other size than the model's own.
         """
-        on_cpu = face_diffuser.provider in HOST_ENGINES
+        on_cpu = face_diffuser.provider in HOST_PROVIDERS
         side_px = _SIDE_PX if on_cpu else self._manifest.dimensions.native_px
         request = Workload(steps=_STEPS, people=_PEOPLE).request(
             height=None,
@@ -91,7 +91,7 @@ class Reference:
     def _bound(self, provider: str) -> float:
         if provider == Provider.OPENVINO and computes_in_bfloat16():
             return BFLOAT16_PIPELINE_BOUND
-        bounds = PIPELINE_BOUNDS if provider in HOST_ENGINES else PLAN_PIPELINE_BOUNDS
+        bounds = PIPELINE_BOUNDS if provider in HOST_PROVIDERS else PLAN_PIPELINE_BOUNDS
         return bounds[self._manifest.precision]
 
     def expected(self, side_px: int) -> Array:

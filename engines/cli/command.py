@@ -22,22 +22,23 @@ def run_command(command: Callable[[], dict[str, Any]], *, as_json: bool) -> int:
     try:
         outcome = command()
     except FaceDiffuserError as error:
-        return _failed(str(error), type(error).__name__, fix=error.fix, as_json=as_json)
+        return _failed(type(error).__name__, error.reason, error.fix, as_json=as_json)
     except OSError as error:
         hint = "; free some space and run the same command again, it resumes"
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return _failed(f"{error}{hint if full else ''}", type(error).__name__, as_json=as_json)
+        reason = f"{error}{hint if full else ''}"
+        return _failed(type(error).__name__, reason, as_json=as_json)
     except KeyboardInterrupt:
-        return _failed(
-            "interrupted; the same command resumes", "KeyboardInterrupt", as_json=as_json
-        )
+        reason = "interrupted; the same command resumes"
+        return _failed("KeyboardInterrupt", reason, as_json=as_json)
     if as_json:
         print(json.dumps(outcome))
     return DONE
 
 
-def _failed(reason: str, kind: str, *, as_json: bool, fix: str | None = None) -> int:
+def _failed(kind: str, reason: str, fix: str | None = None, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"error": kind, "reason": reason, "fix": fix}))
-    print(" ".join(reason.split()), file=sys.stderr)
+    told = reason if fix is None else f"{reason}: {fix}"
+    print(" ".join(told.split()), file=sys.stderr)
     return FAILED

@@ -5,7 +5,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any, Protocol, cast
 
-from engines.errors import FaceDiffuserError, ProviderUnavailableError
+from engines import commands
+from engines.errors import (
+    DriverTooOldError,
+    FaceDiffuserError,
+    NotInstalledError,
+    ProviderUnavailableError,
+)
 
 Answer = tuple[Any, ...]  # status, then what the function returns
 
@@ -124,18 +130,19 @@ class Driver(KernelDriver, Protocol):
     def cuGraphDestroy(self, hGraph: Any, /) -> Answer: ...
 
 
-def driver() -> Driver:
+def driver(extra: str = "tensorrt") -> Driver:
     """Import and initialize the CUDA driver.
 
-    Raises ProviderUnavailableError where cuda-bindings, the driver or a GPU is missing, or where
-    the driver is too old.
+    extra: what of this toolkit installs the bindings together with what the caller needs besides.
+    Raises NotInstalledError without them, ProviderUnavailableError where the driver or a GPU is
+    missing, DriverTooOldError.
     """
     try:
         bindings = cast(Driver, import_module("cuda.bindings.driver"))
     except ImportError as error:
-        raise ProviderUnavailableError(
-            "the GPU needs cuda-bindings, which is not installed; "
-            "install it with: pip install cuda-bindings"
+        raise NotInstalledError(
+            "the GPU needs cuda-bindings, which is not installed; install it with",
+            fix=commands.installed(extra),
         ) from error
     try:
         checked(bindings.cuInit(0))
@@ -145,12 +152,13 @@ def driver() -> Driver:
         missing = getattr(error, "status", None) == _NO_DEVICE
         what = "no NVIDIA GPU" if missing else "no working NVIDIA driver and GPU"
         raise ProviderUnavailableError(
-            f"cuda-bindings found {what} ({error}); check: nvidia-smi"
+            f"cuda-bindings found {what} ({error}); check", fix="nvidia-smi"
         ) from error
     if version < OLDEST_DRIVER:
-        raise ProviderUnavailableError(
+        raise DriverTooOldError(
             f"the NVIDIA driver is for CUDA {version_text(version)}, this toolkit needs one for "
-            f"CUDA {version_text(OLDEST_DRIVER)} or newer; update it, then check: nvidia-smi"
+            f"CUDA {version_text(OLDEST_DRIVER)} or newer; update it, then check",
+            fix="nvidia-smi",
         )
     return bindings
 

@@ -133,8 +133,9 @@ class Gpu:
             free, total = self.free_nbytes()
             raise DeviceMemoryError(
                 f"{self.name} has {_mib(free)} of {_mib(total)} MiB free, {what} takes "
-                f"{_mib(nbytes)} MiB; ask for fewer or smaller images, or end what else uses it: "
-                "nvidia-smi"
+                f"{_mib(nbytes)} MiB; ask for fewer or smaller images, or end what else uses it, "
+                "which is listed by",
+                fix="nvidia-smi",
             ) from error
         stack.callback(lambda: checked(self.driver.cuMemFree(address)))
         return Memory(address, nbytes)

@@ -125,8 +125,9 @@ class LoadedKernel:
 
 @dataclass(frozen=True)
 class KernelLibrary:
-    """The kernels of a bundle, loaded for one GPU."""
+    """The kernels of a bundle, loaded for one GPU. bundle: its folder."""
 
+    bundle: Path
     manifest: KernelManifest
     kernels: Mapping[str, LoadedKernel]
 
@@ -135,7 +136,8 @@ class KernelLibrary:
         if name not in self.kernels:
             raise ContractError(
                 f"the bundle has no kernel {name}, only {sorted(self.kernels)}; "
-                f"build it again with: {commands.typed(commands.BUILD)}"
+                "build it again with",
+                fix=commands.rebuilt(self.bundle),
             )
         return self.kernels[name]
 
@@ -149,12 +151,13 @@ def opened_library(
     Raises ProviderUnavailableError where no cubin is for this architecture, BundleError where a
     file is missing, altered or not what kernels.json says, CudaError where the driver refuses it.
     """
-    manifest = KernelManifest.read(folder)
+    bundle, manifest = folder.parent, KernelManifest.read(folder)
     if architecture not in manifest.architectures:
         found = ", ".join(f"sm_{number}" for number in manifest.architectures)
         raise ProviderUnavailableError(
             f"this GPU is sm_{architecture}, and the bundle's kernels are for {found or 'none'}; "
-            f"build them for it with: {commands.typed(commands.BUILD)}"
+            "build them for it with",
+            fix=commands.rebuilt(bundle),
         )
     codes = {name: _whole(folder, name, manifest, architecture) for name in manifest.kernels}
     libraries = []
@@ -163,8 +166,10 @@ def opened_library(
         for name, code in codes.items():
             library = checked(driver.cuLibraryLoadData(code, None, None, 0, None, None, 0))
             libraries.append(library)
-            kernels[name] = _loaded(name, manifest.kernels[name], architecture, driver, library)
-        yield KernelLibrary(manifest, kernels)
+            kernel = manifest.kernels[name]
+            shared_nbytes = kernel.cubins[architecture].shared_nbytes
+            kernels[name] = _loaded(bundle, name, kernel, shared_nbytes, driver, library)
+        yield KernelLibrary(bundle, manifest, kernels)
     finally:
         for library in reversed(libraries):
             checked(driver.cuLibraryUnload(library))
@@ -177,7 +182,7 @@ def _whole(folder: Path, name: str, manifest: KernelManifest, architecture: int)
         code = path.read_bytes()
     except FileNotFoundError as error:
         raise BundleCorruptError(
-            f"{path} is missing; build it again with: {commands.typed(commands.BUILD)}"
+            f"{path} is missing; build it again with", fix=commands.rebuilt(folder.parent)
         ) from error
     expected, found = (
         manifest.kernels[name].cubins[architecture].sha256,
@@ -186,13 +191,14 @@ def _whole(folder: Path, name: str, manifest: KernelManifest, architecture: int)
     if found != expected:
         raise BundleCorruptError(
             f"{path} does not match kernels.json (sha256 {found[:12]}, expected {expected[:12]}); "
-            f"build it again with: {commands.typed(commands.BUILD)}"
+            "build it again with",
+            fix=commands.rebuilt(folder.parent),
         )
     return code
 
 
 def _loaded(
-    name: str, kernel: Kernel, architecture: int, driver: KernelDriver, library: Any
+    bundle: Path, name: str, kernel: Kernel, shared_nbytes: int, driver: KernelDriver, library: Any
 ) -> LoadedKernel:
     """Find the entry and hold its parameters against kernels.json."""
     handle = checked(driver.cuLibraryGetKernel(library, kernel.entry.encode()))
@@ -201,12 +207,13 @@ def _loaded(
     if found != expected:
         raise BundleCorruptError(
             f"kernel {name} takes parameters of {found} bytes, kernels.json says {expected}; "
-            f"build it again with: {commands.typed(commands.BUILD)}"
+            "build it again with",
+            fix=commands.rebuilt(bundle),
         )
     return LoadedKernel(
         name=name,
         kernel=kernel,
-        shared_nbytes=kernel.cubins[architecture].shared_nbytes,
+        shared_nbytes=shared_nbytes,
         driver=driver,
         function=checked(driver.cuKernelGetFunction(handle)),
     )

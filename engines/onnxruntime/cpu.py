@@ -1,11 +1,9 @@
-"""ONNX Runtime as an engine: sessions, and the CPU provider, on any machine."""
+"""ONNX Runtime's CPU provider as an engine, on any machine."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -13,17 +11,14 @@ import numpy as np
 from engines.bundle.folder import Bundle
 from engines.contract import CONTRACTS, Component
 from engines.engine import Array, Provider, check_buffers
-from engines.errors import BundleCorruptError, ContractError, ProviderUnavailableError
+from engines.errors import ContractError
 from engines.heap import trim_heap
-
-CPU_PROVIDER = "CPUExecutionProvider"
-
-_DTYPES: dict[str, np.dtype[Any]] = {
-    "tensor(float)": np.dtype(np.float32),
-    "tensor(float16)": np.dtype(np.float16),
-    "tensor(int32)": np.dtype(np.int32),
-    "tensor(bool)": np.dtype(np.bool_),
-}
+from engines.onnxruntime.library import (
+    CPU_PROVIDER,
+    onnxruntime_with,
+    opened_session,
+    session_dtypes,
+)
 
 
 class OnnxRuntimeEngine:
@@ -36,7 +31,7 @@ class OnnxRuntimeEngine:
         Runtime or its CPU provider is not installed, BundleCorruptError if the file does not load,
         ContractError if its tensors are not the contract's.
         """
-        ort = onnxruntime_with(CPU_PROVIDER, "pip install --force-reinstall onnxruntime")
+        ort = onnxruntime_with(CPU_PROVIDER)
         self.component = component
         self.provider = str(Provider.ONNXRUNTIME_CPU)
         options = ort.SessionOptions()
@@ -82,49 +77,3 @@ def open_on_cpu(
     """Open a component of a bundle on the CPU provider, computing in float32."""
     path = bundle.path / bundle.component(component).cpu_onnx
     return OnnxRuntimeEngine(component, path, threads)
-
-
-def opened_session(
-    ort: ModuleType, component: Component, onnx_path: Path, options: Any, providers: list[Any]
-) -> Any:
-    """Load a graph; raises BundleCorruptError, or ContractError for other tensors."""
-    options.log_severity_level = 3
-    try:
-        session = ort.InferenceSession(onnx_path, options, providers=providers)
-    except Exception as error:
-        # ONNX Runtime raises a family of unrelated classes, all of which mean: not this file.
-        raise BundleCorruptError(
-            f"{onnx_path} does not load: {error}; check the bundle with: "
-            f"python -m engines.verify {onnx_path.parent.parent}"
-        ) from error
-    found = list(session_dtypes(session))
-    expected = [tensor.name for tensor in CONTRACTS[component].tensors]
-    if found != expected:
-        raise ContractError(
-            f"{onnx_path} has tensors {', '.join(found)}; the contract of {component} says "
-            f"{', '.join(expected)}; export it again: python -m export.build"
-        )
-    return session
-
-
-def session_dtypes(session: Any) -> dict[str, np.dtype[Any]]:
-    """Element type of every tensor, inputs first."""
-    tensors = [*session.get_inputs(), *session.get_outputs()]
-    return {tensor.name: _DTYPES[tensor.type] for tensor in tensors}
-
-
-def onnxruntime_with(provider: str, fix: str) -> ModuleType:
-    """The module, found to have a provider; else ProviderUnavailableError says what to type."""
-    try:
-        module = import_module("onnxruntime")
-    except ImportError as error:
-        extra = "cpu" if provider == CPU_PROVIDER else "gpu"
-        raise ProviderUnavailableError(
-            f'onnxruntime is not installed; type: pip install "face-diffuser[{extra}]"'
-        ) from error
-    if provider not in module.get_available_providers():
-        found = ", ".join(module.get_available_providers())
-        raise ProviderUnavailableError(
-            f"this onnxruntime has no {provider}, only {found}; type: {fix}"
-        )
-    return module

@@ -13,11 +13,12 @@ from engines.bundle.folder import Bundle
 from engines.contract import CONTRACTS, Component
 from engines.engine import DeviceTensor, Provider
 from engines.errors import ContractError, DeviceMemoryError, ProviderUnavailableError
-from engines.onnxruntime.cpu import onnxruntime_with, opened_session, session_dtypes
-
-CUDA_PROVIDER = "CUDAExecutionProvider"
-# The two packages hold the same module, so whichever was installed last hides the other.
-FIX = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
+from engines.onnxruntime.library import (
+    CUDA_PROVIDER,
+    onnxruntime_with,
+    opened_session,
+    session_dtypes,
+)
 
 
 class OnnxRuntimeCudaEngine:
@@ -80,7 +81,8 @@ class OnnxRuntimeCudaEngine:
             if "allocate memory" in str(error) or "out of memory" in str(error):
                 raise DeviceMemoryError(
                     f"{self._component} does not fit the GPU's memory: {error}; ask for fewer or "
-                    "smaller images, or end what else uses it: nvidia-smi"
+                    "smaller images, or end what else uses it, which is listed by",
+                    fix="nvidia-smi",
                 ) from error
             raise ContractError(f"{self._component} cannot run: {error}") from error
 
@@ -102,7 +104,7 @@ class OnnxRuntimeCudaProvider:
 
     def __init__(self, bundle: Bundle, stream: int) -> None:
         """Raises ProviderUnavailableError where ONNX Runtime is missing or is for CPUs."""
-        self._ort = onnxruntime_with(CUDA_PROVIDER, FIX)
+        self._ort = onnxruntime_with(CUDA_PROVIDER)
         if preload := getattr(self._ort, "preload_dlls", None):
             # Finds CUDA's libraries in NVIDIA's wheels; it prints what it does not find.
             with redirect_stdout(sys.stderr):
@@ -131,7 +133,7 @@ class OnnxRuntimeCudaProvider:
         if CUDA_PROVIDER not in session.get_providers():
             raise ProviderUnavailableError(
                 f"onnxruntime fell back to {', '.join(session.get_providers())} for {component}: "
-                "its CUDA or cuDNN libraries do not load; type: "
-                "pip install 'onnxruntime-gpu[cuda,cudnn]'"
+                "its CUDA or cuDNN libraries do not load; type",
+                fix='pip install "onnxruntime-gpu[cuda,cudnn]"',
             )
         return session

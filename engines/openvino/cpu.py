@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from engines import commands
 from engines.bundle.folder import Bundle
 from engines.contract import CONTRACTS, NOISE_PREDICTORS, Component
 from engines.engine import Array, Provider, check_buffers
-from engines.errors import BundleCorruptError, ContractError, ProviderUnavailableError
+from engines.errors import BundleCorruptError, ContractError, NotInstalledError
 from engines.heap import trim_heap
 
 _DEVICE = "CPU"
@@ -31,8 +32,8 @@ class OpenVinoEngine:
     def __init__(self, component: Component, onnx_path: Path, threads: int | None = None) -> None:
         """Load a graph of standard operators.
 
-        threads: processor cores to use, by default all. Raises ProviderUnavailableError if OpenVINO
-        is not installed, BundleCorruptError if the file does not load.
+        threads: processor cores to use, by default all. Raises NotInstalledError, and
+        BundleCorruptError if the file does not load.
         """
         self.component = component
         self.provider = str(Provider.OPENVINO)
@@ -45,8 +46,8 @@ class OpenVinoEngine:
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise BundleCorruptError(
-                f"OpenVINO cannot load {onnx_path}: {reason}; check the bundle with: "
-                f"python -m engines.verify {onnx_path.parent.parent}"
+                f"OpenVINO cannot load {onnx_path}: {reason}; check the bundle with",
+                fix=commands.verified(onnx_path.parent.parent),
             ) from error
         requests = [each for each in (self._request, self._island) if each is not None]
         found = {
@@ -96,12 +97,12 @@ def open_on_openvino(
 
 
 def openvino() -> ModuleType:
-    """The module; ProviderUnavailableError says what to type if it is not installed."""
+    """The module; raises NotInstalledError."""
     try:
         return import_module("openvino")
     except ImportError as error:
-        raise ProviderUnavailableError(
-            'openvino is not installed; type: pip install "face-diffuser[openvino]"'
+        raise NotInstalledError(
+            "openvino is not installed; type", fix=commands.installed("openvino")
         ) from error
 
 

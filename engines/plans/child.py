@@ -11,7 +11,9 @@ from engines.bundle.plan_record import BuiltPlan
 from engines.bundle.records import document_of, read
 from engines.cli.progress import PhaseEvent
 from engines.errors import (
+    DriverTooOldError,
     FaceDiffuserError,
+    NotInstalledError,
     PlanBuildError,
     PlanMemoryError,
     PlanRefusedError,
@@ -25,7 +27,14 @@ _CANCEL_S = 0.7
 
 _KINDS: dict[str, type[FaceDiffuserError]] = {
     kind.__name__: kind
-    for kind in (PlanMemoryError, PlanRefusedError, PlanBuildError, ProviderUnavailableError)
+    for kind in (
+        PlanMemoryError,
+        PlanRefusedError,
+        PlanBuildError,
+        ProviderUnavailableError,
+        NotInstalledError,
+        DriverTooOldError,
+    )
 }
 
 OnEvent = Callable[[PhaseEvent], None]

@@ -11,31 +11,17 @@ from engines.contract import CONTRACTS
 from engines.errors import PlanBuildError, PlanMemoryError, ProviderUnavailableError
 from engines.plans.job import PlanJob
 from engines.tensorrt import vendor
-from engines.tensorrt.library import TensorRt, accepted, bytes_of, version_of
+from engines.tensorrt.library import ErrorLog, TensorRt, accepted, bytes_of, version_of
 
 _TENSORRT_11 = (11, 0)
-_MEMORY_WORDS = ("outofmemory", "out of memory", "insufficient memory", "cudaerrormemory")
 
 
 class PlanCancelledError(PlanBuildError):
     """The build was cancelled."""
 
 
-@dataclass(frozen=True)
-class BuildLog:
-    """What TensorRT said at severity ERROR or worse during one build."""
-
-    errors: list[str]
-
-    def last_words(self) -> str:
-        return self.errors[-1] if self.errors else "no reason given"
-
-    def tells_of_memory(self) -> bool:
-        return any(word in error.lower() for error in self.errors for word in _MEMORY_WORDS)
-
-
 def plan_from_onnx(
-    trt: TensorRt, logger: vendor.ILogger, log: BuildLog, job: PlanJob, monitor: Any
+    trt: TensorRt, logger: vendor.ILogger, log: ErrorLog, job: PlanJob, monitor: Any
 ) -> bytes:
     """Build a plan; the timing cache that the job names is used and extended.
 
@@ -59,7 +45,7 @@ def plan_from_onnx(
     return bytes_of(plan)
 
 
-def _builder(trt: TensorRt, logger: vendor.ILogger, log: BuildLog) -> vendor.Builder:
+def _builder(trt: TensorRt, logger: vendor.ILogger, log: ErrorLog) -> vendor.Builder:
     try:
         return trt.Builder(logger)
     # What the bindings raise where the library gives no builder: there is no GPU or driver.

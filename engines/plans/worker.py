@@ -23,7 +23,6 @@ from engines.errors import DeviceMemoryError, FaceDiffuserError, PlanMemoryError
 from engines.plans.job import Failure, PlanJob, WorkerMessage
 from engines.plans.parity import plan_parity
 from engines.plans.plan_from_onnx import (
-    BuildLog,
     Cancellation,
     PlanCancelledError,
     plan_from_onnx,
@@ -32,7 +31,7 @@ from engines.plans.plan_from_onnx import (
 from engines.plans.precision import proven_precision
 from engines.processes import ParentPipe
 from engines.tensorrt.engine import TensorRtEngine
-from engines.tensorrt.library import logger, tensorrt
+from engines.tensorrt.library import ErrorLog, logger, tensorrt
 from engines.tensorrt.loader import engine_from_plan
 
 DONE, FAILED = 0, 1
@@ -80,12 +79,11 @@ def _built(job: PlanJob, log: TextIO, parent: Parent, cancellation: Cancellation
     """Build, prove and compare one plan; what is refused is published nowhere."""
     started = time.monotonic()
     trt = tensorrt()
-    build_log = BuildLog([])
+    build_log = ErrorLog()
 
     def sink(severity: str, message: str) -> None:
         log.write(f"{severity}: {message}\n")
-        if "ERROR" in severity:
-            build_log.errors.append(message)
+        build_log.hear(severity, message)
 
     trt_logger = logger(trt, sink)
     monitor = progress_monitor(trt, parent.phase, cancellation)

@@ -150,7 +150,7 @@ def _dtypes(
     if found != expected:
         raise ContractError(
             f"the plan of {component} has tensors {sorted(found)}, the contract says "
-            f"{sorted(expected)}; build it again: python -m engines.build BUNDLE"
+            f"{sorted(expected)}"
         )
     dtypes = {}
     for name in found:

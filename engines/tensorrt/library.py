@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import distributions
 from typing import Any, Protocol, TypeVar, cast
 
-from engines.errors import FaceDiffuserError, ProviderUnavailableError
+from engines import commands
+from engines.errors import FaceDiffuserError, NotInstalledError, ProviderUnavailableError
 from engines.tensorrt import vendor
 
 OLDEST, BELOW = (10, 9), (12, 0)
-INSTALL = "pip install 'face-diffuser[tensorrt]'"
+_MEMORY_WORDS = ("outofmemory", "out of memory", "insufficient memory", "cudaerrormemory")
 
 Value = TypeVar("Value")
 # Receives each message of TensorRT with its severity's name: ERROR, WARNING, INFO, ...
 LogSink = Callable[[str, str], None]
+
+
+@dataclass(frozen=True)
+class ErrorLog:
+    """What TensorRT said at severity ERROR or worse."""
+
+    errors: list[str] = field(default_factory=list)
+
+    def hear(self, severity: str, message: str) -> None:
+        """A LogSink."""
+        if "ERROR" in severity:
+            self.errors.append(message)
+
+    def last_words(self) -> str:
+        return self.errors[-1] if self.errors else "no reason given"
+
+    def tells_of_memory(self) -> bool:
+        return any(word in error.lower() for error in self.errors for word in _MEMORY_WORDS)
 
 
 class TensorRtError(FaceDiffuserError):
@@ -55,26 +75,28 @@ class TensorRt(Protocol):
 def tensorrt() -> TensorRt:
     """Import TensorRT.
 
-    Raises ProviderUnavailableError if it is not installed, its libraries do not load, wheels for
+    Raises NotInstalledError, or ProviderUnavailableError if its libraries do not load, wheels for
     two CUDA versions are mixed, or its version is not from 10.9 to 11.x.
     """
     check_wheels([distribution.metadata["Name"] or "" for distribution in distributions()])
     try:
         module = import_module("tensorrt")
     except ModuleNotFoundError as error:
-        raise ProviderUnavailableError(
-            f"TensorRT is not installed ({error}); install it with: {INSTALL}"
+        raise NotInstalledError(
+            f"TensorRT is not installed ({error}); install it with",
+            fix=commands.installed("tensorrt"),
         ) from error
     except (ImportError, OSError) as error:
         raise ProviderUnavailableError(
             f"TensorRT is installed, but its libraries do not load ({error}); install it again "
-            "with: pip install --force-reinstall 'tensorrt>=10.9,<12'"
+            "with",
+            fix='pip install --force-reinstall "tensorrt>=10.9,<12"',
         ) from error
     found = getattr(module, "__version__", "unknown")
     if not OLDEST <= version_of(found) < BELOW:
         raise ProviderUnavailableError(
-            f"this toolkit supports TensorRT 10.9 to 11.x, found {found}; "
-            "install another with: pip install 'tensorrt>=10.9,<12'"
+            f"this toolkit supports TensorRT 10.9 to 11.x, found {found}; install another with",
+            fix=commands.installed("tensorrt"),
         )
     return cast(TensorRt, module)
 
@@ -98,8 +120,9 @@ def check_wheels(installed: Sequence[str]) -> None:
         mixed = [name for group in by_cuda.values() for name in group]
         raise ProviderUnavailableError(
             f"TensorRT wheels of two CUDA versions are installed side by side ({', '.join(mixed)}) "
-            "and overwrite each other's files; keep one: "
-            f"pip uninstall -y {' '.join(['tensorrt', *mixed])} && {INSTALL}"
+            "and overwrite each other's files; keep one",
+            fix=f"pip uninstall -y {' '.join(['tensorrt', *mixed])} && "
+            f"{commands.installed('tensorrt')}",
         )
 
 

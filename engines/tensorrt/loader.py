@@ -18,12 +18,13 @@ def engine_from_plan(
         runtime = trt.Runtime(logger)
     except TypeError as error:
         raise ProviderUnavailableError(
-            f"TensorRT {trt.__version__} finds no GPU or driver it can use; check: nvidia-smi"
+            f"TensorRT {trt.__version__} finds no GPU or driver it can use; check",
+            fix="nvidia-smi",
         ) from error
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise BundleCorruptError(
             f"TensorRT {trt.__version__} does not take the plan {name}: it is damaged, or of "
-            "another version or GPU; build it again: python -m engines.build BUNDLE"
+            "another version or GPU"
         )
     return engine

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from engines.cuda.driver import driver, version_text
 from engines.cuda.gpu import opened_gpu
-from engines.errors import ProviderUnavailableError
+from engines.errors import DriverTooOldError
 from engines.tensorrt.library import tensorrt, version_of
 
 _CUDA_13 = 13000
@@ -57,17 +57,18 @@ def this_machine() -> Machine:
 
 
 def check_driver(tensorrt_version: str, cuda_version: int, installed: Sequence[str]) -> None:
-    """Raise ProviderUnavailableError if the driver is older than TensorRT's CUDA.
+    """Raise DriverTooOldError if the driver is older than TensorRT's CUDA.
 
     cuda_version: the driver's, such as 12040. installed: names of installed packages.
     """
     on_cuda_13 = any(re.match(r"tensorrt[-_]cu13", name.lower()) for name in installed)
     needs_13 = on_cuda_13 or version_of(tensorrt_version) >= (11, 0)
     if needs_13 and cuda_version < _CUDA_13:
-        raise ProviderUnavailableError(
+        raise DriverTooOldError(
             f"TensorRT {tensorrt_version} needs a driver for CUDA 13 (R590 or newer), this one is "
             f"for CUDA {version_text(cuda_version)}; update the driver, or install TensorRT for "
-            "CUDA 12: pip install 'tensorrt-cu12>=10.9,<11'"
+            "CUDA 12",
+            fix='pip install "tensorrt-cu12>=10.9,<11"',
         )
 
 

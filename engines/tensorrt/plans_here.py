@@ -18,21 +18,26 @@ def plans_for(
     Raises PlanMismatchError saying what the plans are for, what this machine is, what to type.
     """
     manifest = bundle.manifest
-    fix = f"build its plans here with: {commands.plans_built(bundle.path)}"
+    fix = commands.plans_built(bundle.path)
     if not manifest.plans:
-        raise PlanMismatchError(f"{bundle.path} has no TensorRT plans; {fix}")
+        raise PlanMismatchError(
+            f"{bundle.path} has no TensorRT plans; build its plans here with", fix=fix
+        )
     here = [plan for plan in _current(bundle) if plan.spec.architecture == architecture]
     if not here:
         found = ", ".join(sorted({f"sm_{plan.spec.architecture}" for plan in manifest.plans}))
         raise PlanMismatchError(
-            f"{bundle.path} was built for GPU {found}, this machine has sm_{architecture}; re{fix}"
+            f"{bundle.path} was built for GPU {found}, this machine has sm_{architecture}; "
+            "rebuild its plans here with",
+            fix=fix,
         )
     fitting = plans_on(bundle, architecture, tensorrt_version)
     if not fitting:
         found = ", ".join(sorted({plan.spec.tensorrt for plan in here}))
         raise PlanMismatchError(
             f"{bundle.path} was built with TensorRT {found}, this machine has {tensorrt_version}; "
-            f"re{fix}"
+            "rebuild its plans here with",
+            fix=fix,
         )
     plans = {
         component: [plan for plan in fitting if plan.spec.component is component]
@@ -41,7 +46,8 @@ def plans_for(
     if missing := [component.value for component in Component if not plans[component]]:
         raise PlanMismatchError(
             f"{bundle.path} has no plan of {', '.join(missing)} for sm_{architecture} and TensorRT "
-            f"{tensorrt_version}; {fix}"
+            f"{tensorrt_version}; build its plans here with",
+            fix=fix,
         )
     return plans
 

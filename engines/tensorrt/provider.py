@@ -11,11 +11,10 @@ from engines.bundle.plan_record import PlanRecord
 from engines.contract import CONTRACTS, Component, Shape, ShapeRanges
 from engines.cuda.gpu import Gpu
 from engines.engine import Provider
-from engines.errors import BundleCorruptError, DeviceMemoryError, RequestError
-from engines.plans.plan_from_onnx import BuildLog
+from engines.errors import BundleCorruptError, ContractError, DeviceMemoryError, RequestError
 from engines.tensorrt import vendor
 from engines.tensorrt.engine import TensorRtEngine, sizes_in_words
-from engines.tensorrt.library import TensorRt, TensorRtError, logger, tensorrt
+from engines.tensorrt.library import ErrorLog, TensorRt, TensorRtError, logger, tensorrt
 from engines.tensorrt.loader import engine_from_plan
 from engines.tensorrt.machine import check_driver
 from engines.tensorrt.plans_here import plans_for
@@ -39,25 +38,21 @@ class TensorRtProvider:
         self._plans = plans_for(bundle, gpu.architecture, version)
         self._bundle, self._gpu = bundle, gpu
         self._engines: dict[str, vendor.ICudaEngine] = {}
-        self._log = BuildLog([])
-        self._logger = logger(self._trt, self._hear)
+        self._log = ErrorLog()
+        self._logger = logger(self._trt, self._log.hear)
 
     def open(self, component: Component, shapes: Mapping[str, Shape]) -> TensorRtEngine:
         record = self._record(component, shapes)
         try:
-            if record.spec.path not in self._engines:
-                self._engines[record.spec.path] = self._deserialized(record)
-            return TensorRtEngine(component, self._trt, self._engines[record.spec.path])
-        except (BundleCorruptError, TensorRtError) as error:
-            if not self._log.tells_of_memory():
-                raise
-            free, total = self._gpu.free_nbytes()
-            raise DeviceMemoryError(
-                f"{record.spec.name} does not fit: {self._gpu.name} has {free >> 20} of "
-                f"{total >> 20} MiB free, the plan takes {record.built.file.nbytes >> 20} MiB and "
-                f"{record.built.device_memory_nbytes >> 20} MiB to run; end what else uses the GPU "
-                f"(nvidia-smi). TensorRT said: {self._log.errors[-1]}"
+            return self._engine(record)
+        except (BundleCorruptError, ContractError) as error:
+            self._check_memory(record, error)
+            raise type(error)(
+                f"{error.reason}; build it again", fix=commands.plans_built(self._bundle.path)
             ) from error
+        except TensorRtError as error:
+            self._check_memory(record, error)
+            raise
 
     def close(self) -> None:
         self._engines.clear()
@@ -72,21 +67,36 @@ class TensorRtProvider:
         there = sorted({words for plan in plans for words in _words(plan)})
         raise RequestError(
             f"no plan of {component} takes {asked}; there are plans for {'; '.join(there)}; build "
-            f"others with: {commands.plans_built(self._bundle.path)} --profile NAME"
+            "others with",
+            fix=commands.plans_built(self._bundle.path, "--profile", "NAME"),
         )
+
+    def _engine(self, record: PlanRecord) -> TensorRtEngine:
+        """One more context of a plan, which is deserialized for the first of them."""
+        path = record.spec.path
+        if path not in self._engines:
+            self._engines[path] = self._deserialized(record)
+        return TensorRtEngine(record.spec.component, self._trt, self._engines[path])
 
     def _deserialized(self, record: PlanRecord) -> vendor.ICudaEngine:
         self._log.errors.clear()
         path = self._bundle.path / record.spec.path
         if not path.is_file() or path.stat().st_size != record.built.file.nbytes:
-            raise BundleCorruptError(
-                f"{path} is not whole; build it again: {commands.plans_built(self._bundle.path)}"
-            )
+            raise BundleCorruptError(f"{path} is not whole")
         return engine_from_plan(self._trt, self._logger, path.read_bytes(), record.spec.name)
 
-    def _hear(self, severity: str, message: str) -> None:
-        if "ERROR" in severity:
-            self._log.errors.append(message)
+    def _check_memory(self, record: PlanRecord, error: Exception) -> None:
+        """Raise DeviceMemoryError if an error is no more than a want of memory."""
+        if not self._log.tells_of_memory():
+            return
+        free, total = self._gpu.free_nbytes()
+        raise DeviceMemoryError(
+            f"{record.spec.name} does not fit: {self._gpu.name} has {free >> 20} of "
+            f"{total >> 20} MiB free, the plan takes {record.built.file.nbytes >> 20} MiB and "
+            f"{record.built.device_memory_nbytes >> 20} MiB to run (TensorRT said: "
+            f"{self._log.last_words()}); end what else uses the GPU, which is listed by",
+            fix="nvidia-smi",
+        ) from error
 
 
 def _distance(plan: PlanRecord, shapes: Mapping[str, Shape]) -> int:

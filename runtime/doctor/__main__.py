@@ -10,16 +10,14 @@ from pathlib import Path
 
 from engines import commands
 from engines.cli.command import DONE, FAILED
-from runtime.doctor.findings import (
-    Finding,
-    State,
-    bundle_findings,
+from runtime.doctor.bundle import bundle_findings, provider_finding
+from runtime.doctor.finding import Finding, State
+from runtime.doctor.machine import (
     disk_finding,
     gpu_findings,
     installed_packages,
-    onnxruntime_findings,
+    onnxruntime_finding,
     package_findings,
-    provider_finding,
     tensorrt_findings,
 )
 
@@ -29,15 +27,14 @@ def examined(bundle: Path | None) -> list[Finding]:
     packages = installed_packages()
     gpu, of_gpu = gpu_findings()
     version, of_tensorrt = tensorrt_findings(gpu, packages)
-    providers, of_onnxruntime = onnxruntime_findings(gpu)
-    found = [*package_findings(packages), *of_gpu, *of_tensorrt, *of_onnxruntime]
-    found.append(disk_finding(bundle or Path.cwd()))
+    found = [*package_findings(packages), *of_gpu, *of_tensorrt]
+    found += [onnxruntime_finding(gpu), disk_finding(bundle or Path.cwd())]
     opened = None
     if bundle is not None:
         opened, of_bundle = bundle_findings(bundle, gpu, version)
         found += of_bundle
     if opened is not None:
-        found.append(provider_finding(found, providers))
+        found.append(provider_finding(found))
     return found
 
 
@@ -57,7 +54,9 @@ def main(arguments: list[str] | None = None) -> int:
             if finding.fix is not None:
                 print(f"{'':<8} -> {finding.fix}")
     if problems:
-        print(f"{problems[0].about}: {problems[0].text}", file=sys.stderr)
+        first = problems[0]
+        fix = "" if first.fix is None else f": {first.fix}"
+        print(f"{first.about}: {first.text}{fix}", file=sys.stderr)
     return FAILED if problems else DONE
 
 

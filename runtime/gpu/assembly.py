@@ -143,7 +143,8 @@ class GpuParts:
             if set(found.values()) != {expected}:
                 raise ContractError(
                     f"the bundle's kernels are for {expected}, {component} has {found}; "
-                    f"build it again with: {commands.rebuilt(self.bundle.path)}"
+                    "build it again with",
+                    fix=commands.rebuilt(self.bundle.path),
                 )
 
     def _bind(

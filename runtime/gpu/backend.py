@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
@@ -14,26 +14,24 @@ from engines.bundle.kernel_manifest import FILE_NAME
 from engines.contract import ENCODER_ROWS, Component
 from engines.cuda.arena import Workspaces
 from engines.cuda.driver import Driver
-from engines.cuda.gpu import Gpu, Stream, opened_gpu
+from engines.cuda.gpu import Gpu, opened_gpu
 from engines.cuda.launcher import KernelLibrary, opened_library
 from engines.cuda.streams import Streams
-from engines.engine import Array, DeviceProvider
+from engines.engine import Array
 from engines.errors import DeviceMemoryError, ProviderUnavailableError
 from engines.guides import GuidanceRule
+from engines.providers import OpenProvider
 from runtime.gpu.assembly import GpuParts
 from runtime.gpu.encoder import GpuEncoder
-from runtime.gpu.faults import non_finite
 from runtime.gpu.kernels import LatentsSize
 from runtime.gpu.programs import Concurrency, StepPrograms
 from runtime.gpu.run import GpuRun
 from runtime.gpu.steps import GpuSteps
+from runtime.non_finite import non_finite
 from runtime.trajectory import RequestKind, Trajectory
 
 MAX_SIZES = 4
 TRIALS = 10
-
-
-OpenProvider = Callable[[Bundle, Gpu, Stream], DeviceProvider]
 
 
 class GpuBackend:
@@ -159,8 +157,8 @@ def _opened_kernels(bundle: Bundle, gpu: Gpu) -> Iterator[KernelLibrary]:
     folder = bundle.path / KERNELS_FOLDER
     if not (folder / FILE_NAME).is_file():
         raise ProviderUnavailableError(
-            f"{bundle.path} has no GPU kernels; build them, on Linux, with: "
-            f"{commands.rebuilt(bundle.path)}"
+            f"{bundle.path} has no GPU kernels; build them, on Linux, with",
+            fix=commands.rebuilt(bundle.path),
         )
     with opened_library(folder, gpu.architecture, gpu.driver) as library:
         yield library

@@ -1,4 +1,4 @@
-"""Numbers that are not finite, and whose they are: an error, never a black picture."""
+"""What the kernels recorded of numbers that are not finite, as an error."""
 
 from __future__ import annotations
 
@@ -8,17 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.contract import Component
-from engines.errors import NonFiniteError
 from runtime.gpu.kernels import Model
+from runtime.non_finite import non_finite
 from runtime.trajectory import Trajectory
-
-
-def non_finite(component: Component, provider: str, where: str, bundle: Path) -> NonFiniteError:
-    """The error of one engine; where: such as " at step 3, timestep 601"."""
-    return NonFiniteError(
-        f"{component} on {provider} produced NaN or infinity{where}; "
-        f"check the bundle with: python -m engines.verify {bundle}"
-    )
 
 
 def check_faults(

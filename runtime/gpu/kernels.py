@@ -110,7 +110,8 @@ class StepKernels:
         if {each.get("CHANNELS", size.channels) for each in constants} - {size.channels}:
             raise ContractError(
                 f"the bundle's kernels are for other latents than {size.channels} channels; "
-                f"build them again with: {commands.typed(commands.BUILD)}"
+                "build it again with",
+                fix=commands.rebuilt(library.bundle),
             )
         self.library = library
         self.size = size

@@ -1,4 +1,4 @@
-"""The host backend: ONNX Runtime on the CPU, and the formulas in numpy."""
+"""The host backend: engines on numpy arrays, and the formulas in numpy."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -10,23 +10,15 @@ import numpy as np
 from engines.bundle.folder import Bundle
 from engines.contract import CONTRACTS, Component
 from engines.engine import Array, Engine, Provider
-from engines.onnxruntime.cpu import open_on_cpu
-from engines.openvino.cpu import open_on_openvino
-from runtime.gpu.faults import non_finite
-
-OpenEngine = Callable[[Bundle, Component, int | None], Engine]
-# What opens a component on each of the host's backends.
-HOST_ENGINES: dict[Provider, OpenEngine] = {
-    Provider.ONNXRUNTIME_CPU: open_on_cpu,
-    Provider.OPENVINO: open_on_openvino,
-}
+from engines.providers import HOST_PROVIDERS, OpenEngine
+from runtime.non_finite import non_finite
 
 
 class EnginePool:
     """Runs components by name on numpy arrays, binding buffers only when a shape changes.
 
-    provider: one of HOST_ENGINES. low_memory: hold one engine at a time, opening it again whenever
-    another was used in between. open_engine: instead of the provider's own.
+    provider: one of HOST_PROVIDERS. low_memory: hold one engine at a time, opening it again
+    whenever another was used in between. open_engine: instead of the provider's own.
     """
 
     def __init__(
@@ -42,7 +34,7 @@ class EnginePool:
         self._bundle = bundle
         self._threads = threads
         self._low_memory = low_memory
-        self._open_engine = open_engine or HOST_ENGINES[provider]
+        self._open_engine = open_engine or HOST_PROVIDERS[provider].open
         self._engines: dict[Component, Engine] = {}
         self._buffers: dict[Component, dict[str, Array]] = {}
         if not low_memory:

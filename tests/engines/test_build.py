@@ -206,7 +206,7 @@ def test_tensorrt_of_another_version_names_both(version: str, double: SetUp) -> 
 
 def test_missing_tensorrt_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    with pytest.raises(ProviderUnavailableError, match=r"pip install 'face-diffuser\[tensorrt\]'"):
+    with pytest.raises(ProviderUnavailableError, match=r'pip install "face-diffuser\[tensorrt\]"'):
         tensorrt()
 
 

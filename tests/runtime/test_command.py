@@ -18,8 +18,8 @@ from tests.runtime.gpu.double import REFERENCE
 def arguments(golden_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A small picture on a machine without a GPU."""
 
-    def no_driver() -> Any:
-        raise ProviderUnavailableError("no GPU; check: nvidia-smi")
+    def no_driver(extra: str) -> Any:
+        raise ProviderUnavailableError("no GPU; check", fix="nvidia-smi")
 
     monkeypatch.setattr(runtime.backends, "driver", no_driver)
     picture = tmp_path / "picture.png"
@@ -45,6 +45,17 @@ def test_a_provider_that_cannot_run_here_is_an_error(
 ) -> None:
     assert main([*arguments, "--provider", provider]) == 1
     assert capsys.readouterr().err.splitlines()[-1] == "no GPU; check: nvidia-smi"
+
+
+def test_json_tells_the_reason_and_what_to_type_apart(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, "--provider", "tensorrt", "--json"]) == 1
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == {
+        "error": "ProviderUnavailableError", "reason": "no GPU; check", "fix": "nvidia-smi",
+    }  # fmt: skip
+    assert printed.err.splitlines()[-1] == "no GPU; check: nvidia-smi"
 
 
 def test_low_memory_is_for_the_cpu(

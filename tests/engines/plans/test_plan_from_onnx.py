@@ -26,7 +26,6 @@ from engines.plans.bundle_plans import PlanRequest, plan_job, plan_specs
 from engines.plans.job import PlanJob
 from engines.plans.parity import plan_parity
 from engines.plans.plan_from_onnx import (
-    BuildLog,
     Cancellation,
     PlanCancelledError,
     plan_from_onnx,
@@ -34,7 +33,7 @@ from engines.plans.plan_from_onnx import (
 )
 from engines.plans.precision import precision_of, proven_precision
 from engines.tensorrt.engine import TensorRtEngine
-from engines.tensorrt.library import logger, tensorrt
+from engines.tensorrt.library import ErrorLog, logger, tensorrt
 from engines.tensorrt.loader import engine_from_plan
 from tests.doubles.tensorrt_names import unpacked
 from tests.engines.conftest import MACHINE, SetUp
@@ -51,7 +50,7 @@ class _Session:
     """What a build worker holds."""
 
     def __init__(self) -> None:
-        self.log = BuildLog([])
+        self.log = ErrorLog()
         self.messages: list[str] = []
         self.events: list[tuple[Any, ...]] = []
         self.cancellation = Cancellation()
@@ -234,7 +233,7 @@ def test_a_plan_of_another_machine_or_a_truncated_one_is_refused_by_name(
     plan = _Session().build(_job(small_copy, Component.FUSION_MLP))
     double(**change)
     session = _Session()
-    with pytest.raises(BundleCorruptError, match=r"fusion.*engines\.build BUNDLE"):
+    with pytest.raises(BundleCorruptError, match="the plan fusion: it is damaged"):
         engine_from_plan(session.trt, session.logger, plan[: len(plan) + plan_change], "fusion")
 
 

@@ -10,9 +10,15 @@ from typing import Any
 import pytest
 
 from engines.bundle.folder import KERNELS_FOLDER
-from engines.errors import ProviderUnavailableError
+from engines.cuda.driver import CudaError
+from engines.errors import (
+    DriverTooOldError,
+    FaceDiffuserError,
+    NotInstalledError,
+    ProviderUnavailableError,
+)
 from runtime.doctor import __main__ as doctor
-from runtime.doctor import findings
+from runtime.doctor import machine
 from tests.doubles import small_plans
 from tests.doubles.cuda_driver import CudaDriver, cuda_driver
 from tests.runtime.gpu.double import with_kernels
@@ -31,11 +37,11 @@ def laptop(monkeypatch: pytest.MonkeyPatch) -> None:
     """No GPU, no TensorRT, onnxruntime alone."""
 
     def no_driver() -> Any:
-        raise ProviderUnavailableError("no working NVIDIA driver and GPU; check: nvidia-smi")
+        raise ProviderUnavailableError("no working NVIDIA driver and GPU; check", fix="nvidia-smi")
 
-    monkeypatch.setattr(findings, "driver", no_driver)
+    monkeypatch.setattr(machine, "driver", no_driver)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    monkeypatch.setattr(findings, "find_spec", lambda _: None)
+    monkeypatch.setitem(sys.modules, "openvino", None)
     monkeypatch.setattr(doctor, "installed_packages", lambda: ["onnxruntime"])
 
 
@@ -43,9 +49,8 @@ def laptop(monkeypatch: pytest.MonkeyPatch) -> None:
 def server(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> CudaDriver:
     """A GPU and TensorRT, both doubles."""
     driver = cuda_driver(bundle / KERNELS_FOLDER)
-    monkeypatch.setattr(findings, "driver", lambda: driver)
-    monkeypatch.setattr(findings, "tensorrt", lambda: double)
-    monkeypatch.setattr(findings, "find_spec", lambda _: object())
+    monkeypatch.setattr(machine, "driver", lambda: driver)
+    monkeypatch.setitem(sys.modules, "tensorrt", double)
     monkeypatch.setattr(doctor, "installed_packages", lambda: ["onnxruntime", "tensorrt-cu13"])
     return driver
 
@@ -66,7 +71,7 @@ def test_a_laptop_is_well_and_draws_on_its_cpu(
     assert code == 0
     assert found["provider"]["text"] == "pictures are drawn on onnxruntime-cpu"
     assert (found["GPU"]["state"], found["GPU"]["fix"]) == ("note", "nvidia-smi")
-    assert found["TensorRT"]["fix"] == "pip install 'face-diffuser[tensorrt]'"
+    assert found["TensorRT"]["fix"] == 'pip install "face-diffuser[tensorrt]"'
     assert found["TensorRT"]["state"] == "note"
 
 
@@ -93,7 +98,7 @@ def test_what_the_bundle_lacks_for_this_gpu_has_its_command(
         "about": "kernels", "state": "note", "text": "compiled for sm_90",
         "fix": f"python -m export.build --out {bundle}",
     }  # fmt: skip
-    assert found["plans"]["text"].endswith("this machine has sm_120")
+    assert "this machine has sm_120" in found["plans"]["text"]
     assert found["plans"]["fix"] == f"python -m engines.build {bundle}"
     assert found["provider"]["text"] == "pictures are drawn on onnxruntime-cpu"
 
@@ -115,6 +120,28 @@ def test_a_driver_older_than_tensorrts_cuda_is_a_problem(
     code, found = report(capsys)
     assert code == 1
     assert "needs a driver for CUDA 13" in found["TensorRT"]["text"]
+    assert found["TensorRT"]["fix"] == 'pip install "tensorrt-cu12>=10.9,<11"'
+
+
+@pytest.mark.usefixtures("laptop")
+@pytest.mark.parametrize(
+    ("error", "state", "fix"),
+    [
+        (DriverTooOldError("in any words", fix="update it"), "problem", "update it"),
+        (NotInstalledError("in any words", fix="install it"), "note", "install it"),
+        (CudaError("in any words", status=999), "note", "nvidia-smi"),
+    ],
+)
+def test_what_is_wrong_with_a_gpu_is_told_by_the_errors_class_whatever_its_words(
+    error: FaceDiffuserError, state: str, fix: str, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def no_driver() -> Any:
+        raise error
+
+    monkeypatch.setattr(machine, "driver", no_driver)
+    _, found = report(capsys)
+    assert found["GPU"] == {"about": "GPU", "state": state, "text": "in any words", "fix": fix}
 
 
 @pytest.mark.usefixtures("laptop")
@@ -153,9 +180,9 @@ def test_nothing_that_can_draw_is_a_problem(
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     code, found = report(capsys, "--bundle", str(bundle))
     assert code == 1
-    assert found["provider"]["fix"] == "pip install 'face-diffuser[cpu]'"
+    assert found["provider"]["fix"] == 'pip install "face-diffuser[cpu]"'
 
 
 def test_installed_packages_are_named_in_one_way() -> None:
-    assert "onnxruntime" in findings.installed_packages()
-    assert all("_" not in name for name in findings.installed_packages())
+    assert "onnxruntime" in machine.installed_packages()
+    assert all("_" not in name for name in machine.installed_packages())

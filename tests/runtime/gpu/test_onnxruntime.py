@@ -12,19 +12,19 @@ import numpy as np
 import onnxruntime
 import pytest
 
-import engines.onnxruntime.cpu
+import engines.onnxruntime.library
 import runtime.backends
 from engines.bundle.folder import KERNELS_FOLDER
 from engines.contract import Component
 from engines.engine import DeviceTensor
 from engines.errors import ContractError, DeviceMemoryError, ProviderUnavailableError
-from engines.onnxruntime.cuda import CUDA_PROVIDER, OnnxRuntimeCudaEngine
+from engines.onnxruntime.cuda import OnnxRuntimeCudaEngine
+from engines.onnxruntime.library import CPU_PROVIDER, CUDA_PROVIDER
 from runtime import FaceDiffuser, Provider
 from runtime.gpu.backend import GpuBackend
 from tests.doubles.cuda_driver import CudaDriver, cuda_driver
 from tests.runtime.gpu.double import quiet_steps, relative_l2, small, with_kernels
 
-CPU_PROVIDER = "CPUExecutionProvider"
 STREAM = 7
 
 
@@ -102,7 +102,7 @@ def bundle(golden_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture
 def driver(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CudaDriver]:
     driver = cuda_driver(bundle / KERNELS_FOLDER)
-    monkeypatch.setattr(runtime.backends, "driver", lambda: driver)
+    monkeypatch.setattr(runtime.backends, "driver", lambda _: driver)
     # The double warms up small pictures only; the golden bundle's own size takes it minutes.
     monkeypatch.setattr(GpuBackend, "warm_up", lambda *_: None)
     yield driver
@@ -110,7 +110,7 @@ def driver(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CudaDriver
 
 
 def put_in_place(monkeypatch: pytest.MonkeyPatch, double: Any) -> None:
-    monkeypatch.setattr(engines.onnxruntime.cpu, "import_module", lambda _: double)
+    monkeypatch.setattr(engines.onnxruntime.library, "import_module", lambda _: double)
 
 
 def test_the_picture_is_the_cpus_and_sessions_are_shared(
@@ -144,7 +144,7 @@ def test_the_picture_is_the_cpus_and_sessions_are_shared(
         ({"get_available_providers": lambda: [CPU_PROVIDER]}, r"pip install onnxruntime-gpu"),
         (
             {"InferenceSession": lambda path, options, providers: _FellBack(path)},
-            r"fell back to CPUExecutionProvider .*pip install 'onnxruntime-gpu\[cuda,cudnn\]'",
+            r'fell back to CPUExecutionProvider .*pip install "onnxruntime-gpu\[cuda,cudnn\]"',
         ),
     ],
     ids=["built for CPUs", "CUDA's libraries do not load"],

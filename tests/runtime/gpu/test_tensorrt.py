@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import runtime.backends
+import runtime.gpu.backend
 from engines.bundle.folder import KERNELS_FOLDER
 from engines.contract import Component
 from engines.cuda.driver import Driver
@@ -52,8 +53,8 @@ def driver(bundle: Path) -> CudaDriver:
 @pytest.fixture
 def machine(driver: CudaDriver, monkeypatch: pytest.MonkeyPatch) -> Iterator[CudaDriver]:
     """A machine with a GPU and TensorRT, both doubles; work goes to the streams of one."""
-    monkeypatch.setattr(runtime.backends, "driver", lambda: driver)
-    monkeypatch.setattr(runtime.backends, "GpuBackend", partial(GpuBackend, trials=1))
+    monkeypatch.setattr(runtime.backends, "driver", lambda _: driver)
+    monkeypatch.setattr(runtime.gpu.backend, "GpuBackend", partial(GpuBackend, trials=1))
     monkeypatch.setattr(tensorrt_provider, "tensorrt", lambda: double)
     monkeypatch.setattr(tensorrt_execution, "enqueue", driver.put)
     yield driver
@@ -129,9 +130,9 @@ def test_without_tensorrt_its_installation_is_named(
     bundle: Path, machine: CudaDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.undo()
-    monkeypatch.setattr(runtime.backends, "driver", lambda: machine)
+    monkeypatch.setattr(runtime.backends, "driver", lambda _: machine)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    with pytest.raises(ProviderUnavailableError, match=r"pip install 'face-diffuser\[tensorrt\]'"):
+    with pytest.raises(ProviderUnavailableError, match=r'pip install "face-diffuser\[tensorrt\]"'):
         FaceDiffuser.open(bundle, provider="tensorrt")
 
 
@@ -144,8 +145,8 @@ def test_a_driver_older_than_tensorrts_cuda_is_named(bundle: Path, machine: Cuda
 def test_without_a_gpu_the_cpu_draws_and_the_reason_is_there(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_driver() -> Driver:
-        raise ProviderUnavailableError("no GPU; check: nvidia-smi")
+    def no_driver(extra: str) -> Driver:
+        raise ProviderUnavailableError("no GPU; check", fix="nvidia-smi")
 
     monkeypatch.setattr(runtime.backends, "driver", no_driver)
     with FaceDiffuser.open(bundle) as face_diffuser:
@@ -176,7 +177,7 @@ def test_a_damaged_plan_of_the_right_size_is_an_error(
     plan.write_bytes(content)
     # As large plans are, which are hashed by engines.verify alone.
     monkeypatch.setattr("engines.bundle.folder.CHEAP_NBYTES", 0)
-    expected = r"does not take the plan sdm_unet.*damaged"
+    expected = r"does not take the plan sdm_unet.*damaged.*python -m engines\.build"
     with (
         FaceDiffuser.open(path) as face_diffuser,
         pytest.raises(BundleCorruptError, match=expected),
@@ -191,7 +192,7 @@ def test_running_out_of_memory_while_opening_says_what_it_takes(
         return runtime._nothing("Error Code 2: OutOfMemory (Requested size was 4294967296 bytes.)")
 
     monkeypatch.setattr(tensorrt_execution.Runtime, "deserialize_cuda_engine", full)
-    expected = r"does not fit: .*MiB free, the plan takes .*nvidia-smi.*OutOfMemory"
+    expected = r"does not fit: .*MiB free, the plan takes .*OutOfMemory.*nvidia-smi"
     with (
         FaceDiffuser.open(bundle) as face_diffuser,
         pytest.raises(DeviceMemoryError, match=expected),

@@ -1,0 +1,104 @@
+"""Every provider: what opens it, and what it needs. The one table that all who ask read.
+
+An opener imports its engines when it is called: a process that draws on the CPU loads nothing of a
+GPU's, and the other way round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from engines.bundle.folder import Bundle
+from engines.contract import Component
+from engines.cuda.gpu import Gpu, Stream
+from engines.engine import DeviceProvider, Engine, Provider
+
+# Of a bundle and a component, on so many cores (None: all).
+OpenEngine = Callable[[Bundle, Component, int | None], Engine]
+OpenProvider = Callable[[Bundle, Gpu, Stream], DeviceProvider]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostProvider:
+    """Computes on the host. library: imports its library; raises ProviderUnavailableError."""
+
+    open: OpenEngine
+    library: Callable[[], object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuProvider:
+    """Computes on a GPU, between our kernels.
+
+    library: imports its library; raises ProviderUnavailableError. extra: what of this toolkit
+    installs it. from_plans: whether it runs the bundle's plans rather than its ONNX models.
+    """
+
+    open: OpenProvider
+    library: Callable[[], object]
+    extra: str
+    from_plans: bool
+
+
+def _tensorrt(bundle: Bundle, gpu: Gpu, stream: Stream) -> DeviceProvider:
+    from engines.tensorrt.provider import TensorRtProvider
+
+    return TensorRtProvider(bundle, gpu)
+
+
+def _tensorrt_library() -> object:
+    from engines.tensorrt.library import tensorrt
+
+    return tensorrt()
+
+
+def _onnxruntime_cuda(bundle: Bundle, gpu: Gpu, stream: Stream) -> DeviceProvider:
+    from engines.onnxruntime.cuda import OnnxRuntimeCudaProvider
+
+    return OnnxRuntimeCudaProvider(bundle, stream.handle)
+
+
+def _onnxruntime_cuda_library() -> object:
+    from engines.onnxruntime.library import CUDA_PROVIDER, onnxruntime_with
+
+    return onnxruntime_with(CUDA_PROVIDER)
+
+
+def _onnxruntime_cpu(bundle: Bundle, component: Component, threads: int | None) -> Engine:
+    from engines.onnxruntime.cpu import open_on_cpu
+
+    return open_on_cpu(bundle, component, threads)
+
+
+def _onnxruntime_cpu_library() -> object:
+    from engines.onnxruntime.library import CPU_PROVIDER, onnxruntime_with
+
+    return onnxruntime_with(CPU_PROVIDER)
+
+
+def _openvino(bundle: Bundle, component: Component, threads: int | None) -> Engine:
+    from engines.openvino.cpu import open_on_openvino
+
+    return open_on_openvino(bundle, component, threads)
+
+
+def _openvino_library() -> object:
+    from engines.openvino.cpu import openvino
+
+    return openvino()
+
+
+GPU_PROVIDERS: Mapping[Provider, GpuProvider] = {
+    Provider.TENSORRT: GpuProvider(
+        open=_tensorrt, library=_tensorrt_library, extra="tensorrt", from_plans=True
+    ),
+    Provider.ONNXRUNTIME_CUDA: GpuProvider(
+        open=_onnxruntime_cuda, library=_onnxruntime_cuda_library, extra="gpu", from_plans=False
+    ),
+}
+HOST_PROVIDERS: Mapping[Provider, HostProvider] = {
+    Provider.ONNXRUNTIME_CPU: HostProvider(open=_onnxruntime_cpu, library=_onnxruntime_cpu_library),
+    Provider.OPENVINO: HostProvider(open=_openvino, library=_openvino_library),
+}
+PROVIDERS: Mapping[Provider, GpuProvider | HostProvider] = {**GPU_PROVIDERS, **HOST_PROVIDERS}

@@ -1,0 +1,100 @@
+"""What a bundle has of what this machine needs, and which backend draws it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from engines import commands
+from engines.bundle.folder import KERNELS_FOLDER, Bundle
+from engines.bundle.kernel_manifest import KernelManifest
+from engines.bundle.plan_record import BuiltPlan
+from engines.engine import Provider
+from engines.errors import BundleError, ProviderUnavailableError
+from engines.providers import GPU_PROVIDERS, HOST_PROVIDERS, PROVIDERS
+from engines.tensorrt.plans_here import plans_for
+from runtime.doctor.finding import Finding, State, of_error
+from runtime.doctor.machine import GpuFacts
+
+
+def bundle_findings(
+    path: Path, gpu: GpuFacts | None, tensorrt_version: str | None
+) -> tuple[Bundle | None, list[Finding]]:
+    """What a bundle has, and what of it this machine needs."""
+    try:
+        bundle = Bundle.open(path)
+    except BundleError as error:
+        return None, [of_error("bundle", State.PROBLEM, error)]
+    found = [
+        Finding(
+            about="bundle", state=State.OK,
+            text=f"{path}: {bundle.manifest.precision} at {bundle.manifest.dimensions.native_px} "
+            f"px, {len(bundle.manifest.plans)} plans",
+        )
+    ]  # fmt: skip
+    if gpu is not None:
+        found.append(_kernels_finding(bundle, gpu))
+        if tensorrt_version is not None:
+            found.append(_plans_finding(bundle, gpu, tensorrt_version))
+    return bundle, found
+
+
+def provider_finding(found: list[Finding]) -> Finding:
+    """Which backend draws as things stand: the first that misses nothing."""
+    fine = {finding.about for finding in found if finding.state is State.OK}
+    for provider in Provider:
+        if _needs(provider) <= fine and _has_library(provider):
+            return Finding(
+                about="provider", state=State.OK, text=f"pictures are drawn on {provider}"
+            )
+    return Finding(
+        about="provider", state=State.PROBLEM, text="nothing here can draw",
+        fix=commands.installed("cpu"),
+    )  # fmt: skip
+
+
+def _needs(provider: Provider) -> set[str]:
+    """What must be found to be fine for a provider."""
+    if provider in HOST_PROVIDERS:
+        return set()
+    return {"GPU", "kernels"} | ({"plans"} if GPU_PROVIDERS[provider].from_plans else set())
+
+
+def _has_library(provider: Provider) -> bool:
+    try:
+        PROVIDERS[provider].library()
+    except ProviderUnavailableError:
+        return False
+    return True
+
+
+def _kernels_finding(bundle: Bundle, gpu: GpuFacts) -> Finding:
+    try:
+        built = KernelManifest.read(bundle.path / KERNELS_FOLDER).architectures
+    except BundleError as error:
+        return of_error("kernels", State.NOTE, error)
+    names = ", ".join(f"sm_{architecture}" for architecture in built) or "no GPU"
+    text = f"compiled for {names}"
+    if gpu.architecture in built:
+        return Finding(about="kernels", state=State.OK, text=text)
+    fix = commands.rebuilt(bundle.path)
+    return Finding(about="kernels", state=State.NOTE, text=text, fix=fix)
+
+
+def _plans_finding(bundle: Bundle, gpu: GpuFacts, version: str) -> Finding:
+    try:
+        plans = plans_for(bundle, gpu.architecture, version)
+    except BundleError as error:
+        return of_error("plans", State.NOTE, error)
+    built = [min((r.built for r in each), key=_activations_nbytes) for each in plans.values()]
+    # Weights stay; activations of the two U-Nets lie side by side, the others' in the same place.
+    needed = sum(each.file.nbytes for each in built) + 2 * max(map(_activations_nbytes, built))
+    text = f"one of each component for sm_{gpu.architecture}, about {needed >> 20} MiB on the GPU"
+    if needed > gpu.free_nbytes:
+        return Finding(
+            about="plans", state=State.PROBLEM, text=f"{text}: more than is free", fix="nvidia-smi"
+        )
+    return Finding(about="plans", state=State.OK, text=text)
+
+
+def _activations_nbytes(built: BuiltPlan) -> int:
+    return built.device_memory_nbytes
