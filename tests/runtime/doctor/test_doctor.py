@@ -122,7 +122,6 @@ def test_a_driver_older_than_tensorrts_cuda_is_a_problem(
     ("packages", "fix"),
     [
         (["onnxruntime", "onnxruntime-gpu"], "pip uninstall -y onnxruntime onnxruntime-gpu"),
-        (["kernels"], "pip uninstall -y kernels"),
         (["tensorrt-cu12-libs", "tensorrt-cu13-libs"], "pip uninstall -y tensorrt tensorrt_cu12"),
     ],
 )
