@@ -18,7 +18,7 @@ from engines.cuda.driver import driver
 from engines.cuda.gpu import Gpu, Stream
 from engines.engine import Array, Engine, Provider
 from engines.errors import ProviderUnavailableError
-from engines.providers import HOST_PROVIDERS
+from engines.providers import GPU_PROVIDERS, HOST_PROVIDERS
 from runtime import FaceDiffuser
 from runtime.gpu.backend import GpuBackend
 from runtime.host.backend import HostBackend
@@ -99,7 +99,7 @@ class OpenedBackend:
 def providers() -> dict[str, str | None]:
     """Every provider that can be measured -> None, or why not on this machine."""
     gpu = None if gpu_facts() is not None else "no NVIDIA GPU"
-    on_gpu = dict.fromkeys((Provider.TENSORRT.value, Provider.ONNXRUNTIME_CUDA.value, TORCH), gpu)
+    on_gpu = dict.fromkeys([*(each.value for each in GPU_PROVIDERS), TORCH], gpu)
     return {provider.value: _missing(provider) for provider in HOST_PROVIDERS} | on_gpu
 
 

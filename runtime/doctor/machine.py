@@ -51,12 +51,6 @@ def package_findings(packages: Sequence[str]) -> Iterator[Finding]:
             text="onnxruntime and onnxruntime-gpu are the same module; the one installed last "
             "hides the other",
         )  # fmt: skip
-    if "kernels" in packages:
-        clashes += 1
-        yield Finding(
-            about="packages", state=State.PROBLEM, fix="pip uninstall -y kernels",
-            text="Hugging Face's package `kernels` has the name of this toolkit's own",
-        )  # fmt: skip
     try:
         check_wheels(packages)
     except ProviderUnavailableError as error:

@@ -149,7 +149,6 @@ def test_what_is_wrong_with_a_gpu_is_told_by_the_errors_class_whatever_its_words
     ("packages", "fix"),
     [
         (["onnxruntime", "onnxruntime-gpu"], "pip uninstall -y onnxruntime onnxruntime-gpu"),
-        (["kernels"], "pip uninstall -y kernels"),
         (["tensorrt-cu12-libs", "tensorrt-cu13-libs"], "pip uninstall -y tensorrt tensorrt_cu12"),
     ],
 )

@@ -1,0 +1,1 @@
+"""Builds the wheel: setuptools' backend, with every package moved below one import name."""

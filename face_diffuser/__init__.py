@@ -1,0 +1,74 @@
+"""Draw a scene with given people in it: the public names of Face-Diffuser's runtime.
+
+from face_diffuser import FaceDiffuser, Request
+
+with FaceDiffuser.open("bundle") as face_diffuser:
+    result = face_diffuser.generate(
+        Request(prompt="a man <|image|> reading in a park", references=["him.jpg"], seed=7)
+    )
+result.images[0].save("park.png")
+"""
+
+from runtime import (
+    BundleCorruptError,
+    BundleError,
+    BundleNotFoundError,
+    BundleSchemaError,
+    CancelledError,
+    ContractError,
+    CudaError,
+    DeviceMemoryError,
+    FaceDiffuser,
+    FaceDiffuserError,
+    Fusion,
+    GuidanceRule,
+    Identity,
+    NonFiniteError,
+    OutputType,
+    PlanMismatchError,
+    PromptError,
+    Provider,
+    ProviderUnavailableError,
+    ReferenceImageError,
+    Request,
+    RequestError,
+    Result,
+    Saliency,
+    Scheduler,
+    Stage,
+    StepInfo,
+    StepSaliency,
+)
+
+__all__ = [
+    "BundleCorruptError",
+    "BundleError",
+    "BundleNotFoundError",
+    "BundleSchemaError",
+    "CancelledError",
+    "ContractError",
+    "CudaError",
+    "DeviceMemoryError",
+    "FaceDiffuser",
+    "FaceDiffuserError",
+    "Fusion",
+    "GuidanceRule",
+    "Identity",
+    "NonFiniteError",
+    "OutputType",
+    "PlanMismatchError",
+    "PromptError",
+    "Provider",
+    "ProviderUnavailableError",
+    "ReferenceImageError",
+    "Request",
+    "RequestError",
+    "Result",
+    "Saliency",
+    "Scheduler",
+    "Stage",
+    "StepInfo",
+    "StepSaliency",
+]
+
+__version__ = "0.1.0"
