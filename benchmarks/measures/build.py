@@ -26,7 +26,8 @@ from engines.contract import Component
 from export.build import draw
 from export.bundle import build_bundle
 from export.checkpoint.model_facts import dimensions_of
-from export.component import BuildOptions, build_component
+from export.component import build_component
+from export.options import BuildOptions
 
 SAMPLE_S = 0.02
 QUICK_COMPONENTS = (Component.FUSION_MLP, Component.TEXT_ENCODER)

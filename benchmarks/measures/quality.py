@@ -33,7 +33,7 @@ from engines.bundle.manifest import Precision
 from export.build import draw
 from export.bundle import build_bundle
 from export.checkpoint.checkpoint import SHIPPED_MODEL, Checkpoint
-from export.component import BuildOptions
+from export.options import BuildOptions
 from mini.training.probes import through_vae
 from runtime import FaceDiffuser
 
