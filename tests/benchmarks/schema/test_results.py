@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.harness.record import table
 from benchmarks.schema.quality import QualityRecord
 from benchmarks.schema.record import NotMeasured, Record, Status
 from benchmarks.schema.results import (
@@ -93,3 +94,16 @@ def test_a_line_without_rows_is_no_record(tmp_path: Path) -> None:
         records_of("gpu", tmp_path)
     with pytest.raises((ValueError, TypeError)):
         record_of("gpu", [])  # type: ignore[arg-type]
+
+
+def test_a_table_has_no_column_in_which_nothing_was_measured() -> None:
+    rows: list[dict[str, object]] = [
+        {"peer": "a", "ms": 1.23456, "gpu": None},
+        {"peer": "b", "reason": "no GPU"},
+    ]
+    assert table(rows).splitlines() == [
+        "| peer | ms | reason |",
+        "| --- | --- | --- |",
+        "| a | 1.235 |  |",
+        "| b |  | no GPU |",
+    ]
