@@ -138,6 +138,17 @@ def test_the_gpu_script_types_only_words_that_the_command_line_knows(golden_bund
         assert type(command_line.options_of(measure.options, words)) is measure.options
 
 
+def test_a_part_of_the_gpu_script_uses_its_results_and_its_last_words_are_kept(
+    tmp_path: Path,
+) -> None:
+    options = GpuOptions(json=True, results=tmp_path / "results")
+    written = gpu.run_part(options, ["report", "--json", "--out", str(tmp_path / "report")], 60.0)
+    assert (written.code, json.loads(written.printed)["plots"]) == (0, [])
+    refused = gpu.run_part(options, ["nothing"], 60.0)
+    assert refused.code == 2
+    assert "invalid choice: 'nothing'" in refused.last_words
+
+
 @pytest.mark.parametrize("name", list(command_line.BENCHMARKS))
 def test_every_name_has_a_module_that_says_what_it_is_told_and_what_it_measures(name: str) -> None:
     measure = command_line.measure_named(name)
