@@ -34,8 +34,8 @@ def test_a_build_without_its_packages_ends_with_what_to_type(packages: tuple[str
     finished = run_without(packages, "--fp16", "--json")
     assert finished.returncode == 1
     fix = commands.installed("export")
-    reason = f"a build needs {', '.join(packages)}, not installed here; install with: {fix}"
-    assert finished.stderr.splitlines() == [reason]
+    reason = f"a build needs {', '.join(packages)}, not installed here; install with"
+    assert finished.stderr.splitlines() == [f"{reason}: {fix}"]
     said = {"error": "MissingPackagesError", "reason": reason, "fix": fix}
     assert json.loads(finished.stdout) == said
 
