@@ -6,17 +6,22 @@ import argparse
 import sys
 from functools import partial
 from importlib import import_module
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from benchmarks.harness.record import ReferenceMismatchError, Status, append, record, table
+from benchmarks.harness.imports import missing_package
+from benchmarks.harness.measure import Measure
+from benchmarks.harness.options import Options, quick_defaults
+from benchmarks.harness.record import ReferenceMismatchError, not_measured
+from benchmarks.schema.record import Record, Status
+from benchmarks.schema.results import append, line_of
+from engines.bundle.records import RecordError, document_of
 from engines.cli.command import run_command
+from engines.cli.flags import add_flags, from_flags
+from engines.commands import BENCHMARKS as COMMAND
+from engines.commands import installed, typed
 from engines.errors import ProviderUnavailableError
 
-# Each is benchmarks/<name>.py with measured(*, quick: bool, ...) -> a record. A module that takes
-# more than quick has add_flags(parser), whose flags measured() gets by name; one that prints more
-# than its rows has text(record); one that starts others has RUNS_OTHERS and gets results.
+# Each is benchmarks/measures/<name>.py, whose MEASURE says what it is told and what it does.
 BENCHMARKS = {
     "latency": "one picture: where its time goes, start-up and memory",
     "throughput": "pictures a second against images per call and concurrent requests",
@@ -37,65 +42,71 @@ def main(words: list[str] | None = None) -> int:
     words = sys.argv[1:] if words is None else words
     # The name decides which module's flags are read, and only that module is imported.
     name = next((word for word in words if word in BENCHMARKS), None)
+    if name is None:
+        parser_of(Options).parse_args(words)  # says what it wants, and ends the program
+        return 2
     try:
-        module = import_module(f"benchmarks.measures.{name}") if name else None
+        measure = measure_named(name)
     except ModuleNotFoundError as error:
-        return run_command(partial(_lacking, name, error), as_json="--json" in words)
-    options = vars(_parser(module).parse_args(words))
-    name, as_json = options.pop("name"), options.pop("json")
-    results: Path | None = options.pop("results")
-
-    def command() -> dict[str, Any]:
-        assert module is not None
-        if not hasattr(module, "measured"):
-            return dict(module.written(results=results, **options))
-        entry, path = _measured(name, module, options, results)
-        if not as_json:
-            print(module.text(entry) if hasattr(module, "text") else table(entry["rows"]))
-            print(f"appended to {path}")
-        return entry
-
-    return run_command(command, as_json=as_json)
+        package = missing_package(error)
+        if package is None:
+            raise
+        return run_command(partial(_lacking, name, package), as_json="--json" in words)
+    options = options_of(measure.options, words)
+    return run_command(partial(_run, name, measure, options), as_json=options.json)
 
 
-def _lacking(name: str | None, error: ModuleNotFoundError) -> dict[str, Any]:
-    raise ProviderUnavailableError(
-        f"{name} needs {error.name}, which is not installed; type: pip install -e '.[bench,cpu]'"
-    ) from error
+def measure_named(name: str) -> Measure[Any, Any]:
+    """What benchmarks/measures/<name>.py offers."""
+    measure: Measure[Any, Any] = import_module(f"benchmarks.measures.{name}").MEASURE
+    return measure
 
 
-def _measured(
-    name: str, module: ModuleType, options: dict[str, Any], results: Path | None
-) -> tuple[dict[str, Any], Path]:
-    """Run and append; what was skipped or refused is appended as that, and raised."""
+def options_of(options: type[Options], words: list[str]) -> Options:
+    """What the words say, else the defaults, which a quick run has its own of."""
+    parser = parser_of(options)
+    if parser.parse_args(words).quick:
+        parser.set_defaults(**quick_defaults(options))
     try:
-        passed_on = {"results": results} if hasattr(module, "RUNS_OTHERS") else {}
-        entry = dict(module.measured(**options, **passed_on))
-    except (ProviderUnavailableError, ReferenceMismatchError) as error:
-        skipped = isinstance(error, ProviderUnavailableError)
-        status = Status.SKIPPED if skipped else Status.REFUSED
-        entry = record(name, [], gpu=None, status=status, reason=str(error))
-        append(entry | {"quick": options["quick"]}, results)
-        raise
-    entry["quick"] = options["quick"]
-    return entry, append(entry, results)
+        return from_flags(parser.parse_args(words), options)
+    except RecordError as error:
+        parser.error(str(error))
 
 
-def _parser(module: ModuleType | None) -> argparse.ArgumentParser:
+def parser_of(options: type[Options]) -> argparse.ArgumentParser:
+    """The parser of one benchmark's words."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks",
+        prog=typed(COMMAND),
         description="Measure, print, and append to benchmarks/results/.",
         epilog="; ".join(f"{name}: {about}" for name, about in BENCHMARKS.items()),
     )
     parser.add_argument("name", choices=BENCHMARKS)
-    parser.add_argument("--quick", action="store_true", help="fewer cases; recorded as quick")
-    parser.add_argument("--json", action="store_true", help="print the record as JSON")
-    parser.add_argument(
-        "--results", type=Path, help="folder of the records (default: benchmarks/results)"
-    )
-    if module is not None and hasattr(module, "add_flags"):
-        module.add_flags(parser)
+    add_flags(parser, options)
     return parser
+
+
+def _lacking(name: str, package: str) -> dict[str, Any]:
+    raise ProviderUnavailableError(
+        f"{name} needs {package}, which is not installed; type", fix=installed("bench", "cpu")
+    )
+
+
+def _run(name: str, measure: Measure[Any, Any], options: Options) -> dict[str, Any]:
+    """Measure, print and append; what was skipped or refused is appended as that, and raised."""
+    try:
+        found = measure.measure(options)
+    except (ProviderUnavailableError, ReferenceMismatchError) as error:
+        skipped = isinstance(error, ProviderUnavailableError)
+        status = Status.SKIPPED if skipped else Status.REFUSED
+        append(not_measured(name, options, status, error), options.results)
+        raise
+    path = append(found, options.results) if isinstance(found, Record) else None
+    if not options.json:
+        print(measure.text(found))
+        if path is not None:
+            print(f"appended to {path}")
+    document: dict[str, Any] = line_of(found) if path is not None else document_of(found)
+    return document
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Examples: the small model that ships with the repository."""
+"""Programs to copy: each draws with `face_diffuser` as an application would."""

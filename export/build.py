@@ -8,7 +8,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engines import commands
 from engines.bundle.manifest import Precision
@@ -18,14 +18,13 @@ from engines.plans.bundle_plans import PlanRequest
 from engines.plans.flags import add_plan_flags, plan_request
 from engines.plans.here import build_if_possible
 from engines.processes import run_module
-from export.bundle import Say, build_bundle, locked_folder
-from export.checkpoint.checkpoint import RELEASED_MODEL, SHIPPED_MODEL, Checkpoint, ModelSource
-from export.checkpoint.random_weights import random_checkpoint
-from export.checks.picture import NOISE_PREVIEW, PREVIEW, PREVIEW_NAME
-from export.component import BuildOptions
 from export.cubins.build import ARCHITECTURES
+from export.options import MODELS, BuildOptions
+from export.packages import require_packages
 
-MODELS = {"shipped": SHIPPED_MODEL, "released": RELEASED_MODEL}
+if TYPE_CHECKING:
+    from export.bundle import Say
+    from export.checkpoint.checkpoint import ModelSource
 
 # What a bundle is checked with: the command that users draw with, in a process of its own.
 draw = partial(run_module, commands.PREFIX + commands.DRAW)
@@ -71,6 +70,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _build(options: argparse.Namespace, plans: PlanRequest | None) -> dict[str, Any]:
+    require_packages()
+    # Only now: importing PyTorch takes seconds, and a machine without it can still be told why.
+    from export.bundle import build_bundle, locked_folder
+    from export.checkpoint.checkpoint import Checkpoint
+    from export.checkpoint.random_weights import random_checkpoint
+    from export.checks.picture import NOISE_PREVIEW, PREVIEW, PREVIEW_NAME
+
     started = time.monotonic()
 
     def say(text: str) -> None:

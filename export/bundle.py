@@ -23,13 +23,13 @@ from export.checkpoint.model_facts import dimensions_of, noise_schedule_of, toke
 from export.checks.disk_space import require_disk_space
 from export.checks.picture import PREVIEW, PREVIEW_NAME, draw_preview, pipeline_parity
 from export.component import (
-    BuildOptions,
     build_component,
     built_component,
     input_digest,
     tool_versions,
 )
 from export.cubins.build import ARCHITECTURES, build_cubins
+from export.options import BuildOptions
 
 Say = Callable[[str], None]
 

@@ -36,6 +36,7 @@ from export.graph.lint import lint, polygraphy_lint
 from export.graph.modules import module_of
 from export.graph.onnx_from_module import load_graph, onnx_from_module
 from export.graph.unet import BatchedPassesUNet
+from export.options import BuildOptions
 
 TOOLS = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "onnxruntime", "numpy")
 # What decides a graph besides weights and tool versions: the code of these modules.
@@ -50,18 +51,6 @@ _GRAPH_CODE = (
 )
 
 Progress = Callable[[str], None]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class BuildOptions:
-    """What a build is asked for; the flags of export.build take names and defaults from here.
-
-    opset: 23 keeps attention and normalizations whole; 21 is for TensorRT 10 releases whose parser
-    does not read 23.
-    """
-
-    precision: Precision = Precision.FP16
-    opset: int = 23
 
 
 def tool_versions() -> dict[str, str]:

@@ -13,7 +13,7 @@ from export.build import draw
 from export.bundle import build_bundle
 from export.checkpoint.checkpoint import Checkpoint, Sources
 from export.checks.picture import NOISE_PREVIEW
-from export.component import BuildOptions
+from export.options import BuildOptions
 from tests.doubles.small_bundle import half_bundle
 from tests.paths import GOLDEN
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 
+from benchmarks.harness.memory import peak_rss_nbytes
 from benchmarks.harness.timing import repeated_ms
-from benchmarks.harness.worker import Answer, Message
+from benchmarks.harness.worker import Worker
+from benchmarks.schema.facts import Peaks
 from engines.errors import ProviderUnavailableError
 
 # Large enough that a product is bound by arithmetic and a copy by memory, beyond every cache.
@@ -22,10 +23,17 @@ DTYPES = {
 }
 
 
-def peaks(*, device: str, threads: int, quick: bool) -> Answer:
-    """In a worker with so many threads: measure when a message comes."""
+def peaks_of(device: str, threads: int, *, quick: bool) -> Peaks:
+    """Peaks from a process of its own, so that no other library's threads are in the way."""
+    arguments = {"device": device, "threads": threads, "quick": quick}
+    with Worker(measuring, Peaks, arguments, threads=threads) as worker:
+        return worker.ask()
 
-    def measure(_: Message) -> dict[str, Any]:
+
+def measuring(*, device: str, threads: int, quick: bool) -> Callable[[], Peaks]:
+    """In a worker with so many threads: measure when asked."""
+
+    def measure() -> Peaks:
         torch.set_num_threads(threads)
         if device == "cuda" and not torch.cuda.is_available():
             raise ProviderUnavailableError("this PyTorch finds no CUDA GPU")
@@ -34,7 +42,7 @@ def peaks(*, device: str, threads: int, quick: bool) -> Answer:
     return measure
 
 
-def measured_peaks(device: str, *, quick: bool) -> dict[str, Any]:
+def measured_peaks(device: str, *, quick: bool) -> Peaks:
     """Best of the repeats, as peaks are: FLOP/s by element type, bytes/s read and written."""
     side = (QUICK_SIDE if quick else SIDE)[device]
     repeats = QUICK_REPEATS if quick else REPEATS
@@ -48,14 +56,17 @@ def measured_peaks(device: str, *, quick: bool) -> dict[str, Any]:
     source = torch.zeros(nbytes, dtype=torch.uint8, device=device)
     target = torch.zeros_like(source)
     ms = min(repeated_ms(partial(_copy, target, source), repeats=repeats))
-    return {"flop_per_s": flops, "bytes_per_s": 2 * nbytes / ms * 1e3, "side": side}
+    return Peaks(
+        flop_per_s=flops,
+        bytes_per_s=2 * nbytes / ms * 1e3,
+        side=side,
+        peak_rss_nbytes=peak_rss_nbytes(),
+    )
 
 
-def roof_ms(flop: float, nbytes: float, peak: Mapping[str, Any], dtype: str) -> float:
+def roof_ms(flop: float, nbytes: float, peak: Peaks, dtype: str) -> float:
     """The least time that the peaks allow: arithmetic or memory, whichever takes longer."""
-    arithmetic_s: float = flop / peak["flop_per_s"][dtype]
-    memory_s: float = nbytes / peak["bytes_per_s"]
-    return max(arithmetic_s, memory_s) * 1e3
+    return max(flop / peak.flop_per_s[dtype], nbytes / peak.bytes_per_s) * 1e3
 
 
 def _product(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> None:

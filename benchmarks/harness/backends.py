@@ -30,8 +30,11 @@ if TYPE_CHECKING:
     from export.checkpoint.checkpoint import ModelSource
 
 CPU = Provider.ONNXRUNTIME_CPU.value
+OPENVINO = Provider.OPENVINO.value
 # The CUDA runtime on engines made of torch modules; for measuring, no provider of the runtime's.
 TORCH = "torch-cuda"
+_ON_GPU = (Provider.TENSORRT.value, Provider.ONNXRUNTIME_CUDA.value, TORCH)
+PROVIDERS = (CPU, OPENVINO, *_ON_GPU)
 
 
 @dataclass(frozen=True)
@@ -96,8 +99,8 @@ class OpenedBackend:
     log: CallLog | None
 
 
-def providers() -> dict[str, str | None]:
-    """Every provider that can be measured -> None, or why not on this machine."""
+def why_not() -> dict[str, str | None]:
+    """Every provider that can be measured -> None, or why it cannot run on this machine."""
     gpu = None if gpu_facts() is not None else "no NVIDIA GPU"
     on_gpu = dict.fromkeys([*(each.value for each in GPU_PROVIDERS), TORCH], gpu)
     return {provider.value: _missing(provider) for provider in HOST_PROVIDERS} | on_gpu

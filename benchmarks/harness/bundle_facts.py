@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from benchmarks.harness.machine import usable_cpus
+from benchmarks.schema.facts import BundleFacts
 from engines.bundle.folder import Bundle
 from engines.bundle.manifest import Precision
 from engines.contract import NOISE_PREDICTORS, Component
@@ -13,15 +13,15 @@ from engines.engine import Provider
 from engines.openvino.cpu import computes_in_bfloat16
 
 
-def bundle_facts(bundle: Bundle, threads: int | None) -> dict[str, Any]:
+def bundle_facts(bundle: Bundle, threads: int | None) -> BundleFacts:
     """Precision, size, weights, licenses, and how many threads computed."""
-    return {
-        "precision": bundle.manifest.precision.value,
-        "native_px": bundle.manifest.dimensions.native_px,
-        "weights_fp32_nbytes": weights_fp32_nbytes(bundle),
-        "licenses": bundle.manifest.licenses,
-        "threads": threads or usable_cpus(),
-    }
+    return BundleFacts(
+        precision=bundle.manifest.precision,
+        native_px=bundle.manifest.dimensions.native_px,
+        weights_fp32_nbytes=weights_fp32_nbytes(bundle),
+        licenses=tuple(bundle.manifest.licenses),
+        threads=threads or usable_cpus(),
+    )
 
 
 def weights_fp32_nbytes(bundle: Bundle) -> int:

@@ -9,9 +9,9 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
-# Instruction sets that decide how fast matrix products can be.
+from benchmarks.schema.record import Machine
+
 _ISA = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8")
 _GPU_FACTS = (
     "name", "driver_version", "memory.total", "power.limit",
@@ -28,26 +28,37 @@ def usable_cpus() -> int:
     return os.cpu_count() or 1
 
 
-def described() -> dict[str, Any]:
-    """What a record says of the machine; what the system does not tell is null."""
+def this_machine() -> Machine:
+    """What a record says of the machine, but for the GPU that computes."""
     cpuinfo = _text("/proc/cpuinfo")
-    flags = set((_first(r"^flags\s*:\s*(.*)$", cpuinfo) or "").split())
     share = others_share()
-    return {
-        "system": f"{platform.system()} {platform.machine()}",
-        "kernel": platform.release(),
-        "cpu": _first(r"^model name\s*:\s*(.*)$", cpuinfo) or platform.processor() or None,
-        "cpus": os.cpu_count(),
-        "usable_cpus": usable_cpus(),
-        "isa": [name for name in _ISA if name in flags],
-        "clock_mhz": _number(_first(r"^cpu MHz\s*:\s*(.*)$", cpuinfo)),
-        "governor": _text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or None,
-        "memory_nbytes": _memory_nbytes(),
-        "others_share": None if share is None else round(share, 3),
-        "busy": None if share is None else share > BUSY_SHARE,
-        "gpu_facts": gpu_facts(),
-        "python": platform.python_version(),
-    }
+    return Machine(
+        system=f"{platform.system()} {platform.machine()}",
+        kernel=platform.release(),
+        cpu=_first(r"^model name\s*:\s*(.*)$", cpuinfo) or platform.processor() or None,
+        cpus=os.cpu_count(),
+        usable_cpus=usable_cpus(),
+        isa=instruction_sets(),
+        clock_mhz=_number(_first(r"^cpu MHz\s*:\s*(.*)$", cpuinfo)),
+        governor=_text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or None,
+        memory_nbytes=memory_nbytes(),
+        others_share=None if share is None else round(share, 3),
+        busy=None if share is None else share > BUSY_SHARE,
+        gpu_facts=gpu_facts(),
+        python=platform.python_version(),
+    )
+
+
+def instruction_sets() -> tuple[str, ...]:
+    """Those that decide how fast matrix products can be."""
+    flags = (_first(r"^flags\s*:\s*(.*)$", _text("/proc/cpuinfo")) or "").split()
+    return tuple(name for name in _ISA if name in flags)
+
+
+def memory_nbytes() -> int | None:
+    """The machine's memory; None where the system does not tell."""
+    kib = _number(_first(r"^MemTotal:\s*(\d+) kB", _text("/proc/meminfo")))
+    return None if kib is None else int(kib) * 1024
 
 
 def others_share() -> float | None:
@@ -83,11 +94,6 @@ def gpu_facts() -> dict[str, str] | None:
         return None
     values = [value.strip() for value in answer.stdout.strip().split(",")]
     return dict(zip(_GPU_FACTS, values, strict=True)) if len(values) == len(_GPU_FACTS) else None
-
-
-def _memory_nbytes() -> int | None:
-    kib = _number(_first(r"^MemTotal:\s*(\d+) kB", _text("/proc/meminfo")))
-    return None if kib is None else int(kib) * 1024
 
 
 def _text(path: str) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from benchmarks.harness.record import ReferenceMismatchError
 from benchmarks.harness.workload import GUIDANCE_SCALE, SEED, Workload, prompt, references
+from benchmarks.schema.facts import Agreement
 from engines.bundle.manifest import Manifest, Precision
 from engines.contract import LATENT_PX, SIZE_MULTIPLE_PX
 from engines.engine import Provider
@@ -31,17 +30,6 @@ Array = npt.NDArray[np.float32]
 _STEPS, _START_MERGE_STEP, _FINAL_STEP = 3, 0, 1
 _SIDE_PX = 2 * SIZE_MULTIPLE_PX
 _PEOPLE = 2
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """Distance from the reference. relative_l2: |found - expected| / |expected|."""
-
-    relative_l2: float
-    bound: float
-
-    def to_json(self) -> dict[str, float]:
-        return asdict(self)
 
 
 def agreement(what: str, found: Array, expected: Array, bound: float) -> Agreement:

@@ -1,4 +1,4 @@
-"""The timing harness: repeated runs after a warm-up, and rounds in which contestants take turns."""
+"""The timing harness: repeated runs after a warm-up, and rounds in which all take turns."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def repeated_ms(
 
 
 def interleaved_ms(
-    contestants: Mapping[str, Callable[[], float]], *, rounds: int, seed: int = 0
+    runs: Mapping[str, Callable[[], float]], *, rounds: int, seed: int = 0
 ) -> dict[str, list[float]]:
-    """Let each contestant run once a round, in an order drawn anew; each gives its milliseconds.
+    """Call each once a round, in an order drawn anew; each gives its milliseconds.
 
     Drift of the machine (heat, other work) then meets all alike, and none always goes first.
     """
     draw = random.Random(seed)
-    times: dict[str, list[float]] = {name: [] for name in contestants}
+    times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
-        for name in draw.sample(sorted(contestants), len(contestants)):
-            times[name].append(contestants[name]())
+        for name in draw.sample(sorted(runs), len(runs)):
+            times[name].append(runs[name]())
     return times

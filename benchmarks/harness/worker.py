@@ -1,28 +1,28 @@
-"""Work in a process of its own, asked line by line: clean memory figures, one timed at a time.
+"""Work in a process of its own, asked question by question: clean memory figures, one at a time.
 
-The parent names a function `module:name` and its arguments. The child calls it, which may take as
-long as loading does, and gets back a function that answers messages. Each line either way is one
-JSON object.
+The parent names a function and its arguments. The child calls it, which may take as long as loading
+does, and gets back a function that answers questions; a question is that function's own arguments.
+Arguments and answers are frozen dataclasses or what else JSON can say.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar, get_type_hints
 
+from benchmarks.harness.imports import missing_package
 from benchmarks.harness.memory import peak_rss_nbytes
+from engines.bundle.records import document_of, read
 from engines.errors import FaceDiffuserError, ProviderUnavailableError
+from engines.processes import Child, ParentPipe
 
-Message = Mapping[str, Any]
-Answer = Callable[[Message], dict[str, Any]]
+Answer = TypeVar("Answer")
 
 # Whatever a library calls its threads, it gets the same number.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -34,71 +34,68 @@ class WorkerError(FaceDiffuserError):
     """A worker process failed; carries its reason."""
 
 
-class Worker:
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """What a worker took to be ready. peak_rss_nbytes: the most it ever had resident."""
+
+    import_s: float
+    load_s: float
+    peak_rss_nbytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why a worker answers no more. skip: this machine lacks what it takes."""
+
+    error: str
+    skip: bool
+
+
+class Worker(Generic[Answer]):
     """The parent's side. started: what the child said when it was ready."""
 
     def __init__(
         self,
-        function: Callable[..., Answer] | str,
-        arguments: Message,
+        function: Callable[..., Callable[..., Answer]] | str,
+        answer: type[Answer],
+        arguments: Mapping[str, object],
         *,
         threads: int | None = None,
     ) -> None:
-        """Raises WorkerError, or ProviderUnavailableError where the child raised that."""
-        name = function if isinstance(function, str) else path_of(function)
-        self.name = name
-        root = str(Path(__file__).parents[2])
-        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | _QUIET
-        if threads is not None:
-            environment |= dict.fromkeys(_THREAD_VARIABLES, str(threads))
-        command = [
-            sys.executable,
-            "-m",
-            "benchmarks.harness.worker",
-            name,
-            json.dumps(dict(arguments)),
-        ]
-        started = time.perf_counter()
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
+        """Start it; answer: what its function answers.
+
+        Raises WorkerError, or ProviderUnavailableError where the child raised that.
+        """
+        self.name = function if isinstance(function, str) else path_of(function)
+        self._answer = answer
+        cores = {} if threads is None else dict.fromkeys(_THREAD_VARIABLES, str(threads))
+        words = (self.name, json.dumps(document_of(arguments)))
+        self._child = Child(__name__, *words, environment=_QUIET | cores)
         try:
-            self.started = self._read()
+            self.started = read(Started, self._received())
         except BaseException:
             self.close()
             raise
-        self.started["start_s"] = time.perf_counter() - started
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        return self._child.pid
 
-    def ask(self, **message: Any) -> dict[str, Any]:
-        """Send a message and wait for its answer; raises WorkerError with the child's reason."""
-        self.send(**message)
-        return self._read()
+    def ask(self, **question: object) -> Answer:
+        """Send a question and wait for its answer; raises WorkerError with the child's reason."""
+        self.send(**question)
+        return self.receive()
 
-    def send(self, **message: Any) -> None:
-        """Send a message; `receive` gets its answer."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(message) + "\n")
-        self._process.stdin.flush()
+    def send(self, **question: object) -> None:
+        """Send a question; `receive` gets its answer."""
+        self._child.send(question)
 
-    def receive(self) -> dict[str, Any]:
-        return self._read()
+    def receive(self) -> Answer:
+        return read(self._answer, self._received())
 
     def close(self) -> None:
         """End the child; the memory it held is free afterwards."""
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        try:
-            self._process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        self._child.close()
 
     def __enter__(self) -> Self:
         return self
@@ -111,46 +108,48 @@ class Worker:
     ) -> None:
         self.close()
 
-    def _read(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            code = self._process.wait()
+    def _received(self) -> dict[str, Any]:
+        document = self._child.receive()
+        if document is None:
+            code = self._child.ended().code
             raise WorkerError(f"{self.name} ended with exit code {code}; its reason stands above")
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            kind = ProviderUnavailableError if answer["skip"] else WorkerError
-            raise kind(f"{self.name}: {answer['error']}")
-        return answer
+        if "error" in document:
+            failure = read(Failure, document)
+            kind = ProviderUnavailableError if failure.skip else WorkerError
+            raise kind(f"{self.name}: {failure.error}")
+        return document
 
 
-def path_of(function: Callable[..., Answer]) -> str:
+def path_of(function: Callable[..., Any]) -> str:
     """How a child process finds a function."""
     return f"{function.__module__}:{function.__qualname__}"
 
 
-def serve(name: str, arguments: Message) -> None:
+def serve(name: str, arguments: Mapping[str, Any]) -> None:
     """The child's side: build, say so, answer until the parent closes the pipe."""
     # Libraries print; the pipe to the parent carries answers alone.
-    pipe = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-
-    def reply(answer: dict[str, Any]) -> None:
-        pipe.write(json.dumps(answer | {"peak_rss_nbytes": peak_rss_nbytes()}) + "\n")
-        pipe.flush()
-
+    pipe = ParentPipe()
     try:
         module, _, function = name.partition(":")
         started = time.perf_counter()
-        build: Callable[..., Answer] = getattr(import_module(module), function)
+        build: Callable[..., Callable[..., object]] = getattr(import_module(module), function)
         imported = time.perf_counter()
-        answer = build(**arguments)
-        reply({"import_s": imported - started, "load_s": time.perf_counter() - imported})
+        hints = get_type_hints(build)
+        answer = build(**{key: read(hints.get(key, Any), arguments[key]) for key in arguments})
+        ready = Started(
+            import_s=imported - started,
+            load_s=time.perf_counter() - imported,
+            peak_rss_nbytes=peak_rss_nbytes(),
+        )
+        pipe.send(document_of(ready))
         for line in sys.stdin:
-            reply(answer(json.loads(line)))
+            pipe.send(document_of(answer(**json.loads(line))))
     except (FaceDiffuserError, ImportError, MemoryError) as error:
+        if isinstance(error, ImportError) and missing_package(error) is None:
+            raise
         skip = isinstance(error, ProviderUnavailableError | ImportError)
-        reply({"error": f"{type(error).__name__}: {error}", "skip": skip})
+        failure = Failure(error=f"{type(error).__name__}: {error}", skip=skip)
+        pipe.send(document_of(failure))
 
 
 if __name__ == "__main__":

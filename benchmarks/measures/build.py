@@ -8,25 +8,27 @@ processes it starts, is looked at every SAMPLE_S seconds. Quick builds two compo
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+from benchmarks.harness.measure import Measure
 from benchmarks.harness.memory import tree_rss_nbytes
-from benchmarks.harness.model_source import SourceName, add_source_flags, source_name
-from benchmarks.harness.record import record
-from benchmarks.harness.worker import Answer, Message, Worker
+from benchmarks.harness.options import SourceName, SourceOptions, flag
+from benchmarks.harness.record import header_of, table_of
+from benchmarks.harness.worker import Worker
+from benchmarks.schema.build import BuildFacts, BuildRecord, BuildRow
 from engines.bundle.manifest import Precision
 from engines.contract import Component
 from export.build import draw
 from export.bundle import build_bundle
 from export.checkpoint.model_facts import dimensions_of
-from export.component import BuildOptions, build_component
+from export.component import build_component
+from export.options import BuildOptions
 
 SAMPLE_S = 0.02
 QUICK_COMPONENTS = (Component.FUSION_MLP, Component.TEXT_ENCODER)
@@ -36,68 +38,79 @@ _RESULT = " within "
 Sample = tuple[float, int]
 
 
-def add_flags(flags: argparse.ArgumentParser) -> None:
-    add_source_flags(flags)
-    flags.add_argument("--fp32", action="store_true", help="build in single precision")
+@dataclass(frozen=True, kw_only=True)
+class BuildTimeOptions(SourceOptions):
+    fp32: bool = field(default=False, metadata=flag("build in single precision"))
 
 
-def measured(*, quick: bool, fp32: bool, **source: Any) -> dict[str, Any]:
+@dataclass(frozen=True)
+class SaidLine:
+    """at: seconds of the clock that all processes share."""
+
+    at: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Said:
+    """All that a build said."""
+
+    lines: tuple[SaidLine, ...]
+
+
+def measured_build(options: BuildTimeOptions) -> BuildRecord:
     """A row per step in the order of the build, then one for the whole."""
-    name = source_name(source, None) if any(source.values()) else SourceName()
-    precision = Precision.FP32 if fp32 else Precision.FP16
+    source = options.source() or SourceName()
+    precision = Precision.FP32 if options.fp32 else Precision.FP16
     with tempfile.TemporaryDirectory() as folder:
         arguments = {
-            "out": f"{folder}/bundle", "source": name.to_json(), "precision": precision.value,
-            "quick": quick,
+            "out": Path(folder, "bundle"), "source": source, "precision": precision,
+            "quick": options.quick,
         }  # fmt: skip
-        with Worker(building, arguments) as worker:
+        with Worker(building, Said, arguments) as worker:
             idle = tree_rss_nbytes(worker.pid)
             with Sampler(worker.pid) as sampler:
-                said = worker.ask()["said"]
+                said = worker.ask()
         nbytes = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
-    rows = step_rows([(line["at"], line["text"]) for line in said], sampler.samples)
-    facts = {
-        "model": name.model, "precision": precision.value, "rss_before_nbytes": idle,
-        "bundle_nbytes": nbytes,
-    }  # fmt: skip
-    return record("build", rows, gpu=None, facts=facts)
+    facts = BuildFacts(
+        model=source.model, precision=precision, rss_before_nbytes=idle, bundle_nbytes=nbytes
+    )
+    rows = step_rows(said.lines, sampler.samples)
+    return BuildRecord(header=header_of("build", options, gpu=None), facts=facts, rows=tuple(rows))
 
 
-def building(out: str, source: Mapping[str, Any], precision: str, *, quick: bool) -> Answer:
-    """In a worker: build when a message comes; answers what was said, and when."""
-    said: list[dict[str, Any]] = []
+def building(
+    out: Path, source: SourceName, precision: Precision, *, quick: bool
+) -> Callable[[], Said]:
+    """In a worker: build when asked; answers what was said, and when."""
+    lines: list[SaidLine] = []
 
     def say(text: str) -> None:
-        said.append({"at": time.monotonic(), "text": text})
+        lines.append(SaidLine(time.monotonic(), text))
 
-    def build(_: Message) -> dict[str, Any]:
-        model = SourceName(**source).opened()
-        options = BuildOptions(precision=Precision(precision))
+    def build() -> Said:
+        model = source.opened()
+        options = BuildOptions(precision=precision)
         if quick:
             for component in QUICK_COMPONENTS:
                 progress = partial(_say_of, say, component)
-                build_component(
-                    Path(out), component, model, dimensions_of(model), options, progress
-                )
+                build_component(out, component, model, dimensions_of(model), options, progress)
         else:
-            build_bundle(Path(out), model, options, say, draw=draw)
+            build_bundle(out, model, options, say, draw=draw)
         say("done")
-        return {"said": said}
+        return Said(tuple(lines))
 
     return build
 
 
-def step_rows(said: Sequence[tuple[float, str]], samples: Sequence[Sample]) -> list[dict[str, Any]]:
-    """Each said line until the next, with the most memory that was seen in between.
-
-    peak_rss_nbytes is null where a step was over before anybody looked.
-    """
-    steps = [(at, text) for at, text in said if _RESULT not in text]
-    ends = [at for at, _ in said]
+def step_rows(said: Sequence[SaidLine], samples: Sequence[Sample]) -> list[BuildRow]:
+    """Each said line until the next, with the most memory that was seen in between."""
+    steps = [line for line in said if _RESULT not in line.text]
+    ends = [line.at for line in said]
     rows = []
-    for start, text in steps[:-1]:
-        end = min(at for at in ends if at > start or at == ends[-1])
-        rows.append(_step_row(text, start, end, samples))
+    for step in steps[:-1]:
+        end = min(at for at in ends if at > step.at or at == ends[-1])
+        rows.append(_step_row(step.text, step.at, end, samples))
     return [*rows, _step_row("whole build", ends[0], ends[-1], samples)]
 
 
@@ -127,10 +140,13 @@ class Sampler:
             self.samples.append((time.monotonic(), nbytes))
 
 
-def _step_row(text: str, start: float, end: float, samples: Sequence[Sample]) -> dict[str, Any]:
+def _step_row(text: str, start: float, end: float, samples: Sequence[Sample]) -> BuildRow:
     seen = [nbytes for at, nbytes in samples if start <= at <= end]
-    return {"step": text, "s": end - start, "peak_rss_nbytes": max(seen, default=None)}
+    return BuildRow(step=text, s=end - start, peak_rss_nbytes=max(seen, default=None))
 
 
-def _say_of(say: Any, component: Component, text: str) -> None:
+def _say_of(say: Callable[[str], None], component: Component, text: str) -> None:
     say(f"{component}: {text}")
+
+
+MEASURE = Measure(options=BuildTimeOptions, measure=measured_build, text=table_of)

@@ -11,12 +11,14 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import triton
 
-from benchmarks.harness.record import record
-from engines.bundle.kernel_manifest import cubin_path
+from benchmarks.harness.measure import Measure
+from benchmarks.harness.options import Options
+from benchmarks.harness.record import header_of, table_of
+from benchmarks.schema.cubins import CubinFacts, CubinRow, CubinsRecord
+from engines.bundle.kernel_manifest import KernelManifest, cubin_path
 from export.cubins.build import ARCHITECTURES, build_cubins
 
 QUICK_ARCHITECTURES = (90,)
@@ -28,28 +30,14 @@ TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 _INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Facts:
-    """What one cubin says of itself; loads and stores are those of global memory."""
-
-    registers: int
-    spilled_nbytes: int
-    loads: int
-    loads_of_16_nbytes: int
-    stores: int
-    stores_of_16_nbytes: int
-    instructions: int
-    nbytes: int
-
-
-def facts_of(cubin: Path) -> Facts:
+def facts_of(cubin: Path) -> CubinFacts:
     """Disassemble one cubin."""
     usage = output_of("cuobjdump", "-res-usage", str(cubin))
     counts = {name: int(value) for name, value in re.findall(r"(\w+):(\d+)", usage)}
     names = _INSTRUCTION.findall(output_of("cuobjdump", "-sass", str(cubin)))
     loads = [name for name in names if name.startswith("LDG")]
     stores = [name for name in names if name.startswith("STG")]
-    return Facts(
+    return CubinFacts(
         registers=counts["REG"],
         spilled_nbytes=counts["STACK"] + counts["LOCAL"],
         loads=len(loads),
@@ -110,9 +98,9 @@ def _once(nbytes: int) -> Traffic:
     return Traffic(minimum=nbytes, distinct=nbytes, requested=nbytes)
 
 
-def measured(*, quick: bool) -> dict[str, Any]:
+def measured_cubins(options: Options) -> CubinsRecord:
     """Compile every kernel and tabulate it per architecture."""
-    architectures = QUICK_ARCHITECTURES if quick else ARCHITECTURES
+    architectures = QUICK_ARCHITECTURES if options.quick else ARCHITECTURES
     with tempfile.TemporaryDirectory() as name:
         manifest = build_cubins(
             Path(name),
@@ -120,24 +108,26 @@ def measured(*, quick: bool) -> dict[str, Any]:
             architectures=architectures,
             progress=lambda line: print(line, file=sys.stderr),
         )
-        rows = [
-            {
-                "kernel": kernel,
-                "architecture": f"sm_{architecture}",
-                "threads": entry.threads,
-                "shared_nbytes": entry.cubins[architecture].shared_nbytes,
-                **asdict(facts_of(cubin_path(Path(name), kernel, architecture))),
-                **_ratios(entry.entry),
-            }
-            for kernel, entry in manifest.kernels.items()
+        rows = tuple(
+            _cubin_row(Path(name), manifest, kernel, architecture)
+            for kernel in manifest.kernels
             for architecture in architectures
-        ]
-    return record("cubins", rows, gpu=None)
+        )
+    return CubinsRecord(header=header_of("cubins", options, gpu=None), rows=rows)
 
 
-def _ratios(entry: str) -> dict[str, float]:
-    moved = traffic()[entry]
-    return {
-        "distinct_over_minimum": round(moved.distinct / moved.minimum, 2),
-        "requested_over_minimum": round(moved.requested / moved.minimum, 2),
-    }
+def _cubin_row(folder: Path, manifest: KernelManifest, kernel: str, architecture: int) -> CubinRow:
+    entry = manifest.kernels[kernel]
+    moved = traffic()[entry.entry]
+    return CubinRow(
+        kernel=kernel,
+        architecture=f"sm_{architecture}",
+        threads=entry.threads,
+        shared_nbytes=entry.cubins[architecture].shared_nbytes,
+        **asdict(facts_of(cubin_path(folder, kernel, architecture))),
+        distinct_over_minimum=round(moved.distinct / moved.minimum, 2),
+        requested_over_minimum=round(moved.requested / moved.minimum, 2),
+    )
+
+
+MEASURE = Measure(options=Options, measure=measured_cubins, text=table_of)

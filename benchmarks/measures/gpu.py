@@ -10,73 +10,71 @@ skipped.
 
 from __future__ import annotations
 
-import argparse
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from benchmarks.analysis.peaks import peaks
+from benchmarks.analysis.peaks import peaks_of
 from benchmarks.harness.backends import TORCH
 from benchmarks.harness.machine import gpu_facts, usable_cpus
-from benchmarks.harness.record import Status, record
-from benchmarks.harness.worker import Worker
+from benchmarks.harness.measure import Measure
+from benchmarks.harness.options import Options, flag
+from benchmarks.harness.record import header_of, table_of
+from benchmarks.schema.gpu import GpuFacts, GpuRecord, PartRow
+from benchmarks.schema.record import Status
 from engines.bundle.manifest import MANIFEST_NAME
+from engines.commands import BENCHMARKS, PREFIX, typed
 from engines.errors import ProviderUnavailableError
+from engines.processes import Ended, run_module
 
-BUDGET_S = 9 * 60.0
-# It passes the folder of the records on.
-RUNS_OTHERS = True
 # Less than this is not worth starting a part for.
 LEAST_S = 20.0
 
-Run = Callable[[Sequence[str], float], "Outcome"]
+Run = Callable[[Sequence[str], float], Ended]
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a part ended. code: its exit code, None where it ran out of time."""
+@dataclass(frozen=True, kw_only=True)
+class GpuOptions(Options):
+    bundle: Path = field(
+        default=Path("bundle"), metadata=flag("to measure too, if it is there: %(default)s")
+    )
+    provider: str = field(
+        default=TORCH, metadata=flag("of the bundle against PyTorch (default: %(default)s)")
+    )
+    budget_s: float = field(
+        default=9 * 60.0, metadata=flag("seconds for all parts (default: %(default)s)")
+    )
 
-    code: int | None
-    reason: str
 
-
-def add_flags(flags: argparse.ArgumentParser) -> None:
-    flags.add_argument("--bundle", type=Path, default=Path("bundle"))
-    flags.add_argument("--provider", default=TORCH, help="to race with PyTorch on the bundle")
-    flags.add_argument("--budget-s", type=float, default=BUDGET_S)
-
-
-def measured(
-    *, quick: bool, bundle: Path, provider: str, budget_s: float, results: Path | None
-) -> dict[str, Any]:
+def measured_gpu(options: GpuOptions) -> GpuRecord:
     """A row per part; raises ProviderUnavailableError without a GPU."""
     started = time.monotonic()
     facts_of_gpu = gpu_facts()
     if facts_of_gpu is None:
         raise ProviderUnavailableError("there is no NVIDIA GPU here, so nothing was measured")
-    arguments = {"device": "cuda", "threads": usable_cpus(), "quick": quick}
-    with Worker(peaks, arguments) as worker:
-        facts = {"peaks": worker.ask(), "budget_s": budget_s}
-    left = budget_s - (time.monotonic() - started)
-    rows = run_parts(parts(bundle, provider, quick=quick), left, partial(run_command_line, results))
-    return record("gpu", rows, gpu=facts_of_gpu["name"], facts=facts)
+    peaks = peaks_of("cuda", usable_cpus(), quick=options.quick)
+    left_s = options.budget_s - (time.monotonic() - started)
+    rows = run_parts(parts(options), left_s, partial(run_part, options))
+    return GpuRecord(
+        header=header_of("gpu", options, gpu=facts_of_gpu["name"]),
+        facts=GpuFacts(peaks=peaks, budget_s=options.budget_s),
+        rows=tuple(rows),
+    )
 
 
-def parts(bundle: Path, provider: str, *, quick: bool) -> dict[str, list[str]]:
+def parts(options: GpuOptions) -> dict[str, list[str]]:
     """What to type after `python -m benchmarks`, most wanted first."""
-    flags = ["--quick"] if quick else []
+    flags = ["--quick"] if options.quick else []
     peers = ["peers", "--device", "cuda", "--without-bundle", "--model", "random", *flags]
     names = ["eager fp16", "torch.compile fp16"]
     found = {"kernels": ["kernels", *flags]}
-    if (bundle / MANIFEST_NAME).is_file():
-        found["latency"] = ["latency", "--bundle", str(bundle), *flags]
+    if (options.bundle / MANIFEST_NAME).is_file():
+        bundle = str(options.bundle)
+        found["latency"] = ["latency", "--bundle", bundle, *flags]
         found["the bundle against PyTorch, 50 steps"] = [
-            "peers", "--device", "cuda", "--bundle", str(bundle), "--provider", provider,
+            "peers", "--device", "cuda", "--bundle", bundle, "--provider", options.provider,
             "--work", "trajectory", "--steps", "50", "--rounds", "5", "--peers", *names,
         ]  # fmt: skip
     found["PyTorch, one fusion step"] = [*peers, "--work", "step", "--peers", *names]
@@ -86,33 +84,30 @@ def parts(bundle: Path, provider: str, *, quick: bool) -> dict[str, list[str]]:
     return found
 
 
-def run_parts(wanted: dict[str, list[str]], budget_s: float, run: Run) -> list[dict[str, Any]]:
+def run_parts(wanted: Mapping[str, Sequence[str]], budget_s: float, run: Run) -> list[PartRow]:
     """Run each with what time is left; a part that fails does not keep the others from running."""
     end = time.monotonic() + budget_s
     rows = []
-    for name, command in wanted.items():
+    for name, words in wanted.items():
         start = time.monotonic()
-        row = {"part": name, "command": " ".join(["python -m benchmarks", *command])}
-        if end - start < LEAST_S:
-            rows.append(row | {"status": Status.SKIPPED.value, "s": 0.0, "reason": "no time left"})
-            continue
-        outcome = run(command, end - start)
-        status = Status.MEASURED if outcome.code == 0 else Status.FAILED
-        spent = time.monotonic() - start
-        rows.append(row | {"status": status.value, "s": spent, "reason": outcome.reason})
+        status, reason = Status.SKIPPED, "no time left"
+        if end - start >= LEAST_S:
+            ended = run(words, end - start)
+            status = Status.MEASURED if ended.code == 0 else Status.FAILED
+            reason = "" if ended.code == 0 else ended.last_words
+        spent_s = time.monotonic() - start
+        command = typed(BENCHMARKS, *words)
+        rows.append(PartRow(part=name, command=command, status=status, s=spent_s, reason=reason))
     return rows
 
 
-def run_command_line(results: Path | None, command: Sequence[str], limit_s: float) -> Outcome:
+def run_part(options: GpuOptions, words: Sequence[str], limit_s: float) -> Ended:
     """In a process of its own, ended at the limit; its records go where all records go."""
-    words = [sys.executable, "-m", "benchmarks", *command]
-    if results is not None:
-        words += ["--results", str(results)]
-    try:
-        finished = subprocess.run(
-            words, stderr=subprocess.PIPE, text=True, timeout=limit_s, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return Outcome(None, f"not done after {limit_s:.0f} s")
-    last = (finished.stderr.strip().splitlines() or [""])[-1]
-    return Outcome(finished.returncode, last if finished.returncode else "")
+    there = [] if options.results is None else ["--results", options.results]
+    # With --json, stdout is for one object.
+    return run_module(
+        PREFIX + BENCHMARKS, *words, *there, limit_s=limit_s, keep_output=options.json
+    )
+
+
+MEASURE = Measure(options=GpuOptions, measure=measured_gpu, text=table_of)

@@ -17,14 +17,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from benchmarks.harness.record import record
+from benchmarks.harness.measure import Measure
+from benchmarks.harness.options import Options
+from benchmarks.harness.record import header_of, table_of
+from benchmarks.schema.kernels import KernelRow, KernelsRecord
 from benchmarks.snf import eager
 from benchmarks.snf.check import check
 from benchmarks.snf.trial import SCALE, STEPS, KernelTrial
+from engines.commands import BENCHMARKS, typed
 from engines.cuda.driver import architecture_of, driver
 from engines.cuda.launcher import KernelLibrary, Launch, opened_library
 from engines.errors import ProviderUnavailableError
@@ -56,14 +59,14 @@ class Contest:
     compiled: Step
 
 
-def measured(*, quick: bool) -> dict[str, Any]:
+def measured_kernels(options: Options) -> KernelsRecord:
     """Check, then time; raises ProviderUnavailableError without a GPU."""
     if not torch.cuda.is_available():
         raise ProviderUnavailableError(
-            "this benchmark needs an NVIDIA GPU and a CUDA build of torch; "
-            "without one there is: python -m benchmarks cubins"
+            "this benchmark needs an NVIDIA GPU and a CUDA build of torch; without one there is",
+            fix=typed(BENCHMARKS, "cubins"),
         )
-    sizes, replays = (SIZES[:1], QUICK_REPLAYS) if quick else (SIZES, REPLAYS)
+    sizes, replays = (SIZES[:1], QUICK_REPLAYS) if options.quick else (SIZES, REPLAYS)
     torch.zeros(1, device="cuda")  # makes the context that the kernels are loaded into
     architecture = architecture_of(torch.cuda.current_device())
     rows = []
@@ -73,9 +76,11 @@ def measured(*, quick: bool) -> dict[str, Any]:
             for size in sizes:
                 trial = KernelTrial(library, size)
                 check(trial)
-                rows += [row(size, contest, trial, replays) for contest in contests(trial, library)]
+                found = contests(trial, library)
+                rows += [kernel_row(size, contest, trial, replays) for contest in found]
             torch.cuda.synchronize()
-    return record("kernels", rows, gpu=torch.cuda.get_device_name())
+    header = header_of("kernels", options, gpu=torch.cuda.get_device_name())
+    return KernelsRecord(header=header, rows=tuple(rows))
 
 
 def contests(trial: KernelTrial, library: KernelLibrary) -> list[Contest]:
@@ -107,25 +112,25 @@ def contests(trial: KernelTrial, library: KernelLibrary) -> list[Contest]:
     ]
 
 
-def row(size: LatentsSize, contest: Contest, trial: KernelTrial, replays: int) -> dict[str, Any]:
+def kernel_row(size: LatentsSize, contest: Contest, trial: KernelTrial, replays: int) -> KernelRow:
     """Microseconds a step of each implementation."""
     kernel, kernel_90 = step_us(partial(trial.enqueue, contest.launches), trial, replays)
     plain, plain_90 = step_us(contest.eager, trial, replays)
     compiled, compiled_90 = step_us(contest.compiled, trial, replays)
-    return {
-        "kernel": contest.name,
-        "images": size.images,
-        "height_px": 8 * size.height,
-        "width_px": 8 * size.width,
-        "kernel_us": kernel,
-        "kernel_p90_us": kernel_90,
-        "eager_us": plain,
-        "eager_p90_us": plain_90,
-        "compiled_us": compiled,
-        "compiled_p90_us": compiled_90,
-        "times_eager": round(plain / kernel, 2),
-        "times_compiled": round(compiled / kernel, 2),
-    }
+    return KernelRow(
+        kernel=contest.name,
+        images=size.images,
+        height_px=8 * size.height,
+        width_px=8 * size.width,
+        kernel_us=kernel,
+        kernel_p90_us=kernel_90,
+        eager_us=plain,
+        eager_p90_us=plain_90,
+        compiled_us=compiled,
+        compiled_p90_us=compiled_90,
+        times_eager=round(plain / kernel, 2),
+        times_compiled=round(compiled / kernel, 2),
+    )
 
 
 def step_us(step: Step, trial: KernelTrial, replays: int) -> tuple[float, float]:
@@ -157,3 +162,6 @@ def step_us(step: Step, trial: KernelTrial, replays: int) -> tuple[float, float]
 def _run(function: Callable[..., object], *arguments: object) -> object:
     with torch.no_grad():
         return function(*arguments)
+
+
+MEASURE = Measure(options=Options, measure=measured_kernels, text=table_of)

@@ -4,105 +4,146 @@
     python -m export.build --fp16 --random-weights --out full
     python -m benchmarks peers --bundle full --work step    # one fusion step at full size
 
-Each contestant lives in a process of its own with the same number of threads. Each must first come
-within BOUND of eager float32 PyTorch on this very work; else it is no peer and its speed is not
-reported. Then the two of a pair take turns; the ratio is the median over the rounds.
+Each side runs in a process of its own with the same number of threads. Each must first come within
+BOUND of eager float32 PyTorch on this very work; else it is no peer and its speed is not reported.
+Then the two of a pair take turns; the ratio is the median over the rounds.
 """
 
 from __future__ import annotations
 
-import argparse
 import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from benchmarks.harness.backends import CPU, PROVIDERS
 from benchmarks.harness.bundle_facts import bundle_facts
-from benchmarks.harness.flags import add_bundle_flags, add_provider_flag
 from benchmarks.harness.machine import gpu_facts, usable_cpus
+from benchmarks.harness.measure import Measure
 from benchmarks.harness.model_source import source_name, source_of
-from benchmarks.harness.record import record
+from benchmarks.harness.options import BundleOptions, SourceName, flag
+from benchmarks.harness.record import header_of, table_of
 from benchmarks.harness.workload import GUIDANCE_SCALE, SEED
-from benchmarks.peers import registry as peer_list
-from benchmarks.peers.comparison import BOUND, raced
-from benchmarks.peers.setup import Course
+from benchmarks.peers.comparison import BOUND, compared
+from benchmarks.peers.registry import Peer, ours, peers
+from benchmarks.peers.setup import Setup
 from benchmarks.peers.work import WorkKind, work_of
+from benchmarks.schema.peers import (
+    Device,
+    MeasuredPeer,
+    PeersAloneFacts,
+    PeersFacts,
+    PeersRecord,
+    UnmeasuredPeer,
+)
 from engines.bundle.folder import Bundle
+from engines.bundle.records import Count
 from engines.errors import ProviderUnavailableError
+from export.checkpoint.checkpoint import ModelSource
 from export.checkpoint.model_facts import dimensions_of, noise_schedule_of
 
-ROUNDS, QUICK_ROUNDS = 9, 3
 # A step takes its noise level from a whole run's.
 STEP_OF_STEPS = 50
-STEPS, QUICK_STEPS = 10, 3
 
 
-def add_flags(flags: argparse.ArgumentParser) -> None:
-    add_bundle_flags(flags)
-    flags.add_argument(
-        "--without-bundle", action="store_true",
-        help="race the peers alone, against the reference; name the model with --model",
-    )  # fmt: skip
-    flags.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="the peers'")
-    add_provider_flag(flags, torch=True)
-    flags.add_argument(
-        "--work", nargs="*", choices=[kind.value for kind in WorkKind],
-        help="what to race on (default: all; quick: step)",
-    )  # fmt: skip
-    flags.add_argument("--steps", type=int, help=f"(default: {STEPS}, quick {QUICK_STEPS})")
-    flags.add_argument("--size-px", type=int, help="height and width (default: the model's own)")
-    flags.add_argument("--rounds", type=int, help=f"(default: {ROUNDS}, quick {QUICK_ROUNDS})")
-    flags.add_argument("--peers", nargs="*", metavar="NAME", help="only these")
+@dataclass(frozen=True, kw_only=True)
+class PeersOptions(BundleOptions):
+    without_bundle: bool = field(
+        default=False,
+        metadata=flag("compare the peers with the reference alone; name the model with --model"),
+    )
+    device: Device = field(default="cpu", metadata=flag("the peers' (default: %(default)s)"))
+    provider: str = field(
+        default=CPU,
+        metadata=flag("what runs the bundle (default: %(default)s)", choices=PROVIDERS),
+    )
+    work: tuple[WorkKind, ...] = field(
+        default=tuple(WorkKind),
+        metadata=flag("what to compare on (default: all, quick step)", quick=(WorkKind.STEP,)),
+    )
+    steps: Count = field(default=10, metadata=flag("of a scene and a trajectory", quick=3))
+    size_px: Count | None = field(
+        default=None, metadata=flag("height and width (default: the model's own)")
+    )
+    rounds: Count = field(default=9, metadata=flag("of each pair", quick=3))
+    peers: tuple[str, ...] = field(
+        default=(), metadata=flag("only these (default: all)", metavar="NAME")
+    )
 
 
-def measured(
-    *, quick: bool, bundle: Path, threads: int | None, without_bundle: bool, device: str,
-    provider: str,
-    work: list[str] | None, steps: int | None, size_px: int | None, rounds: int | None,
-    peers: list[str] | None, **source: Any,
-) -> dict[str, Any]:  # fmt: skip
-    """A row per contestant and kind of work, the one at home first.
+def measured_peers(options: PeersOptions) -> PeersRecord:
+    """A row per side and kind of work, ours first.
 
-    At home is the bundle, or the reference where there is none. Raises ReferenceMismatchError for
-    the one at home, ProviderUnavailableError where a GPU is asked for and missing.
+    Ours is the bundle, or the reference where there is none. Raises ReferenceMismatchError for
+    ours, ProviderUnavailableError where a GPU is asked for and missing.
     """
     facts_of_gpu = gpu_facts()
-    if device == "cuda" and facts_of_gpu is None:
+    if options.device == "cuda" and facts_of_gpu is None:
         raise ProviderUnavailableError("--device cuda needs an NVIDIA GPU; this machine has none")
-    opened = None if without_bundle else Bundle.open(bundle)
-    name = source_name(source, opened)
-    model = name.opened() if opened is None else source_of(name, opened)
-    entrants = peer_list.peers(device)
-    reference = entrants[0]
-    home = reference if opened is None else peer_list.ours(provider)
-    cores, count = threads or usable_cpus(), rounds or (QUICK_ROUNDS if quick else ROUNDS)
-    total, dimensions = steps or (QUICK_STEPS if quick else STEPS), dimensions_of(model)
-    kinds = [WorkKind(kind) for kind in work or ([WorkKind.STEP] if quick else list(WorkKind))]
-    rows: list[dict[str, Any]] = []
-    for kind in kinds:
-        job = work_of(
-            kind,
-            steps=STEP_OF_STEPS if kind is WorkKind.STEP else total,
-            size_px=size_px or dimensions.native_px,
-            guidance_scale=GUIDANCE_SCALE,
-        )
-        chosen = [
-            each
-            for each in entrants
-            if kind in each.works
-            and (each.wants != "bundle" or opened is not None)
-            and (each.quick or not quick or peers)
-            and (not peers or each.name in peers)
-        ]
+    bundle = None if options.without_bundle else Bundle.open(options.bundle)
+    name = source_name(options, bundle)
+    source = name.opened() if bundle is None else source_of(name, bundle)
+    rows: list[MeasuredPeer | UnmeasuredPeer] = []
+    for kind in options.work:
         with tempfile.TemporaryDirectory() as folder:
-            course = Course(
-                work=job, bundle=None if opened is None else bundle, source=name, threads=cores,
-                dimensions=dimensions, noise_schedule=noise_schedule_of(model),
-                folder=Path(folder),
-            )  # fmt: skip
-            rows += raced(course, home, reference, chosen, rounds=count)
-    facts = {"bound": BOUND, "rounds": count, "threads": cores, "device": device}
-    facts["provider"] = None if opened is None else provider
-    if opened is not None:
-        facts |= bundle_facts(opened, cores)
-    gpu = facts_of_gpu["name"] if facts_of_gpu is not None and device == "cuda" else None
-    return record("peers", rows, gpu=gpu, facts=facts, seeds=[SEED])
+            setup = _setup(kind, options, name, source, Path(folder))
+            reference, *_ = peers(options.device)
+            own = reference if bundle is None else ours(options.provider)
+            rows += compared(
+                setup, own, reference, chosen_peers(kind, options), rounds=options.rounds
+            )
+    gpu = facts_of_gpu["name"] if facts_of_gpu is not None and options.device == "cuda" else None
+    return PeersRecord(
+        header=header_of("peers", options, gpu=gpu, seeds=[SEED]),
+        facts=_facts(options, bundle),
+        rows=tuple(rows),
+    )
+
+
+def _setup(
+    kind: WorkKind, options: PeersOptions, name: SourceName, source: ModelSource, folder: Path
+) -> Setup:
+    dimensions = dimensions_of(source)
+    return Setup(
+        work=work_of(
+            kind,
+            steps=STEP_OF_STEPS if kind is WorkKind.STEP else options.steps,
+            size_px=options.size_px or dimensions.native_px,
+            guidance_scale=GUIDANCE_SCALE,
+        ),
+        bundle=None if options.without_bundle else options.bundle,
+        source=name,
+        threads=options.threads or usable_cpus(),
+        dimensions=dimensions,
+        noise_schedule=noise_schedule_of(source),
+        folder=folder,
+    )
+
+
+def chosen_peers(kind: WorkKind, options: PeersOptions) -> list[Peer]:
+    """The peers that can do this work, of those that were named or that a quick run has."""
+    return [
+        peer
+        for peer in peers(options.device)
+        if kind in peer.works
+        and (peer.wants != "bundle" or not options.without_bundle)
+        and (peer.quick or not options.quick or options.peers)
+        and (not options.peers or peer.name in options.peers)
+    ]
+
+
+def _facts(options: PeersOptions, bundle: Bundle | None) -> PeersFacts | PeersAloneFacts:
+    cores = options.threads or usable_cpus()
+    if bundle is None:
+        return PeersAloneFacts(
+            bound=BOUND, rounds=options.rounds, threads=cores, device=options.device
+        )
+    return PeersFacts(
+        **vars(bundle_facts(bundle, cores)),
+        provider=options.provider,
+        bound=BOUND,
+        rounds=options.rounds,
+        device=options.device,
+    )
+
+
+MEASURE = Measure(options=PeersOptions, measure=measured_peers, text=table_of)

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from benchmarks.harness.machine import usable_cpus
-from benchmarks.harness.record import record
-from benchmarks.quality.cases import STEPS, Pixels, Variant, cases, drawn, variants
+from benchmarks.harness.measure import Measure
+from benchmarks.harness.options import Options, flag
+from benchmarks.harness.record import header_of, table_of
+from benchmarks.quality.cases import STEPS, Case, Pixels, Variant, cases, drawn, variants
 from benchmarks.quality.figures import draw_figures
-from benchmarks.quality.page import DOCS, page
+from benchmarks.quality.page import DOCS, quality_page
 from benchmarks.quality.scores import (
     IDENTITY_ATTRIBUTES,
     Judge,
@@ -29,31 +31,16 @@ from benchmarks.quality.scores import (
     chance_scores,
     interval,
 )
+from benchmarks.schema.quality import Chance, Ends, QualityFacts, QualityRecord, QualityRow
 from engines.bundle.manifest import Precision
 from export.build import draw
 from export.bundle import build_bundle
 from export.checkpoint.checkpoint import SHIPPED_MODEL, Checkpoint
-from export.component import BuildOptions
+from export.options import BuildOptions
 from mini.training.probes import through_vae
 from runtime import FaceDiffuser
 
 BUNDLES = Path(__file__).resolve().parents[2] / "build" / "quality"
-PICTURES, QUICK_PICTURES = 200, 24
-# The measures that are set beside the paper's.
-COMPARED = ("identity", "prompt")
-# Facts that are mean differences of pixels from the full method's, and which variant's.
-DIFFERENCES = {
-    "fp16_fp32_mean_difference": "fp32 bundle",
-    "bfloat16_mean_difference": "OpenVINO, bfloat16",
-}
-
-
-def add_flags(flags: argparse.ArgumentParser) -> None:
-    flags.add_argument(
-        "--pictures",
-        type=_pictures_of_a_row,
-        help=f"of each row, at least 2 (default: {PICTURES}, quick {QUICK_PICTURES})",
-    )
 
 
 def _pictures_of_a_row(word: str) -> int:
@@ -64,39 +51,60 @@ def _pictures_of_a_row(word: str) -> int:
     return int(word)
 
 
-def measured(*, quick: bool, pictures: int | None) -> dict[str, Any]:
-    """A record with a row per variant: means, 95 % intervals and the number of pictures."""
-    listed = cases(pictures or (QUICK_PICTURES if quick else PICTURES))
-    chosen = [variant for variant in variants() if variant.quick or not quick]
+@dataclass(frozen=True, kw_only=True)
+class QualityOptions(Options):
+    pictures: int = field(
+        default=200, metadata=flag("of each row, at least 2", quick=24, type=_pictures_of_a_row)
+    )
+
+
+def measured_quality(options: QualityOptions) -> QualityRecord:
+    """A row per variant: means, 95 % intervals and the number of pictures."""
+    listed = cases(options.pictures)
+    chosen = [variant for variant in variants() if variant.quick or not options.quick]
     judge = Judge()
     checkpoint = Checkpoint.open(SHIPPED_MODEL)
     truth = [case.truth() for case in listed]
-    rows = [_row("the world's own pictures", judge.scores(truth, listed))]
     through = list(through_vae(checkpoint.vae_decoder(), np.stack(truth)))
-    rows.append(_row("the same through the VAE", judge.scores(through, listed)))
-    facts: dict[str, Any] = {
-        "steps": STEPS,
-        "chance": {name: round(share, 3) for name, share in chance_scores(listed).items()},
-        "probe_accuracy": _rounded(judge.accuracy(truth, listed)),
-        "probe_accuracy_through_vae": _rounded(judge.accuracy(through, listed)),
-    }
-    found_of: dict[str, list[Pixels]] = {}
-    full_scores: PictureScores | None = None  # of the first row that is drawn
+    rows = [
+        _row("the world's own pictures", judge.scores(truth, listed)),
+        _row("the same through the VAE", judge.scores(through, listed)),
+    ]
+    pictures: dict[str, list[Pixels]] = {}
+    full: PictureScores | None = None  # of the first row that is drawn
     for name, found in _drawn_in_parallel(_built_bundles(checkpoint, chosen), chosen, len(listed)):
-        found_of[name], scores = found, judge.scores(found, listed)
-        full_scores = full_scores or scores
-        rows.append(_row(name, scores) | _gains(scores, full_scores))
-    full = found_of["full method"]
-    facts["full_method_accuracy"] = _rounded(judge.accuracy(full, listed))
-    for fact, other in DIFFERENCES.items():
-        if other in found_of:
-            facts[fact] = round(_mean_difference(full, found_of[other]), 5)
-    entry = record("quality", rows, gpu=None) | {"facts": facts}
-    if not quick:
+        pictures[name], scores = found, judge.scores(found, listed)
+        full = full or scores
+        rows.append(_row(name, scores, full))
+    record = QualityRecord(
+        header=header_of("quality", options, gpu=None),
+        facts=_facts(judge, listed, truth, through, pictures),
+        rows=tuple(rows),
+    )
+    if not options.quick:
         with FaceDiffuser.open(BUNDLES / Precision.FP16) as face_diffuser:
-            draw_figures(rows, face_diffuser, listed, found_of, DOCS / "quality")
-        (DOCS / "quality.md").write_text(page(entry), encoding="utf-8")
-    return entry
+            draw_figures(rows, face_diffuser, listed, pictures, DOCS / "quality")
+        (DOCS / "quality.md").write_text(quality_page(record), encoding="utf-8")
+    return record
+
+
+def _facts(
+    judge: Judge,
+    listed: list[Case],
+    truth: list[Pixels],
+    through: list[Pixels],
+    pictures: Mapping[str, list[Pixels]],
+) -> QualityFacts:
+    full, chance = pictures["full method"], chance_scores(listed)
+    return QualityFacts(
+        steps=STEPS,
+        chance=Chance(identity=round(chance.identity, 3), scene=round(chance.scene, 3)),
+        probe_accuracy=_rounded(judge.accuracy(truth, listed)),
+        probe_accuracy_through_vae=_rounded(judge.accuracy(through, listed)),
+        full_method_accuracy=_rounded(judge.accuracy(full, listed)),
+        fp16_fp32_mean_difference=_mean_difference(full, pictures.get("fp32 bundle")),
+        bfloat16_mean_difference=_mean_difference(full, pictures.get("OpenVINO, bfloat16")),
+    )
 
 
 def _built_bundles(checkpoint: Checkpoint, chosen: list[Variant]) -> dict[Precision, Path]:
@@ -126,38 +134,51 @@ def _pictures(bundle: Path, variant: Variant, count: int) -> list[Pixels]:
         return [np.asarray(result.images[0]) for result in results]
 
 
-def _row(name: str, scores: PictureScores) -> dict[str, Any]:
-    row: dict[str, Any] = {"row": name, "pictures": len(scores.identity)}
-    for measure in ("identity", "scene", "pose", "people", "prompt"):
-        values = getattr(scores, measure)
-        row[measure] = round(float(values.mean()), 3)
-        if measure in ("identity", "scene", "prompt"):
-            row[f"{measure}_95"] = _ends(values)
-        if measure in COMPARED:  # cases have one and two people in turn
-            row[f"{measure}_by_people"] = [
-                round(float(values[people::2].mean()), 3) for people in range(2)
-            ]
-    return row
+def _row(name: str, scores: PictureScores, full: PictureScores | None = None) -> QualityRow:
+    """full: the full method's scores, where a gain over them is to be told case by case."""
+    return QualityRow(
+        row=name,
+        pictures=len(scores.identity),
+        identity=_mean(scores.identity),
+        identity_95=_ends(scores.identity),
+        identity_by_people=_by_people(scores.identity),
+        scene=_mean(scores.scene),
+        scene_95=_ends(scores.scene),
+        pose=_mean(scores.pose),
+        people=_mean(scores.people),
+        prompt=_mean(scores.prompt),
+        prompt_95=_ends(scores.prompt),
+        prompt_by_people=_by_people(scores.prompt),
+        identity_gain_95=None if full is None else _ends(scores.identity - full.identity),
+        prompt_gain_95=None if full is None else _ends(scores.prompt - full.prompt),
+    )
 
 
-def _gains(scores: PictureScores, full: PictureScores) -> dict[str, list[float]]:
-    """95 % intervals of what is gained over the full method, case by case."""
-    return {
-        f"{measure}_gain_95": _ends(getattr(scores, measure) - getattr(full, measure))
-        for measure in COMPARED
-    }
+def _mean(values: Scores) -> float:
+    return round(float(values.mean()), 3)
 
 
-def _ends(values: Scores) -> list[float]:
-    return [round(end, 3) for end in interval(values)]
+def _by_people(values: Scores) -> Ends:
+    """Means of the cases with one person and of those with two, which come in turn."""
+    return _mean(values[0::2]), _mean(values[1::2])
 
 
-def _mean_difference(first: list[Pixels], second: list[Pixels]) -> float:
+def _ends(values: Scores) -> Ends:
+    low, high = interval(values)
+    return round(low, 3), round(high, 3)
+
+
+def _mean_difference(first: Sequence[Pixels], second: Sequence[Pixels] | None) -> float | None:
     """Mean absolute difference of pixels, as a share of their range."""
+    if second is None:
+        return None
     difference = np.abs(np.stack(first).astype(float) - np.stack(second))
-    return float(difference.mean() / 255)
+    return round(float(difference.mean() / 255), 5)
 
 
 def _rounded(shares: dict[str, float]) -> dict[str, float]:
     assert set(shares) == set(IDENTITY_ATTRIBUTES)
     return {name: round(share, 3) for name, share in shares.items()}
+
+
+MEASURE = Measure(options=QualityOptions, measure=measured_quality, text=table_of)

@@ -8,73 +8,89 @@ with what was skipped or refused and why. A benchmark without a record is listed
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from benchmarks.harness.record import records
+from benchmarks.harness.measure import Measure
+from benchmarks.harness.options import Options, flag
 from benchmarks.report.page import Section, page
-from benchmarks.report.plots import PLOTS, quality_plot
+from benchmarks.report.plots import plot_of
 from benchmarks.report.targets import target_rows
+from benchmarks.schema.facts import BundleFacts, ProviderFacts
+from benchmarks.schema.latency import LatencyRecord
+from benchmarks.schema.record import Record
+from benchmarks.schema.results import RECORDS, records_of
 from engines.bundle.files import write_atomic
 
-ORDER = (
-    "latency", "throughput", "scaling", "peers", "roofline", "kernels", "cubins", "build",
-    "quality", "gpu",
-)  # fmt: skip
 
-Entry = Mapping[str, Any]
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions(Options):
+    """A report is always the whole, quick or not."""
 
-
-def add_flags(flags: argparse.ArgumentParser) -> None:
-    flags.add_argument("--out", type=Path, default=Path("report"), help="folder to write")
+    out: Path = field(
+        default=Path("report"), metadata=flag("folder to write (default: %(default)s)")
+    )
 
 
-def written(*, results: Path | None, out: Path, quick: bool) -> dict[str, Any]:
-    """Write index.html and the plots; answers their names."""
-    del quick  # a report is always the whole
-    newest = {name: chosen(records(name, results)) for name in ORDER}
+@dataclass(frozen=True, kw_only=True)
+class WrittenReport:
+    """The page, its plots beside it by file name, and benchmarks without a record."""
+
+    page: Path
+    plots: tuple[str, ...]
+    not_measured: tuple[str, ...]
+    records: int
+
+
+def written_report(options: ReportOptions) -> WrittenReport:
+    """Write index.html and the plots."""
+    newest = {name: chosen(records_of(name, options.results)) for name in RECORDS}
     # The quality is the shipped model's, which is the smallest; so must be the speed beside it.
-    latency = min(newest["latency"], key=_weights, default=None)
-    sections, files = [], []
-    for name, entries in newest.items():
-        for number, entry in enumerate(entries):
-            png = plot_of(name, entry, latency)
+    speeds = [record for record in newest["latency"] if isinstance(record, LatencyRecord)]
+    speed = min(speeds, key=_weights_nbytes, default=None)
+    sections, plots = [], []
+    for name, found in newest.items():
+        for number, record in enumerate(found):
+            png = plot_of(record, speed)
             if png is not None:
-                files.append(f"{name}.png" if not number else f"{name}-{number}.png")
-                write_atomic(out / files[-1], png)
-            sections.append(Section(name, entry, png))
-    missing = [name for name, entries in newest.items() if not entries]
-    write_atomic(out / "index.html", page(sections, missing, target_rows(newest)).encode())
-    print(f"{out / 'index.html'}: {len(sections)} records, {len(files)} plots")
-    return {"page": str(out / "index.html"), "plots": files, "not_measured": missing}
+                plots.append(f"{name}.png" if not number else f"{name}-{number}.png")
+                write_atomic(options.out / plots[-1], png)
+            sections.append(Section(record, png))
+    missing = [name for name, found in newest.items() if not found]
+    targets = target_rows([section.record for section in sections])
+    index = options.out / "index.html"
+    write_atomic(index, page(sections, missing, targets).encode())
+    return WrittenReport(
+        page=index, plots=tuple(plots), not_measured=tuple(missing), records=len(sections)
+    )
 
 
-def chosen(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def chosen(records: Sequence[Record]) -> list[Record]:
     """The newest full record of each machine, model and provider, latest first.
 
     A quick one only where no other is. Models are told apart by the size of their weights.
     """
-    best: dict[str, dict[str, Any]] = {}
-    for entry in entries:
-        machine = entry["machine"]
-        names = (machine.get("cpu"), machine.get("cpus"), machine.get("gpu"))
-        key = f"{names} {_weights(entry)} {entry['facts'].get('provider')}"
+    best: dict[tuple[object, ...], Record] = {}
+    for record in records:
+        machine, facts = record.header.machine, record.facts
+        provider = facts.provider if isinstance(facts, ProviderFacts) else None
+        key = (machine.cpu, machine.cpus, machine.gpu, _weights_nbytes(record), provider)
         known = best.get(key)
-        if known is None or known["quick"] or not entry["quick"]:
+        if known is None or known.header.quick or not record.header.quick:
             best.pop(key, None)
-            best[key] = entry
+            best[key] = record
     return list(best.values())[::-1]
 
 
-def _weights(entry: Entry) -> int:
+def _weights_nbytes(record: Record) -> int:
     """Bytes of the model's weights; 0 where a record has no model."""
-    return int(entry["facts"].get("weights_fp32_nbytes", 0))
+    facts = record.facts
+    return facts.weights_fp32_nbytes if isinstance(facts, BundleFacts) else 0
 
 
-def plot_of(name: str, entry: Entry, latency: Entry | None) -> bytes | None:
-    """A record's plot, if its benchmark has one and something was measured."""
-    if name == "quality":
-        return quality_plot(entry, latency)
-    return PLOTS[name](entry) if name in PLOTS else None
+def report_text(report: WrittenReport) -> str:
+    return f"{report.page}: {report.records} records, {len(report.plots)} plots"
+
+
+MEASURE = Measure(options=ReportOptions, measure=written_report, text=report_text)

@@ -8,25 +8,23 @@ weights, inputs and outputs read or written once.
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 
 from benchmarks.analysis.costs import Cost, Sizes, cost_of, meta_inputs
-from benchmarks.analysis.peaks import peaks, roof_ms
+from benchmarks.analysis.peaks import peaks_of, roof_ms
 from benchmarks.analysis.stats import summary
 from benchmarks.harness.backends import CPU, opened_backend
 from benchmarks.harness.bundle_facts import bundle_facts
-from benchmarks.harness.flags import add_bundle_flags
 from benchmarks.harness.machine import gpu_facts, usable_cpus
+from benchmarks.harness.measure import Measure
 from benchmarks.harness.model_source import source_name, source_of
-from benchmarks.harness.record import Status, record
+from benchmarks.harness.options import BundleOptions
+from benchmarks.harness.record import header_of, table_of
 from benchmarks.harness.reference_check import Reference
 from benchmarks.harness.timing import repeated_ms
-from benchmarks.harness.worker import Worker
 from benchmarks.harness.workload import SEED
+from benchmarks.schema.facts import Peaks
+from benchmarks.schema.roofline import RooflineFacts, RooflineRecord, RooflineRow
 from engines.bundle.folder import Bundle
 from engines.contract import CONTRACTS, LATENT_PX, Component
 from engines.engine import Array, Engine
@@ -37,43 +35,31 @@ REPEATS, QUICK_REPEATS = 10, 3
 ELEMENT_NBYTES = 4
 
 
-def add_flags(flags: argparse.ArgumentParser) -> None:
-    add_bundle_flags(flags)
-
-
-def measured(*, quick: bool, bundle: Path, threads: int | None, **source: Any) -> dict[str, Any]:
+def measured_roofline(options: BundleOptions) -> RooflineRecord:
     """A row per component; raises ReferenceMismatchError."""
-    opened = Bundle.open(bundle)
-    checkpoint = source_of(source_name(source, opened), opened)
-    with opened_backend(bundle, CPU, threads) as backend:
-        agreement = Reference(checkpoint, opened.manifest).check(backend.face_diffuser)
-    found = measured_on("cpu", threads, quick=quick)
-    dimensions = opened.manifest.dimensions
+    bundle = Bundle.open(options.bundle)
+    source = source_of(source_name(options, bundle), bundle)
+    with opened_backend(bundle.path, CPU, options.threads) as backend:
+        agreement = Reference(source, bundle.manifest).check(backend.face_diffuser)
+    cores = options.threads or usable_cpus()
+    peaks = peaks_of("cpu", cores, quick=options.quick)
+    dimensions = bundle.manifest.dimensions
     rows = []
-    for component, sizes in calls(dimensions.native_px):
-        cost = cost_of(component, checkpoint, dimensions, sizes)
-        engine = open_on_cpu(opened, component, threads)
-        try:
-            engine.bind(buffers_of(engine, component, opened, sizes))
-            times = repeated_ms(engine.enqueue, repeats=QUICK_REPEATS if quick else REPEATS)
-        finally:
-            engine.close()
-        rows.append(row(component, sizes, cost, summary(times).p50, found))
-    facts = bundle_facts(opened, threads) | {"agreement": agreement.to_json(), "peaks": found}
-    if gpu_facts() is not None:
-        facts["gpu_peaks"] = measured_on("cuda", threads, quick=quick)
-    return record("roofline", rows, gpu=None, facts=facts, seeds=[SEED])
+    for component, sizes in picture_calls(dimensions.native_px):
+        ms = _median_ms(component, sizes, bundle, options)
+        cost = cost_of(component, source, dimensions, sizes)
+        rows.append(roofline_row(component, sizes, cost, ms, peaks))
+    facts = RooflineFacts(
+        **vars(bundle_facts(bundle, options.threads)),
+        agreement=agreement,
+        peaks=peaks,
+        gpu_peaks=None if gpu_facts() is None else peaks_of("cuda", cores, quick=options.quick),
+    )
+    header = header_of("roofline", options, gpu=None, seeds=[SEED])
+    return RooflineRecord(header=header, facts=facts, rows=tuple(rows))
 
 
-def measured_on(device: str, threads: int | None, *, quick: bool) -> dict[str, Any]:
-    """Peaks from a process of its own, so that no other library's threads are in the way."""
-    cores = threads or usable_cpus()
-    arguments = {"device": device, "threads": cores, "quick": quick}
-    with Worker(peaks, arguments, threads=cores) as worker:
-        return worker.ask()
-
-
-def calls(native_px: int) -> list[tuple[Component, Sizes]]:
+def picture_calls(native_px: int) -> list[tuple[Component, Sizes]]:
     """The calls that one picture of the model's own size makes."""
     side = native_px // LATENT_PX
     area = {"images": 1, "h": side, "w": side, "8h": native_px, "8w": native_px}
@@ -87,29 +73,39 @@ def calls(native_px: int) -> list[tuple[Component, Sizes]]:
     ]
 
 
-def row(
-    component: Component, sizes: Sizes, cost: Cost, ms: float, peak: dict[str, Any]
-) -> dict[str, Any]:
+def _median_ms(component: Component, sizes: Sizes, bundle: Bundle, options: BundleOptions) -> float:
+    """One call's time on the processor."""
+    engine = open_on_cpu(bundle, component, options.threads)
+    try:
+        engine.bind(buffers_of(engine, component, bundle, sizes))
+        repeats = QUICK_REPEATS if options.quick else REPEATS
+        return summary(repeated_ms(engine.enqueue, repeats=repeats)).p50
+    finally:
+        engine.close()
+
+
+def roofline_row(
+    component: Component, sizes: Sizes, cost: Cost, ms: float, peaks: Peaks
+) -> RooflineRow:
     """Achieved rates and their shares of the peaks."""
     least = (cost.weights + cost.io) * ELEMENT_NBYTES
     most = cost.operations * ELEMENT_NBYTES
-    roof = roof_ms(cost.flops, least, peak, "fp32")
-    return {
-        "component": component.value,
-        "status": Status.MEASURED.value,
-        "rows": sizes.get("rows", sizes.get("n", sizes.get("images"))),
-        "p50_ms": ms,
-        "gflop": cost.flops / 1e9,
-        "gflop_per_s": cost.flops / ms / 1e6,
-        "share_of_matrix_peak": cost.flops / ms * 1e3 / peak["flop_per_s"]["fp32"],
-        "least_mb": least / 1e6,
-        "unfused_mb": most / 1e6,
-        "least_gb_per_s": least / ms / 1e6,
-        "share_of_memory_peak": least / ms * 1e3 / peak["bytes_per_s"],
-        "flop_per_byte": cost.flops / least,
-        "roof_ms": roof,
-        "share_of_roof": roof / ms,
-    }
+    roof = roof_ms(cost.flops, least, peaks, "fp32")
+    return RooflineRow(
+        component=component,
+        rows=next(sizes[symbol] for symbol in ("rows", "n", "images") if symbol in sizes),
+        p50_ms=ms,
+        gflop=cost.flops / 1e9,
+        gflop_per_s=cost.flops / ms / 1e6,
+        share_of_matrix_peak=cost.flops / ms * 1e3 / peaks.flop_per_s["fp32"],
+        least_mb=least / 1e6,
+        unfused_mb=most / 1e6,
+        least_gb_per_s=least / ms / 1e6,
+        share_of_memory_peak=least / ms * 1e3 / peaks.bytes_per_s,
+        flop_per_byte=cost.flops / least,
+        roof_ms=roof,
+        share_of_roof=roof / ms,
+    )
 
 
 def buffers_of(
@@ -133,3 +129,6 @@ def buffers_of(
     )
     buffers[output.name] = np.zeros(shape, engine.dtypes[output.name])
     return buffers
+
+
+MEASURE = Measure(options=BundleOptions, measure=measured_roofline, text=table_of)

@@ -5,101 +5,109 @@ python -m benchmarks scaling [--quick] [--bundle BUNDLE] [--threads N]
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
-from pathlib import Path
-from typing import Any
 
 from benchmarks.analysis.costs import Cost, cost_of
 from benchmarks.analysis.fits import exponent, line
 from benchmarks.analysis.stats import summary
 from benchmarks.harness.backends import gpu_of, opened_backend
 from benchmarks.harness.bundle_facts import bundle_facts
-from benchmarks.harness.flags import add_bundle_flags, add_provider_flag
+from benchmarks.harness.measure import Measure
 from benchmarks.harness.model_source import source_name, source_of
-from benchmarks.harness.record import Status, record
+from benchmarks.harness.options import ProviderOptions, flag
+from benchmarks.harness.record import header_of, table_of
 from benchmarks.harness.reference_check import Reference
 from benchmarks.harness.timing import repeated_ms
 from benchmarks.harness.workload import SEED, Workload
+from benchmarks.schema.scaling import (
+    Axis,
+    Fits,
+    LineFit,
+    PowerFit,
+    ScalingFacts,
+    ScalingRecord,
+    ScalingRow,
+)
 from engines.bundle.folder import Bundle
 from engines.bundle.manifest import Dimensions
+from engines.bundle.records import Count
 from engines.contract import LATENT_PX, SIZE_MULTIPLE_PX, Component
 from export.checkpoint.checkpoint import ModelSource
 from runtime import FaceDiffuser, Stage
 
-PICTURES, QUICK_PICTURES = 5, 2
-# The middle of the other axes; enough steps for every stage to have some.
-BASE, QUICK_BASE = Workload(steps=10, people=2), Workload(steps=3, people=2)
-STEPS, QUICK_STEPS = (10, 20, 30, 50), (3, 6)
-PEOPLE, QUICK_PEOPLE = (1, 2, 3), (1, 2)
-IMAGES, QUICK_IMAGES = (1, 2, 4), (1, 2)
-# Of the model's own size: 512, 640 and 768 px for Stable Diffusion 1.5.
-SIZES, QUICK_SIZES = (1.0, 1.25, 1.5), (1.0, 1.5)
-
 CostOf = Callable[..., Cost]
 
 
-def add_flags(flags: argparse.ArgumentParser) -> None:
-    add_bundle_flags(flags)
-    add_provider_flag(flags)
-    flags.add_argument("--pictures", type=int, help=f"at each point (default: {PICTURES})")
+@dataclass(frozen=True, kw_only=True)
+class ScalingOptions(ProviderOptions):
+    pictures: Count = field(default=5, metadata=flag("at each point", quick=2))
 
 
-def measured(
-    *,
-    quick: bool,
-    bundle: Path,
-    threads: int | None,
-    provider: str,
-    pictures: int | None,
-    **source: Any,
-) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Axes:
+    """The points of each axis. base: the middle of the others. sizes: of the model's own size."""
+
+    base: Workload
+    steps: tuple[int, ...]
+    sizes: tuple[float, ...]
+    people: tuple[int, ...]
+    images: tuple[int, ...]
+
+
+# Enough steps for every stage to have some; 512, 640 and 768 px for Stable Diffusion 1.5.
+FULL = Axes(
+    base=Workload(steps=10, people=2), steps=(10, 20, 30, 50), sizes=(1.0, 1.25, 1.5),
+    people=(1, 2, 3), images=(1, 2, 4),
+)  # fmt: skip
+QUICK = Axes(
+    base=Workload(steps=3, people=2), steps=(3, 6), sizes=(1.0, 1.5), people=(1, 2), images=(1, 2)
+)
+
+
+def measured_scaling(options: ScalingOptions) -> ScalingRecord:
     """A row per point of each axis; raises ReferenceMismatchError."""
-    opened = Bundle.open(bundle)
-    checkpoint = source_of(source_name(source, opened), opened)
-    reference = Reference(checkpoint, opened.manifest)
-    dimensions = opened.manifest.dimensions
-    count = pictures or (QUICK_PICTURES if quick else PICTURES)
-    costs = counted(checkpoint, dimensions)
-    measured_once: dict[Workload, float] = {}
+    bundle = Bundle.open(options.bundle)
+    source = source_of(source_name(options, bundle), bundle)
+    reference = Reference(source, bundle.manifest)
+    dimensions = bundle.manifest.dimensions
+    axes = QUICK if options.quick else FULL
+    costs = counted(source, dimensions)
+    spent: dict[Workload, float] = {}
     rows = []
-    with opened_backend(bundle, provider, threads) as backend:
+    with opened_backend(bundle.path, options.provider, options.threads) as backend:
         agreement = reference.check(backend.face_diffuser)
-        for axis, value, workload in points(dimensions.native_px, quick=quick):
-            if workload not in measured_once:
-                measured_once[workload] = median_ms(backend.face_diffuser, workload, count)
-            spent, flop = measured_once[workload], picture_flop(workload, costs)
+        for axis, value, workload in scaling_points(axes, dimensions.native_px):
+            if workload not in spent:
+                spent[workload] = median_ms(backend.face_diffuser, workload, options.pictures)
+            ms, flop = spent[workload], picture_flop(workload, costs)
             rows.append(
-                {
-                    "axis": axis,
-                    "value": value,
-                    "status": Status.MEASURED.value,
-                    "p50_ms": spent,
-                    "flop": flop,
-                    "gflop_per_s": flop / spent / 1e6,
-                }
+                ScalingRow(
+                    axis=axis, value=value, p50_ms=ms, flop=flop, gflop_per_s=flop / ms / 1e6
+                )
             )
-    facts = bundle_facts(opened, threads) | {
-        "provider": provider,
-        "base": vars(QUICK_BASE if quick else BASE),
-        "pictures": count,
-        "agreement": agreement.to_json(),
-        "fits": fits(rows),
-    }
-    return record("scaling", rows, gpu=gpu_of(provider), facts=facts, seeds=[SEED])
+    facts = ScalingFacts(
+        **vars(bundle_facts(bundle, options.threads)),
+        provider=options.provider,
+        base=axes.base,
+        pictures=options.pictures,
+        agreement=agreement,
+        fits=fits_of(rows),
+    )
+    header = header_of("scaling", options, gpu=gpu_of(options.provider), seeds=[SEED])
+    return ScalingRecord(header=header, facts=facts, rows=tuple(rows))
 
 
-def points(native_px: int, *, quick: bool) -> list[tuple[str, int, Workload]]:
+def scaling_points(axes: Axes, native_px: int) -> list[tuple[Axis, int, Workload]]:
     """(axis, value, workload): one axis moves, the others stay at the base's."""
-    base = replace(QUICK_BASE if quick else BASE, size_px=native_px)
-    sizes = {_px(share * native_px) for share in (QUICK_SIZES if quick else SIZES)}
+    base = replace(axes.base, size_px=native_px)
+    sizes = sorted({_px(share * native_px) for share in axes.sizes})
     return [
-        *(("steps", n, replace(base, steps=n)) for n in (QUICK_STEPS if quick else STEPS)),
-        *(("size_px", n, replace(base, size_px=n)) for n in sorted(sizes)),
-        *(("people", n, replace(base, people=n)) for n in (QUICK_PEOPLE if quick else PEOPLE)),
-        *(("images", n, replace(base, images=n)) for n in (QUICK_IMAGES if quick else IMAGES)),
+        *(("steps", n, replace(base, steps=n)) for n in axes.steps),
+        *(("size_px", n, replace(base, size_px=n)) for n in sizes),
+        *(("people", n, replace(base, people=n)) for n in axes.people),
+        *(("images", n, replace(base, images=n)) for n in axes.images),
     ]
 
 
@@ -134,25 +142,31 @@ def picture_flop(workload: Workload, cost: CostOf) -> int:
     return steps + decode + photos + texts
 
 
-def fits(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+def fits_of(rows: Sequence[ScalingRow]) -> Fits:
     """Per axis: milliseconds and FLOPs, each as a line, or by size as a power."""
-    found: dict[str, dict[str, float]] = {}
-    for axis in dict.fromkeys(row["axis"] for row in rows):
-        points_of_axis = [row for row in rows if row["axis"] == axis]
-        x = [float(row["value"]) for row in points_of_axis]
-        ms = [row["p50_ms"] for row in points_of_axis]
-        flop = [float(row["flop"]) for row in points_of_axis]
-        if axis == "size_px":
-            found[axis] = {"power_of_ms": exponent(x, ms), "power_of_flop": exponent(x, flop)}
-        else:
-            time, work = line(x, ms), line(x, flop)
-            found[axis] = {
-                "intercept_ms": time.intercept, "slope_ms": time.slope, "r2": time.r2,
-                "intercept_flop": work.intercept, "slope_flop": work.slope,
-            }  # fmt: skip
-    return found
+    axes = dict.fromkeys(row.axis for row in rows)
+    return {axis: _fit(axis, [row for row in rows if row.axis == axis]) for axis in axes}
+
+
+def _fit(axis: Axis, rows: Sequence[ScalingRow]) -> LineFit | PowerFit:
+    x = [float(row.value) for row in rows]
+    ms = [row.p50_ms for row in rows]
+    flop = [float(row.flop) for row in rows]
+    if axis == "size_px":
+        return PowerFit(power_of_ms=exponent(x, ms), power_of_flop=exponent(x, flop))
+    time, work = line(x, ms), line(x, flop)
+    return LineFit(
+        intercept_ms=time.intercept,
+        slope_ms=time.slope,
+        r2=time.r2,
+        intercept_flop=work.intercept,
+        slope_flop=work.slope,
+    )
 
 
 def _px(size: float) -> int:
     """The nearest size that a picture can have."""
     return max(1, round(size / SIZE_MULTIPLE_PX)) * SIZE_MULTIPLE_PX
+
+
+MEASURE = Measure(options=ScalingOptions, measure=measured_scaling, text=table_of)

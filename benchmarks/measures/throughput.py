@@ -9,31 +9,41 @@ from the first start to the last end.
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 from benchmarks.analysis.fits import knee
 from benchmarks.analysis.stats import summary
 from benchmarks.harness.backends import gpu_of, opened_backend
 from benchmarks.harness.bundle_facts import bundle_facts
-from benchmarks.harness.flags import add_bundle_flags, add_provider_flag
-from benchmarks.harness.machine import described, usable_cpus
+from benchmarks.harness.machine import memory_nbytes, usable_cpus
+from benchmarks.harness.measure import Measure
 from benchmarks.harness.model_source import source_name, source_of
-from benchmarks.harness.record import Status, record
+from benchmarks.harness.options import ProviderOptions, flag
+from benchmarks.harness.record import header_of, table_of
 from benchmarks.harness.reference_check import Reference
-from benchmarks.harness.start_up import drawing
-from benchmarks.harness.worker import Worker
 from benchmarks.harness.workload import QUICK_STEPS, SEED, STEPS, Workload
+from benchmarks.pictures.start_up import Drawing
+from benchmarks.schema.throughput import (
+    PointSkipped,
+    ThroughputFacts,
+    ThroughputRecord,
+    ThroughputRow,
+)
 from engines.bundle.folder import Bundle
+from engines.bundle.records import Count
 
 IMAGES, QUICK_IMAGES = (1, 2, 4, 8), (1, 2)
-REQUESTS, QUICK_REQUESTS = 4, 1
 # What a machine can give to processes that all hold a bundle, before it starts to swap.
 MEMORY_SHARE = 0.8
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThroughputOptions(ProviderOptions):
+    steps: Count = field(default=STEPS, metadata=flag("of each picture", quick=QUICK_STEPS))
+    requests: Count = field(default=4, metadata=flag("by each process at each point", quick=1))
 
 
 @dataclass(frozen=True)
@@ -44,46 +54,54 @@ class Point:
     processes: int
 
 
-def add_flags(flags: argparse.ArgumentParser) -> None:
-    add_bundle_flags(flags)
-    add_provider_flag(flags)
-    flags.add_argument("--steps", type=int, help=f"(default: {STEPS}, quick {QUICK_STEPS})")
-    flags.add_argument("--requests", type=int, help="by each process at each point")
-
-
-def measured(
-    *, quick: bool, bundle: Path, threads: int | None, provider: str, steps: int | None,
-    requests: int | None, **source: Any,
-) -> dict[str, Any]:  # fmt: skip
+def measured_throughput(options: ThroughputOptions) -> ThroughputRecord:
     """A row per point; raises ReferenceMismatchError."""
-    opened = Bundle.open(bundle)
-    reference = Reference(source_of(source_name(source, opened), opened), opened.manifest)
-    with opened_backend(bundle, provider, threads) as backend:
+    bundle = Bundle.open(options.bundle)
+    reference = Reference(source_of(source_name(options, bundle), bundle), bundle.manifest)
+    with opened_backend(bundle.path, options.provider, options.threads) as backend:
         agreement = reference.check(backend.face_diffuser)
-    cores = threads or usable_cpus()
-    count = requests or (QUICK_REQUESTS if quick else REQUESTS)
-    steps = steps or (QUICK_STEPS if quick else STEPS)
-    rows: list[dict[str, Any]] = []
+    images = QUICK_IMAGES if options.quick else IMAGES
+    rows = _measured_points(throughput_points(images, _cores(options)), options)
+    facts = ThroughputFacts(
+        **vars(bundle_facts(bundle, options.threads)),
+        provider=options.provider,
+        steps=options.steps,
+        agreement=agreement,
+    )
+    header = header_of("throughput", options, gpu=gpu_of(options.provider), seeds=[SEED])
+    return ThroughputRecord(header=header, facts=facts, rows=with_knees(rows))
+
+
+def _cores(options: ThroughputOptions) -> int:
+    return options.threads or usable_cpus()
+
+
+def _measured_points(
+    points: Iterable[Point], options: ThroughputOptions
+) -> list[ThroughputRow | PointSkipped]:
+    """Each point, unless its processes need more memory than there is, by what one process took."""
+    rows: list[ThroughputRow | PointSkipped] = []
+    available = MEMORY_SHARE * (memory_nbytes() or math.inf)
     rss = 0
-    for point in points(QUICK_IMAGES if quick else IMAGES, cores):
-        if point.processes * rss > MEMORY_SHARE * (described()["memory_nbytes"] or float("inf")):
+    for point in points:
+        if point.processes * rss > available:
             reason = f"{point.processes} processes of {rss} bytes do not fit into memory"
-            rows.append(vars(point) | {"status": Status.SKIPPED.value, "reason": reason})
+            rows.append(PointSkipped(**vars(point), reason=reason))
             continue
-        workload = Workload(steps=steps, images=point.images)
-        rows.append(row := measured_point(bundle, provider, point, workload, cores, count))
+        work = Drawing(
+            bundle=options.bundle,
+            provider=options.provider,
+            threads=max(1, _cores(options) // point.processes),
+            workload=Workload(steps=options.steps, images=point.images),
+        )
+        row = measured_point(work, point.processes, options.requests)
+        rows.append(row)
         if point.processes == 1:
-            rss = max(rss, row["peak_rss_nbytes"])
-    mark_knees(rows)
-    facts = bundle_facts(opened, threads) | {
-        "provider": provider,
-        "steps": steps,
-        "agreement": agreement.to_json(),
-    }
-    return record("throughput", rows, gpu=gpu_of(provider), facts=facts, seeds=[SEED])
+            rss = max(rss, row.peak_rss_nbytes)
+    return rows
 
 
-def points(images: Iterable[int], cores: int) -> list[Point]:
+def throughput_points(images: Iterable[int], cores: int) -> list[Point]:
     """Along images with one process, then along processes with one image: 2, 4, ... all cores."""
     processes = [2**power for power in range(1, 8) if 2**power <= cores]
     if cores > 1 and cores not in processes:
@@ -91,44 +109,47 @@ def points(images: Iterable[int], cores: int) -> list[Point]:
     return [Point(count, 1) for count in images] + [Point(1, count) for count in processes]
 
 
-def measured_point(
-    bundle: Path, provider: str, point: Point, workload: Workload, cores: int, requests: int
-) -> dict[str, Any]:
-    """Warm every process up with one request, then let all draw at once."""
-    threads = max(1, cores // point.processes)
-    arguments = {
-        "bundle": str(bundle), "provider": provider, "threads": threads, "workload": vars(workload),
-    }  # fmt: skip
+def measured_point(work: Drawing, processes: int, requests: int) -> ThroughputRow:
+    """Warm every process up with one request, then let all draw so many at once."""
     with ExitStack() as stack:
-        workers = [
-            stack.enter_context(Worker(drawing, arguments, threads=threads))
-            for _ in range(point.processes)
-        ]
+        workers = [stack.enter_context(work.worker()) for _ in range(processes)]
         for worker in workers:
             worker.ask(requests=1)
         for worker in workers:
             worker.send(requests=requests)
         answers = [worker.receive() for worker in workers]
-    starts = [start for answer in answers for start in answer["starts"]]
-    ends = [end for answer in answers for end in answer["ends"]]
+    starts = [start for answer in answers for start in answer.starts]
+    ends = [end for answer in answers for end in answer.ends]
     request = summary([(end - start) * 1e3 for start, end in zip(starts, ends, strict=True)])
-    pictures = len(ends) * point.images
-    return vars(point) | {
-        "status": Status.MEASURED.value,
-        "threads_each": threads,
-        "pictures": pictures,
-        "pictures_per_s": pictures / (max(ends) - min(starts)),
-        "request_p50_ms": request.p50,
-        "request_p99_ms": request.p99,
-        "peak_rss_nbytes": max(answer["peak_rss_nbytes"] for answer in answers),
-        "knee": False,
-    }
+    pictures = len(ends) * work.workload.images
+    return ThroughputRow(
+        images=work.workload.images,
+        processes=processes,
+        threads_each=work.threads or usable_cpus(),
+        pictures=pictures,
+        pictures_per_s=pictures / (max(ends) - min(starts)),
+        request_p50_ms=request.p50,
+        request_p99_ms=request.p99,
+        peak_rss_nbytes=max(answer.peak_rss_nbytes for answer in answers),
+    )
 
 
-def mark_knees(rows: list[dict[str, Any]]) -> None:
+def with_knees(
+    rows: Sequence[ThroughputRow | PointSkipped],
+) -> tuple[ThroughputRow | PointSkipped, ...]:
     """Mark, on the curve along images and on that along processes, where more gains no more."""
-    done = [row for row in rows if row["status"] == Status.MEASURED]
-    for fixed, moving in (("processes", "images"), ("images", "processes")):
-        curve = sorted((row for row in done if row[fixed] == 1), key=lambda row: row[moving])
-        if curve:
-            curve[knee([row["pictures_per_s"] for row in curve])]["knee"] = True
+    done = [row for row in rows if isinstance(row, ThroughputRow)]
+    along_images = sorted((r for r in done if r.processes == 1), key=lambda row: row.images)
+    along_processes = sorted((r for r in done if r.images == 1), key=lambda row: row.processes)
+    marked = [
+        curve[knee([row.pictures_per_s for row in curve])]
+        for curve in (along_images, along_processes)
+        if curve
+    ]
+    return tuple(
+        replace(row, knee=True) if isinstance(row, ThroughputRow) and row in marked else row
+        for row in rows
+    )
+
+
+MEASURE = Measure(options=ThroughputOptions, measure=measured_throughput, text=table_of)

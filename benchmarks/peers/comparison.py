@@ -1,25 +1,27 @@
-"""A race: the reference's answer, every contestant's check, then each pair in turns."""
+"""A comparison: the reference's answer, everyone's check against it, then each pair in turns."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
 from benchmarks.analysis.stats import paired_ratio, summary
-from benchmarks.harness.machine import described
-from benchmarks.harness.record import ReferenceMismatchError, Status
-from benchmarks.harness.reference_check import Agreement, Array, agreement
+from benchmarks.harness.machine import instruction_sets
+from benchmarks.harness.record import ReferenceMismatchError
+from benchmarks.harness.reference_check import Array, agreement
 from benchmarks.harness.timing import interleaved_ms
 from benchmarks.harness.worker import Worker, WorkerError
 from benchmarks.harness.workload import SEED
 from benchmarks.peers.registry import Peer
-from benchmarks.peers.setup import Course
-from benchmarks.peers.work import Arrays, WorkKind, load_arrays
+from benchmarks.peers.setup import Setup
+from benchmarks.peers.work import Arrays, TimedRun, WorkKind, load_arrays
+from benchmarks.schema.facts import Agreement
+from benchmarks.schema.peers import ComparedPeer, MeasuredPeer, PeerRow, UnmeasuredPeer
+from benchmarks.schema.record import Status
 from engines.contract import NOISE_PREDICTORS, Component
 from engines.errors import ProviderUnavailableError
 from export.graph.modules import module_of, run
@@ -27,128 +29,138 @@ from export.graph.modules import module_of, run
 # Equal accuracy, as relative L2 against float32: of the U-Nets' predictions where the work is one
 # step, of the decoded picture where it is more.
 BOUND = 2e-2
-# Thread pools spin for up to 0.2 s (OpenMP's default) after work is done; a contestant must not run
-# beside the threads of the one before.
+# Thread pools spin for up to 0.2 s (OpenMP's default) after work is done; a run must not share the
+# processors with the threads of the one before.
 SETTLE_S = 0.3
 
 
-def raced(
-    course: Course, home: Peer, reference: Peer, peers: Sequence[Peer], *, rounds: int
-) -> list[dict[str, Any]]:
-    """A row for the one at home, then one for each other peer, in turns with it.
+def compared(
+    setup: Setup, ours: Peer, reference: Peer, peers: Sequence[Peer], *, rounds: int
+) -> list[MeasuredPeer | UnmeasuredPeer]:
+    """A row for ours, then one for each other peer, in turns with it.
 
-    Raises ReferenceMismatchError where home itself does not agree with the reference.
+    Raises ReferenceMismatchError where ours itself does not agree with the reference.
     """
-    course.prepare()
-    judge = Judge(course, reference)
-    with course.started(home) as worker:
-        agree = judge.check(home.name, worker)
-        race = Race(course, home.name, worker, judge, rounds)
-        return [race.own_row(agree), *(race.row(peer) for peer in peers if peer != home)]
+    setup.prepare()
+    check = AnswerCheck(setup, reference)
+    with setup.started(ours) as worker:
+        agree = check.agreement(ours.name, worker)
+        comparison = Comparison(setup, ours.name, worker, check, rounds)
+        others = [peer for peer in peers if peer != ours]
+        return [comparison.own_row(agree), *(comparison.row(peer) for peer in others)]
 
 
-class Judge:
-    """The reference's answer to a course, and who comes near enough to it."""
+class AnswerCheck:
+    """The reference's answer to a setup's work, and who comes near enough to it."""
 
-    def __init__(self, course: Course, reference: Peer) -> None:
-        self._course = course
-        with course.started(reference) as worker:
-            self._expected = self._judged(self._answer(worker))
+    def __init__(self, setup: Setup, reference: Peer) -> None:
+        self._setup = setup
+        with setup.started(reference) as worker:
+            self._expected = self._checked_part(self._answer(worker))
 
-    def check(self, name: str, worker: Worker) -> Agreement:
-        """Raises ReferenceMismatchError beyond BOUND; the run also warms the contestant up."""
-        return agreement(name, self._judged(self._answer(worker)), self._expected, BOUND)
+    def agreement(self, name: str, worker: Worker[TimedRun]) -> Agreement:
+        """Raises ReferenceMismatchError beyond BOUND; the run is also the worker's warm-up."""
+        return agreement(name, self._checked_part(self._answer(worker)), self._expected, BOUND)
 
-    def _answer(self, worker: Worker) -> Arrays:
-        path = self._course.folder / "answer.npz"
+    def _answer(self, worker: Worker[TimedRun]) -> Arrays:
+        path = self._setup.folder / "answer.npz"
         worker.ask(result=str(path))
         return load_arrays(path)
 
-    def _judged(self, answer: Arrays) -> Array:
-        """What is compared: all predictions of one step, else the picture."""
-        if self._course.work.kind is WorkKind.STEP:
+    def _checked_part(self, answer: Arrays) -> Array:
+        """What is held against the reference: all predictions of one step, else the picture."""
+        if self._setup.work.kind is WorkKind.STEP:
             return np.concatenate([answer[each.value] for each in NOISE_PREDICTORS])
-        module = module_of(Component.VAE_DECODER, self._course.source.opened())
+        module = module_of(Component.VAE_DECODER, self._setup.source.opened())
         picture: Array = run(module, {"latents": torch.from_numpy(answer["latents"])}).numpy()
         return picture
 
 
 @dataclass(frozen=True)
-class Race:
-    """One contestant at home, against whom the others take turns."""
+class Comparison:
+    """Ours, in a worker that stays, and peers that take turns with it one after the other.
 
-    course: Course
-    home: str
-    worker: Worker
-    judge: Judge
+    ours: its name; where no bundle takes part, the reference's.
+    """
+
+    setup: Setup
+    ours: str
+    worker: Worker[TimedRun]
+    check: AnswerCheck
     rounds: int
     settle_s: float = SETTLE_S
 
-    def own_row(self, agree: Agreement) -> dict[str, Any]:
-        """The home contestant alone."""
-        lap = Lap(self.worker, self.settle_s)
-        times = [lap() for _ in range(self.rounds)]
-        return self._common(self.home) | _figures(agree, times, lap)
+    def own_row(self, agree: Agreement) -> MeasuredPeer:
+        """Ours alone."""
+        own = Run(self.worker, self.settle_s)
+        times = [own() for _ in range(self.rounds)]
+        return self._measured(self.ours, agree, times, own)
 
-    def row(self, peer: Peer) -> dict[str, Any]:
+    def row(self, peer: Peer) -> ComparedPeer | UnmeasuredPeer:
         """Check a peer, then let both take turns; one that cannot is skipped or refused."""
-        row = self._common(peer.name)
         try:
-            if peer.isa is not None and peer.isa not in described()["isa"]:
+            if peer.isa is not None and peer.isa not in instruction_sets():
                 raise ProviderUnavailableError(f"this processor has no {peer.isa}")
-            with self.course.started(peer) as away:
-                return row | self._raced(peer, away)
+            with self.setup.started(peer) as worker:
+                return self._compared(peer, worker)
         except ProviderUnavailableError as error:
-            return row | {"status": Status.SKIPPED.value, "reason": str(error)}
+            return self._unmeasured(peer, Status.SKIPPED, error)
         except (ReferenceMismatchError, WorkerError) as error:
-            return row | {"status": Status.REFUSED.value, "reason": str(error)}
+            return self._unmeasured(peer, Status.REFUSED, error)
 
-    def _raced(self, peer: Peer, away: Worker) -> dict[str, Any]:
-        agree = self.judge.check(peer.name, away)
-        lap = Lap(away, self.settle_s)
-        laps = {self.home: Lap(self.worker, self.settle_s), peer.name: lap}
-        times = interleaved_ms(laps, rounds=self.rounds, seed=SEED)
-        ratio = paired_ratio(times[peer.name], times[self.home])
-        return _figures(agree, times[peer.name], lap) | {
-            "against": self.home,
-            "against_p50_ms": summary(times[self.home]).p50,
-            "times_as_long": ratio.ratio,
-            "low": ratio.low,
-            "high": ratio.high,
-        }
+    def _compared(self, peer: Peer, worker: Worker[TimedRun]) -> ComparedPeer:
+        agree = self.check.agreement(peer.name, worker)
+        own, theirs = Run(self.worker, self.settle_s), Run(worker, self.settle_s)
+        times = interleaved_ms({self.ours: own, peer.name: theirs}, rounds=self.rounds, seed=SEED)
+        ratio = paired_ratio(times[peer.name], times[self.ours])
+        return ComparedPeer(
+            **vars(self._measured(peer.name, agree, times[peer.name], theirs)),
+            against=self.ours,
+            against_p50_ms=summary(times[self.ours]).p50,
+            times_as_long=ratio.ratio,
+            low=ratio.low,
+            high=ratio.high,
+        )
 
-    def _common(self, name: str) -> dict[str, Any]:
-        work = self.course.work
-        return {
-            "work": work.kind.value,
-            "steps": work.count,
-            "size_px": work.size_px,
-            "peer": name,
-            "threads": self.course.threads,
-            "rounds": self.rounds,
-        }
+    def _measured(
+        self, name: str, agree: Agreement, times: Sequence[float], timed: Run
+    ) -> MeasuredPeer:
+        found, last = summary(times), timed.last
+        return MeasuredPeer(
+            **vars(self._row(name)),
+            relative_l2=agree.relative_l2,
+            bound=agree.bound,
+            p50_ms=found.p50,
+            spread=found.spread,
+            load_s=timed.worker.started.load_s,
+            peak_rss_nbytes=last.peak_rss_nbytes,
+            gpu_nbytes=last.gpu_nbytes,
+        )
+
+    def _unmeasured(self, peer: Peer, status: Status, error: Exception) -> UnmeasuredPeer:
+        return UnmeasuredPeer(**vars(self._row(peer.name)), status=status, reason=str(error))
+
+    def _row(self, name: str) -> PeerRow:
+        work = self.setup.work
+        return PeerRow(
+            work=work.kind,
+            steps=work.count,
+            size_px=work.size_px,
+            peer=name,
+            threads=self.setup.threads,
+            rounds=self.rounds,
+        )
 
 
-class Lap:
-    """One run of a contestant; gives its milliseconds and keeps what else it answered."""
+class Run:
+    """One run of a worker's work; gives its milliseconds and keeps what else it answered."""
 
-    def __init__(self, worker: Worker, settle_s: float) -> None:
+    last: TimedRun
+
+    def __init__(self, worker: Worker[TimedRun], settle_s: float) -> None:
         self.worker, self._settle_s = worker, settle_s
-        self.last: dict[str, Any] = {}
 
     def __call__(self) -> float:
         time.sleep(self._settle_s)
         self.last = self.worker.ask()
-        return float(self.last["ms"])
-
-
-def _figures(agree: Agreement, times: Sequence[float], lap: Lap) -> dict[str, Any]:
-    found = summary(times)
-    return agree.to_json() | {
-        "status": Status.MEASURED.value,
-        "p50_ms": found.p50,
-        "spread": found.spread,
-        "load_s": lap.worker.started["load_s"],
-        "peak_rss_nbytes": lap.last["peak_rss_nbytes"],
-        "gpu_nbytes": lap.last["gpu_nbytes"],
-    }
+        return self.last.ms

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from benchmarks.harness.model_source import SourceName
-from benchmarks.harness.worker import Answer, Message
+from benchmarks.harness.memory import peak_rss_nbytes
+from benchmarks.harness.options import SourceName
 from benchmarks.peers.work import (
     SDM_PASSES,
     TDM_PASSES,
     Arrays,
+    TimedRun,
     Work,
     load_arrays,
     rows_of,
     save_arrays,
 )
+from benchmarks.schema.peers import Device
 from engines.contract import Component
 from engines.errors import ProviderUnavailableError
 from export.checkpoint.checkpoint import ModelSource
@@ -31,19 +34,19 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def released(
-    *, work: Mapping[str, Any], inputs: str, source: Mapping[str, Any], device: str, dtype: str,
+    *, work: Work, inputs: Path, source: SourceName, device: Device, dtype: str,
     compiled: bool, threads: int,
-) -> Answer:  # fmt: skip
+) -> Callable[..., TimedRun]:  # fmt: skip
     """The released algorithm as its authors run it: latents repeated for each guidance pass.
 
     Latents stay float32 between the steps, which costs nothing and favors the half precisions.
     """
     where = _device(device, threads)
-    loop = ReleasedLoop(Work.from_json(work), SourceName(**source).opened(), where, DTYPES[dtype])
+    loop = ReleasedLoop(work, source.opened(), where, DTYPES[dtype])
     if compiled:
         loop.unets = {name: torch.compile(unet) for name, unet in loop.unets.items()}
     loop.take(load_arrays(inputs))
-    return answering(loop.run, where)
+    return _timed(loop.run, where)
 
 
 class ReleasedLoop:
@@ -109,14 +112,13 @@ class ReleasedLoop:
 
 
 def diffusers_pipeline(
-    *, work: Mapping[str, Any], inputs: str, source: Mapping[str, Any], device: str, dtype: str,
-    threads: int,
-) -> Answer:  # fmt: skip
+    *, work: Work, inputs: Path, source: SourceName, device: Device, dtype: str, threads: int
+) -> Callable[..., TimedRun]:
     """diffusers' StableDiffusionPipeline with TDM's weights: the scene stage is all it can do."""
     from diffusers import StableDiffusionPipeline  # takes seconds to import
 
-    job, where = Work.from_json(work), _device(device, threads)
-    opened = SourceName(**source).opened()
+    where = _device(device, threads)
+    opened = source.opened()
     scheduler: Any = DDIMScheduler
     pipeline_class: Any = StableDiffusionPipeline
     pipeline = pipeline_class(
@@ -141,34 +143,34 @@ def diffusers_pipeline(
             prompt_embeds=arrays["text"][None],
             negative_prompt_embeds=arrays["null"][None],
             latents=arrays["latents"],
-            num_inference_steps=job.steps,
-            guidance_scale=job.guidance_scale,
+            num_inference_steps=work.steps,
+            guidance_scale=work.guidance_scale,
             output_type="latent",
         ).images
         return {"latents": images.float()}
 
-    return answering(run, where)
+    return _timed(run, where)
 
 
-def answering(run: Callable[[], dict[str, Tensor]], device: torch.device) -> Answer:
-    """Run for each message, timed to the end of the device's work; save the result if asked to."""
+def _timed(run: Callable[[], dict[str, Tensor]], device: torch.device) -> Callable[..., TimedRun]:
+    """Run when asked, timed to the end of the device's work; save the result where one is named."""
 
-    def answer(message: Message) -> dict[str, Any]:
+    def timed(result: str | None = None) -> TimedRun:
         with torch.inference_mode():
             _wait(device)
             start = time.perf_counter()
-            result = run()
+            found = run()
             _wait(device)
             ms = (time.perf_counter() - start) * 1e3
-        if message.get("result"):
-            save_arrays(message["result"], {k: v.cpu().numpy() for k, v in result.items()})
+        if result is not None:
+            save_arrays(result, {k: v.cpu().numpy() for k, v in found.items()})
         memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else None
-        return {"ms": ms, "gpu_nbytes": memory}
+        return TimedRun(ms=ms, gpu_nbytes=memory, peak_rss_nbytes=peak_rss_nbytes())
 
-    return answer
+    return timed
 
 
-def _device(name: str, threads: int) -> torch.device:
+def _device(name: Device, threads: int) -> torch.device:
     torch.set_num_threads(threads)
     if name == "cuda" and not torch.cuda.is_available():
         raise ProviderUnavailableError("this PyTorch finds no CUDA GPU")

@@ -1,66 +1,61 @@
-"""This toolkit's contestant: a bundle through the runtime's own loop."""
+"""Ours: a bundle through the runtime's own loop."""
 
 from __future__ import annotations
 
 import atexit
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.harness.backends import TORCH, CallLog, opened_backend
-from benchmarks.harness.worker import Answer, Message
+from benchmarks.harness.memory import peak_rss_nbytes
+from benchmarks.harness.options import SourceName
 from benchmarks.harness.workload import Workload
-from benchmarks.peers.work import Arrays, Work, WorkKind, load_arrays, save_arrays
+from benchmarks.peers.work import Arrays, TimedRun, Work, WorkKind, load_arrays, save_arrays
 from engines.contract import NOISE_PREDICTORS
 from engines.errors import CancelledError, ProviderUnavailableError
 from runtime import FaceDiffuser, OutputType, Request, StepInfo
 
 
 def bundle_backend(
-    *, work: Mapping[str, Any], inputs: str, bundle: str, source: Mapping[str, Any], provider: str,
-    threads: int,
-) -> Answer:  # fmt: skip
+    *, work: Work, inputs: Path, bundle: Path, source: SourceName, provider: str, threads: int
+) -> Callable[..., TimedRun]:
     """Open the bundle and denoise what the inputs say; the prompt is the inputs' own."""
-    job = Work.from_json(work)
-    checkpoint = None
-    if provider == TORCH:
-        from benchmarks.harness.model_source import (
-            SourceName,  # imports torch, which no other backend needs
-        )
-
-        checkpoint = SourceName(**source).opened()
+    # Opening a checkpoint imports torch, which no other backend needs.
+    checkpoint = source.opened() if provider == TORCH else None
     opened = opened_backend(bundle, provider, threads, checkpoint)
     backend = opened.__enter__()
-    # A generator that nobody holds would be closed, and the bundle with it.
+    # Without a reference to it the generator would be closed, and the bundle with it.
     atexit.register(opened.__exit__, None, None, None)
-    request = Workload(steps=job.steps, images=job.images).request(
+    request = Workload(steps=work.steps, images=work.images).request(
         height=None,
         width=None,
         latents=load_arrays(inputs)["latents"],
-        start_merge_step=job.start_merge_step,
-        final_step=job.final_step,
-        guidance_scale=job.guidance_scale,
+        start_merge_step=work.start_merge_step,
+        final_step=work.final_step,
+        guidance_scale=work.guidance_scale,
         output_type=OutputType.LATENT,
     )
-    if job.kind is WorkKind.STEP and backend.log is None:
+    if work.kind is WorkKind.STEP and backend.log is None:
         raise ProviderUnavailableError(
             f"{provider} runs a step as one graph, so its predictions cannot be read; "
-            "race on --work trajectory"
+            "compare on --work trajectory"
         )
 
-    def answer(message: Message) -> dict[str, Any]:
-        if job.kind is WorkKind.STEP and backend.log is not None:
+    def run(result: str | None = None) -> TimedRun:
+        if work.kind is WorkKind.STEP and backend.log is not None:
             ms, arrays = one_step(backend.face_diffuser, request, backend.log)
         else:
             ms, arrays = all_steps(backend.face_diffuser, request)
-        if message.get("result"):
-            save_arrays(message["result"], arrays)
-        return {"ms": ms, "gpu_nbytes": None}
+        if result is not None:
+            save_arrays(result, arrays)
+        return TimedRun(ms=ms, gpu_nbytes=None, peak_rss_nbytes=peak_rss_nbytes())
 
-    return answer
+    return run
 
 
 def one_step(face_diffuser: FaceDiffuser, request: Request, log: CallLog) -> tuple[float, Arrays]:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.harness.model_source import SourceName
-from benchmarks.harness.worker import Answer, Message
+from benchmarks.harness.options import SourceName
 from benchmarks.peers.sessions import plain_path
-from benchmarks.peers.work import SDM_PASSES, TDM_PASSES, Work, load_arrays
+from benchmarks.peers.work import SDM_PASSES, TDM_PASSES, Arrays, Work, load_arrays
 from engines.contract import NOISE_PREDICTORS, Component
 
 # The last opset before ONNX kept attention whole; what most exports in the field carry.
@@ -22,36 +22,53 @@ PLAIN_OPSET = 20
 _PASSES = {Component.TDM_UNET: len(TDM_PASSES), Component.SDM_UNET: len(SDM_PASSES)}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """The ONNX models that were written."""
+
+    paths: tuple[Path, ...]
+
+
 def exporting(
-    *, work: Mapping[str, Any], inputs: str, source: Mapping[str, Any], folder: str
-) -> Answer:
-    """In a worker, so that the exporter's memory goes with it: export what the work needs."""
-    job, arrays, opened = Work.from_json(work), load_arrays(inputs), SourceName(**source).opened()
-    for component in NOISE_PREDICTORS if job.needs_sdm() else NOISE_PREDICTORS[:1]:
-        rows = _PASSES[component] * job.images
-        latents, embeds = torch.from_numpy(arrays["latents"]), torch.from_numpy(arrays["text"])
-        example = {
-            "sample": latents.repeat(_PASSES[component], 1, 1, 1),
-            "timestep": torch.zeros(1),
-            "encoder_hidden_states": embeds.expand(rows, *embeds.shape).contiguous(),
-        }
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                _FirstOutput(opened.unet(component)),
-                kwargs=example,
-                f=str(plain_path(folder, component)),
-                dynamo=True,
-                opset_version=PLAIN_OPSET,
-                input_names=list(example),
-                output_names=["noise_prediction"],
-                external_data=True,
-            )
+    *, work: Work, inputs: Path, source: SourceName, folder: Path
+) -> Callable[[], Exported]:
+    """In a worker: export what the work needs when asked."""
+    arrays, opened = load_arrays(inputs), source.opened()
+    needed = NOISE_PREDICTORS if work.needs_sdm() else NOISE_PREDICTORS[:1]
 
-    def answer(_: Message) -> dict[str, Any]:
-        return {}
+    def export() -> Exported:
+        paths = {component: plain_path(folder, component) for component in needed}
+        for component, path in paths.items():
+            _export_plainly(opened.unet(component), _example(component, work, arrays), path)
+        return Exported(paths=tuple(paths.values()))
 
-    return answer
+    return export
+
+
+def _example(component: Component, work: Work, arrays: Arrays) -> dict[str, Tensor]:
+    """Inputs of the shapes that the work's calls have."""
+    rows = _PASSES[component] * work.images
+    latents, embeds = torch.from_numpy(arrays["latents"]), torch.from_numpy(arrays["text"])
+    return {
+        "sample": latents.repeat(_PASSES[component], 1, 1, 1),
+        "timestep": torch.zeros(1),
+        "encoder_hidden_states": embeds.expand(rows, *embeds.shape).contiguous(),
+    }
+
+
+def _export_plainly(unet: nn.Module, example: dict[str, Tensor], path: Path) -> None:
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            _FirstOutput(unet),
+            kwargs=example,
+            f=str(path),
+            dynamo=True,
+            opset_version=PLAIN_OPSET,
+            input_names=list(example),
+            output_names=["noise_prediction"],
+            external_data=True,
+        )
 
 
 class _FirstOutput(nn.Module):

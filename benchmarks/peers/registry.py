@@ -1,16 +1,17 @@
-"""Who races: each peer's worker, its arguments, and on which machines and work it can run."""
+"""Who is compared: each peer's worker, its arguments, on which machines and work it can run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks.harness.worker import path_of
-from benchmarks.peers import in_torch as peer_torch
-from benchmarks.peers import ours as peer_ours
-from benchmarks.peers import sessions as peer_sessions
+from benchmarks.peers.in_torch import diffusers_pipeline, released
+from benchmarks.peers.ours import bundle_backend
+from benchmarks.peers.sessions import onnxruntime_session, openvino_session
 from benchmarks.peers.work import WorkKind
+from benchmarks.schema.peers import Device
 from engines.engine import Provider
 
 ALL_WORK = frozenset(WorkKind)
@@ -18,7 +19,7 @@ ALL_WORK = frozenset(WorkKind)
 
 @dataclass(frozen=True, kw_only=True)
 class Peer:
-    """A contestant.
+    """One side of a comparison; ours is one too.
 
     function: what its worker runs. arguments: beside work, inputs and threads. works: the kinds of
     work it can do. wants: what its function takes, "source" (the checkpoint), "folder" (plain
@@ -28,16 +29,16 @@ class Peer:
 
     name: str
     function: str
-    arguments: Mapping[str, Any]
-    wants: str
+    arguments: Mapping[str, str | bool]
+    wants: Literal["source", "folder", "bundle"]
     works: frozenset[WorkKind] = ALL_WORK
     quick: bool = False
     isa: str | None = None
 
 
-def _torch(name: str, dtype: str, *, device: str, compiled: bool = False, **more: Any) -> Peer:
-    arguments = {"device": device, "dtype": dtype, "compiled": compiled}
-    function = path_of(peer_torch.released)
+def _torch(name: str, dtype: str, *, device: Device, compiled: bool = False, **more: Any) -> Peer:
+    arguments: dict[str, str | bool] = {"device": device, "dtype": dtype, "compiled": compiled}
+    function = path_of(released)
     return Peer(name=name, function=function, arguments=arguments, wants="source", **more)
 
 
@@ -46,8 +47,8 @@ OURS_ON_OPENVINO = "this toolkit on OpenVINO"
 _BF16 = "avx512_bf16"
 
 
-def peers(device: str) -> list[Peer]:
-    """Everybody but the one at home on "cpu" or "cuda", the reference first.
+def peers(device: Device) -> list[Peer]:
+    """All that ours is compared with, the reference first.
 
     On the CPU the bundle takes part a second time, on OpenVINO.
     """
@@ -58,7 +59,7 @@ def ours(provider: str) -> Peer:
     """A bundle on one of its providers."""
     return Peer(
         name=OURS_ON_OPENVINO if provider == Provider.OPENVINO else OURS,
-        function=path_of(peer_ours.bundle_backend),
+        function=path_of(bundle_backend),
         arguments={"provider": provider},
         wants="bundle",
         quick=True,
@@ -66,10 +67,9 @@ def ours(provider: str) -> Peer:
 
 
 def _on_cpu() -> list[Peer]:
-    session = path_of(peer_sessions.onnxruntime), path_of(peer_sessions.openvino)
-    diffusers = path_of(peer_torch.diffusers_pipeline)
+    openvino = path_of(openvino_session)
     scene = frozenset({WorkKind.SCENE})
-    # What takes long to prepare does not race on the scene alone, which the trajectory holds.
+    # What takes long to prepare is not compared on the scene alone, which the trajectory holds.
     rest = ALL_WORK - scene
     plain: dict[str, Any] = {"wants": "folder", "works": rest}
     return [
@@ -78,15 +78,16 @@ def _on_cpu() -> list[Peer]:
         _torch("torch.compile fp32", "fp32", device="cpu", compiled=True, works=rest),
         _torch("torch.compile bf16", "bf16", device="cpu", compiled=True, works=rest, isa=_BF16),
         Peer(
-            name="diffusers pipeline fp32", function=diffusers, works=scene, wants="source",
-            arguments={"device": "cpu", "dtype": "fp32"},
-        ),
-        Peer(name="ONNX Runtime, plain export", function=session[0], arguments={}, **plain),
-        Peer(
-            name="OpenVINO fp32", function=session[1], arguments={"precision": "f32"}, **plain
+            name="diffusers pipeline fp32", function=path_of(diffusers_pipeline), works=scene,
+            wants="source", arguments={"device": "cpu", "dtype": "fp32"},
         ),
         Peer(
-            name="OpenVINO bf16", function=session[1], arguments={"precision": "bf16"}, isa=_BF16,
+            name="ONNX Runtime, plain export", function=path_of(onnxruntime_session), arguments={},
+            **plain,
+        ),
+        Peer(name="OpenVINO fp32", function=openvino, arguments={"precision": "f32"}, **plain),
+        Peer(
+            name="OpenVINO bf16", function=openvino, arguments={"precision": "bf16"}, isa=_BF16,
             **plain,
         ),
         ours(Provider.OPENVINO.value),
@@ -101,7 +102,7 @@ def _on_cuda() -> list[Peer]:
         _torch("torch.compile fp16", "fp16", device="cuda", compiled=True),
         Peer(
             name="diffusers pipeline fp16",
-            function=path_of(peer_torch.diffusers_pipeline),
+            function=path_of(diffusers_pipeline),
             works=frozenset({WorkKind.SCENE}),
             wants="source",
             arguments={"device": "cuda", "dtype": "fp16"},

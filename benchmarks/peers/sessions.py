@@ -9,16 +9,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.harness.worker import Answer, Message
+from benchmarks.harness.memory import peak_rss_nbytes
 from benchmarks.peers.work import (
     SDM_PASSES,
     TDM_PASSES,
     Arrays,
+    TimedRun,
     Work,
     load_arrays,
     rows_of,
@@ -40,12 +40,14 @@ _GUIDES = {
 }
 
 
-def plain_path(folder: str | Path, component: Component) -> Path:
+def plain_path(folder: Path, component: Component) -> Path:
     """Where a U-Net's plain export lies."""
-    return Path(folder) / f"{component}.plain.onnx"
+    return folder / f"{component}.plain.onnx"
 
 
-def onnxruntime(*, work: Mapping[str, Any], inputs: str, folder: str, threads: int) -> Answer:
+def onnxruntime_session(
+    *, work: Work, inputs: Path, folder: Path, threads: int
+) -> Callable[..., TimedRun]:
     """ONNX Runtime's CPU provider on the plain graphs, with its default optimizations."""
     import onnxruntime as ort
 
@@ -62,12 +64,12 @@ def onnxruntime(*, work: Mapping[str, Any], inputs: str, folder: str, threads: i
 
         return predict
 
-    return racing(Work.from_json(work), load_arrays(inputs), folder, opened)
+    return _running(work, load_arrays(inputs), folder, opened)
 
 
-def openvino(
-    *, work: Mapping[str, Any], inputs: str, folder: str, threads: int, precision: str
-) -> Answer:
+def openvino_session(
+    *, work: Work, inputs: Path, folder: Path, threads: int, precision: str
+) -> Callable[..., TimedRun]:
     """OpenVINO's CPU plugin on the plain graphs. precision: f32 or bf16, its inference hint."""
     import openvino as ov
 
@@ -83,23 +85,25 @@ def openvino(
 
         return predict
 
-    return racing(Work.from_json(work), load_arrays(inputs), folder, opened)
+    return _running(work, load_arrays(inputs), folder, opened)
 
 
-def racing(work: Work, inputs: Arrays, folder: str, opened: Callable[[Path], Predict]) -> Answer:
-    """Open what the work needs; then run it for each message."""
+def _running(
+    work: Work, inputs: Arrays, folder: Path, opened: Callable[[Path], Predict]
+) -> Callable[..., TimedRun]:
+    """Open what the work needs; then run it when asked, and save the result where one is named."""
     needed = NOISE_PREDICTORS if work.needs_sdm() else NOISE_PREDICTORS[:1]
     predictors = {component: opened(plain_path(folder, component)) for component in needed}
 
-    def answer(message: Message) -> dict[str, Any]:
+    def run(result: str | None = None) -> TimedRun:
         start = time.perf_counter()
         arrays = denoised(work, inputs, predictors)
         ms = (time.perf_counter() - start) * 1e3
-        if message.get("result"):
-            save_arrays(message["result"], arrays)
-        return {"ms": ms, "gpu_nbytes": None}
+        if result is not None:
+            save_arrays(result, arrays)
+        return TimedRun(ms=ms, gpu_nbytes=None, peak_rss_nbytes=peak_rss_nbytes())
 
-    return answer
+    return run
 
 
 def denoised(work: Work, inputs: Arrays, predictors: Mapping[Component, Predict]) -> Arrays:

@@ -1,20 +1,19 @@
-"""What all contestants of a race share: work, inputs, and a folder for exports and answers."""
+"""What all sides of a comparison share: work, inputs, and a folder for exports and answers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.harness.model_source import SourceName
+from benchmarks.harness.options import SourceName
 from benchmarks.harness.worker import Worker
 from benchmarks.harness.workload import SEED, prompt, references
-from benchmarks.peers.plain_export import exporting
+from benchmarks.peers.plain_export import Exported, exporting
 from benchmarks.peers.registry import Peer
-from benchmarks.peers.work import Arrays, Work, save_arrays
+from benchmarks.peers.work import Arrays, TimedRun, Work, save_arrays
 from engines.bundle.manifest import Dimensions, NoiseSchedule
 from engines.contract import LATENT_PX
 from export.checks.torch_pipeline import TorchPipeline, TorchRequest
@@ -24,7 +23,7 @@ _PEOPLE = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Course:
+class Setup:
     """bundle: None where none takes part."""
 
     work: Work
@@ -40,27 +39,34 @@ class Course:
         return self.folder / "inputs.npz"
 
     def prepare(self) -> None:
-        """Write the inputs that every contestant reads."""
+        """Write the inputs that every worker reads."""
         save_arrays(self._inputs, self._drawn_inputs())
 
-    def started(self, peer: Peer) -> Worker:
+    def started(self, peer: Peer) -> Worker[TimedRun]:
         """A peer's process with what it wants; plain exports are made for the first who wants them.
 
         Raises WorkerError and ProviderUnavailableError.
         """
-        common = {"work": self.work.to_json(), "inputs": str(self._inputs)}
-        source = {"source": self.source.to_json()}
-        wanted: dict[str, Any] = {"threads": self.threads}
-        if peer.wants == "source":
-            wanted |= source
-        elif peer.wants == "bundle":
-            wanted |= source | {"bundle": str(self.bundle)}
-        else:
-            wanted["folder"] = str(self.folder)
-            if not any(self.folder.glob("*.onnx")):
-                Worker(exporting, common | source | {"folder": str(self.folder)}).close()
-        arguments = common | wanted | dict(peer.arguments)
-        return Worker(peer.function, arguments, threads=self.threads)
+        if peer.wants == "folder":
+            self._export_once()
+        wanted: dict[str, dict[str, object]] = {
+            "source": {"source": self.source},
+            "bundle": {"source": self.source, "bundle": self.bundle},
+            "folder": {"folder": self.folder},
+        }
+        common = {"work": self.work, "inputs": self._inputs, "threads": self.threads}
+        arguments = {**common, **wanted[peer.wants], **peer.arguments}
+        return Worker(peer.function, TimedRun, arguments, threads=self.threads)
+
+    def _export_once(self) -> None:
+        """In a process of its own, so that the exporter's memory goes with it."""
+        if not any(self.folder.glob("*.onnx")):
+            arguments = {
+                "work": self.work, "inputs": self._inputs, "source": self.source,
+                "folder": self.folder,
+            }  # fmt: skip
+            with Worker(exporting, Exported, arguments) as worker:
+                worker.ask()
 
     def _drawn_inputs(self) -> Arrays:
         """Latents, the prompt embeds of every pass, and the scheduler's table."""

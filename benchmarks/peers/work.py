@@ -1,4 +1,4 @@
-"""The work that peers race on: the same weights, latents, prompt embeds and steps for all.
+"""The work that peers are compared on: the same weights, latents, prompt embeds and steps for all.
 
 Timed is denoising: U-Net calls, guidance, fusion and scheduler steps, from latents to latents. The
 encoders and the decoder, which all would run alike, are left out.
@@ -7,7 +7,7 @@ encoders and the decoder, which all would run alike, are left out.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -54,12 +54,14 @@ class Work:
     def needs_sdm(self) -> bool:
         return any(self.stage(step) is not Stage.SCENE for step in range(self.count))
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Work:
-        return cls(**{**document, "kind": WorkKind(document["kind"])})
+@dataclass(frozen=True, kw_only=True)
+class TimedRun:
+    """What a worker answers to each run. gpu_nbytes: None on the processor, and where untold."""
+
+    ms: float
+    gpu_nbytes: int | None
+    peak_rss_nbytes: int
 
 
 def work_of(kind: WorkKind, *, steps: int, size_px: int, guidance_scale: float) -> Work:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from benchmarks.quality.cases import STEPS, Case, Pixels
+from benchmarks.schema.quality import QualityRow
 from runtime import FaceDiffuser, Request
 
 SHEET_ROWS = ("full method", "TDM alone", "SDM alone", "addition instead of SNF")
@@ -21,7 +23,7 @@ Maps = npt.NDArray[np.float64]
 
 
 def draw_figures(
-    rows: list[dict[str, Any]],
+    rows: Sequence[QualityRow],
     face_diffuser: FaceDiffuser,
     listed: list[Case],
     pictures: dict[str, list[Pixels]],
@@ -35,20 +37,22 @@ def draw_figures(
     draw_saliency(mean_saliency(face_diffuser, listed), folder / "saliency.png")
 
 
-def draw_sweeps(rows: list[dict[str, Any]], path: Path) -> None:
+def draw_sweeps(rows: Sequence[QualityRow], path: Path) -> None:
     """Identity and scene over alpha (beta 0.6) and over beta (alpha 0.3), with their intervals."""
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.4), sharey=True)
     for axis, name, default in zip(axes, ("alpha", "beta"), (0.3, 0.6), strict=True):
-        points = {float(row["row"].split()[1]): row for row in rows if row["row"].startswith(name)}
-        points[default] = next(row for row in rows if row["row"] == "full method")
+        points = {float(row.row.split()[1]): row for row in rows if row.row.startswith(name)}
+        points[default] = next(row for row in rows if row.row == "full method")
         values = sorted(points)
-        for measure in ("identity", "scene"):
-            means = [points[value][measure] for value in values]
-            ends = np.array([points[value][f"{measure}_95"] for value in values]).T
-            axis.plot(values, means, marker="o", label=measure)
-            axis.fill_between(values, *ends, alpha=0.2)
+        swept = [points[value] for value in values]
+        for label, means, ends in (
+            ("identity", [row.identity for row in swept], [row.identity_95 for row in swept]),
+            ("scene", [row.scene for row in swept], [row.scene_95 for row in swept]),
+        ):
+            axis.plot(values, means, marker="o", label=label)
+            axis.fill_between(values, *np.array(ends).T, alpha=0.2)
         axis.set_xlabel(name)
         axis.grid(alpha=0.3)
     axes[0].legend()

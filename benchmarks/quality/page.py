@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from benchmarks.harness.record import table
 from benchmarks.quality.cases import STEPS
 from benchmarks.quality.figures import SHEET_ROWS
+from benchmarks.schema.quality import Ends, QualityRecord, QualityRow
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 # The paper's Tables 3 and 4: single and multi IP, then single and multi PC.
@@ -73,27 +74,27 @@ was taken.
 """
 
 
-def page(entry: dict[str, Any]) -> str:
-    """The Markdown page of a record."""
-    facts, rows = entry["facts"], {row["row"]: row for row in entry["rows"]}
+def quality_page(record: QualityRecord) -> str:
+    """The Markdown page of a record with every variant."""
+    facts, rows = record.facts, {row.row: row for row in record.rows}
     accuracy = [
         {
             "attribute": name,
-            "world's pictures": facts["probe_accuracy"][name],
-            "through the VAE": facts["probe_accuracy_through_vae"][name],
-            "full method": facts["full_method_accuracy"][name],
+            "world's pictures": facts.probe_accuracy[name],
+            "through the VAE": facts.probe_accuracy_through_vae[name],
+            "full method": facts.full_method_accuracy[name],
         }
-        for name in facts["probe_accuracy"]
+        for name in facts.probe_accuracy
     ]
     return _PAGE.format(
-        commit=entry["commit"],
-        pictures=rows["full method"]["pictures"],
+        commit=record.header.commit,
+        pictures=rows["full method"].pictures,
         steps=STEPS,
-        chance_identity=facts["chance"]["identity"],
-        chance_scene=facts["chance"]["scene"],
-        table=table([_shown(row) for row in entry["rows"]]),
-        difference=facts["fp16_fp32_mean_difference"],
-        bfloat16=facts["bfloat16_mean_difference"],
+        chance_identity=facts.chance.identity,
+        chance_scene=facts.chance.scene,
+        table=table([_shown(row) for row in record.rows]),
+        difference=facts.fp16_fp32_mean_difference,
+        bfloat16=facts.bfloat16_mean_difference,
         paper=table([_beside_the_paper(name, rows[name]) for name in PAPER]),
         orders=_orders(rows),
         accuracy=table(accuracy),
@@ -101,41 +102,56 @@ def page(entry: dict[str, Any]) -> str:
     )
 
 
-def _shown(row: dict[str, Any]) -> dict[str, Any]:
-    shown = {"row": row["row"]}
-    for measure in ("identity", "scene", "prompt"):
-        low, high = row[f"{measure}_95"]
-        shown[measure] = f"{row[measure]:.3f} [{low:.3f}, {high:.3f}]"
-    return shown | {name: f"{row[name]:.3f}" for name in ("pose", "people")}
+def _shown(row: QualityRow) -> dict[str, str]:
+    return {
+        "row": row.row,
+        "identity": _with_interval(row.identity, row.identity_95),
+        "scene": _with_interval(row.scene, row.scene_95),
+        "prompt": _with_interval(row.prompt, row.prompt_95),
+        "pose": f"{row.pose:.3f}",
+        "people": f"{row.people:.3f}",
+    }
 
 
-def _beside_the_paper(name: str, row: dict[str, Any]) -> dict[str, Any]:
+def _with_interval(mean: float, ends: Ends) -> str:
+    return f"{mean:.3f} [{ends[0]:.3f}, {ends[1]:.3f}]"
+
+
+def _beside_the_paper(name: str, row: QualityRow) -> dict[str, str]:
     single_ip, multi_ip, single_pc, multi_pc = PAPER[name]
     return {
         "row": name,
-        "identity, one / two": " / ".join(f"{each:.3f}" for each in row["identity_by_people"]),
+        "identity, one / two": _one_and_two(row.identity_by_people),
         "paper's IP, one / several": f"{single_ip} / {multi_ip}",
-        "prompt, one / two": " / ".join(f"{each:.3f}" for each in row["prompt_by_people"]),
+        "prompt, one / two": _one_and_two(row.prompt_by_people),
         "paper's PC, one / several": f"{single_pc} / {multi_pc}",
     }
 
 
-def _orders(rows: dict[str, dict[str, Any]]) -> str:
+def _one_and_two(means: Ends | None) -> str:
+    return " / ".join(f"{each:.3f}" for each in means or ())
+
+
+def _orders(rows: Mapping[str, QualityRow]) -> str:
     """What of the paper's orderings holds here, sentence by sentence."""
-    full = rows["full method"]
+    full, (best_ip, _, best_pc, _) = rows["full method"], PAPER["full method"]
     lines = []
     for name, (single_ip, _, single_pc, _) in list(PAPER.items())[1:]:
-        for measure, theirs, best in (
-            ("identity", single_ip, PAPER["full method"][0]),
-            ("prompt", single_pc, PAPER["full method"][2]),
-        ):
-            ours = rows[name][measure] - full[measure]
-            low, high = rows[name][f"{measure}_gain_95"]
-            verdict = "as in the paper" if (ours < 0) == (theirs < best) else "**unlike the paper**"
-            if low <= 0 <= high:
-                verdict += ", though the interval holds 0"
-            word = "loses" if ours < 0 else "gains"
-            lines.append(
-                f"- {name}: {measure} {word} {abs(ours):.3f} [{low:+.3f}, {high:+.3f}], {verdict}."
-            )
+        row = rows[name]
+        identity, prompt = row.identity - full.identity, row.prompt - full.prompt
+        lines += [
+            _order(f"{name}: identity", identity, row.identity_gain_95, single_ip - best_ip),
+            _order(f"{name}: prompt", prompt, row.prompt_gain_95, single_pc - best_pc),
+        ]
     return "\n".join(lines)
+
+
+def _order(what: str, gain: float, ends: Ends | None, papers_gain: float) -> str:
+    """One sentence: the gain over the full method here, and whether the paper's has its sign."""
+    assert ends is not None  # of every variant that the model draws
+    low, high = ends
+    verdict = "as in the paper" if (gain < 0) == (papers_gain < 0) else "**unlike the paper**"
+    if low <= 0 <= high:
+        verdict += ", though the interval holds 0"
+    word = "loses" if gain < 0 else "gains"
+    return f"- {what} {word} {abs(gain):.3f} [{low:+.3f}, {high:+.3f}], {verdict}."

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.quality.cases import Case, Pixels
+from benchmarks.schema.quality import Chance
 from mini.probes import Probe, answers, open_probes, person_views, setting_view
 from mini.world import ATTRIBUTES, POSES, SCENES
 
@@ -73,14 +74,14 @@ class Judge:
         return told
 
 
-def chance_scores(listed: list[Case]) -> dict[str, float]:
-    """What drawing somebody else, elsewhere, would score: other cases' truth against this one's."""
+def chance_scores(listed: list[Case]) -> Chance:
+    """What another person in another scene scores: other cases' truth against this one's."""
     others = listed[2:] + listed[:2]  # of the same number of people
     truth, wrong = ([[p.labels() for p in c.looks] for c in each] for each in (listed, others))
     pairs = list(zip(listed, others, strict=True))
     scene = float(np.mean([a.setting.scene == b.setting.scene for a, b in pairs]))
     identity = np.mean([_worst(t, w) for t, w in zip(truth, wrong, strict=True)])
-    return {"identity": float(identity), "scene": scene}
+    return Chance(identity=float(identity), scene=scene)
 
 
 def interval(scores: Scores) -> tuple[float, float]:

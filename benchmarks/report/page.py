@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from benchmarks.harness.record import Status
-
-Entry = Mapping[str, Any]
+from benchmarks.harness.record import cell, columns_of
+from benchmarks.report.targets import Target
+from benchmarks.schema.record import Header, Machine, Record, Status
+from engines.bundle.records import document_of
 
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem;
@@ -32,14 +33,11 @@ dd { margin: 0; overflow-wrap: anywhere; }
 class Section:
     """A benchmark's record and its plot."""
 
-    name: str
-    entry: Entry
+    record: Record
     png: bytes | None
 
 
-def page(
-    sections: Sequence[Section], missing: Sequence[str], targets: Sequence[Mapping[str, Any]]
-) -> str:
+def page(sections: Sequence[Section], missing: Sequence[str], targets: Sequence[Target]) -> str:
     """The whole page."""
     body = _targets(targets) + "".join(_section(section) for section in sections)
     if missing:
@@ -55,9 +53,19 @@ def page(
     )
 
 
-def _targets(rows: Sequence[Mapping[str, Any]]) -> str:
-    if not rows:
+def _targets(targets: Sequence[Target]) -> str:
+    if not targets:
         return ""
+    rows = [
+        {
+            "target": each.target,
+            "wanted": each.wanted,
+            "measured": each.measured,
+            "reached": "yes" if each.reached else "no",
+            "why not": each.reason,
+        }
+        for each in targets
+    ]
     return (
         "<h2>targets</h2><p>What the toolkit set itself for a CPU with 2 cores at Stable Diffusion "
         "1.5's size, from the records below.</p>"
@@ -66,47 +74,48 @@ def _targets(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _section(section: Section) -> str:
-    entry = section.entry
-    parts = [f"<h2>{escape(section.name)}</h2>", *(_mark(text) for text in warnings_of(entry))]
+    record, name = section.record, escape(section.record.header.benchmark)
+    parts = [f"<h2>{name}</h2>", *(_mark(text) for text in warnings_of(record.header))]
     if section.png is not None:
         data = base64.b64encode(section.png).decode()
-        parts.append(
-            f'<p><img alt="plot of {escape(section.name)}" src="data:image/png;base64,{data}"></p>'
-        )
-    parts += [_table(entry["rows"]), _list(_where(entry)), _details("facts", entry["facts"])]
+        parts.append(f'<p><img alt="plot of {name}" src="data:image/png;base64,{data}"></p>')
+    parts += [
+        _table([document_of(row) for row in record.rows]),
+        _list(_where(record.header)),
+        _details("facts", document_of(record.facts)),
+    ]
     return "".join(parts)
 
 
-def warnings_of(entry: Entry) -> list[str]:
+def warnings_of(header: Header) -> list[str]:
     """What a reader must know before the figures."""
     found = []
-    if entry["status"] != Status.MEASURED:
-        found.append(f"{entry['status']}: {entry['reason']}")
-    if entry["quick"]:
+    if header.status is not Status.MEASURED:
+        found.append(f"{header.status}: {header.reason}")
+    if header.quick:
         found.append("quick run: few samples, small cases")
-    if entry["machine"].get("busy"):
-        found.append(f"the machine was busy with other work ({_busy(entry['machine'])})")
-    if str(entry["commit"]).endswith("-dirty"):
+    if header.machine.busy:
+        found.append(f"the machine was busy with other work{_share(header.machine)}")
+    if str(header.commit).endswith("-dirty"):
         found.append("measured on a working tree with uncommitted changes")
     return found
 
 
-def _busy(machine: Mapping[str, Any]) -> str:
-    if "others_share" in machine:
-        return f"{machine['others_share']:.0%} of its processors' time"
-    return f"load average {machine['load_average']}"
+def _share(machine: Machine) -> str:
+    share = machine.others_share
+    return "" if share is None else f" ({share:.0%} of its processors' time)"
 
 
-def _where(entry: Entry) -> dict[str, str]:
+def _where(header: Header) -> dict[str, str]:
     """Hardware, versions, clocks and command."""
-    machine = {k: v for k, v in entry["machine"].items() if v not in (None, [], {})}
-    versions = {k: v for k, v in entry["versions"].items() if v}
+    machine = document_of(header.machine)
+    versions = {package: version for package, version in header.versions.items() if version}
     return {
-        "command": entry["command"] or "",
-        "time": entry["time"],
-        "commit": str(entry["commit"]),
-        "seeds": ", ".join(map(str, entry["seeds"])),
-        "machine": _flat(machine),
+        "command": header.command or "",
+        "time": header.time,
+        "commit": str(header.commit),
+        "seeds": ", ".join(map(str, header.seeds)),
+        "machine": _flat({k: v for k, v in machine.items() if v not in (None, [], {})}),
         "versions": _flat(versions),
     }
 
@@ -114,10 +123,10 @@ def _where(entry: Entry) -> dict[str, str]:
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return ""
-    columns = list(dict.fromkeys(column for row in rows for column in row))
+    columns = columns_of(rows)
     head = "".join(f"<th>{escape(column)}</th>" for column in columns)
     lines = [
-        "<tr>" + "".join(f"<td>{escape(_cell(row.get(c)))}</td>" for c in columns) + "</tr>"
+        "<tr>" + "".join(f"<td>{escape(cell(row.get(c)))}</td>" for c in columns) + "</tr>"
         for row in rows
     ]
     return f'<div class="wide"><table><tr>{head}</tr>{"".join(lines)}</table></div>'
@@ -141,20 +150,12 @@ def _strings(facts: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(value, Mapping):
             found |= _strings(value, f"{prefix}{name}.")
         else:
-            found[prefix + name] = _cell(value)
+            found[prefix + name] = cell(value)
     return found
 
 
 def _flat(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in _strings(values).items())
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, list):
-        return ", ".join(_cell(each) for each in value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _mark(text: str) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
-from benchmarks.harness.record import Status
 from benchmarks.peers.registry import OURS, OURS_ON_OPENVINO
 from benchmarks.peers.work import WorkKind
-
-Entry = Mapping[str, Any]
-Row = dict[str, Any]
+from benchmarks.schema.latency import LatencyRecord
+from benchmarks.schema.peers import ComparedPeer, PeersRecord
+from benchmarks.schema.record import Record
 
 FULL_PX = 512
 EAGER = "eager fp32"
@@ -32,29 +31,41 @@ _REASONS = {
 }
 
 
-def target_rows(newest: Mapping[str, Sequence[Entry]]) -> list[Row]:
-    """A row per target and provider that a full-size record tells of, the newest first."""
-    rows: list[Row] = []
-    for entry in newest["peers"]:
-        if entry["machine"].get("gpu") is None:
-            rows += _peer_rows(entry)
-    for entry in newest["latency"]:
-        if entry["facts"].get("native_px") == FULL_PX and entry["machine"].get("gpu") is None:
-            rows += _latency_rows(entry)
-    return rows
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A target, what was measured, and what is known of why it is missed."""
+
+    target: str
+    wanted: str
+    measured: str
+    reached: bool
+    reason: str | None
 
 
-def _peer_rows(entry: Entry) -> Iterator[Row]:
+def target_rows(records: Iterable[Record]) -> list[Target]:
+    """Each target and provider that a full-size record of the CPU tells of; peers first."""
+    on_cpu = [record for record in records if record.header.machine.gpu is None]
+    peers = [record for record in on_cpu if isinstance(record, PeersRecord)]
+    latencies = [record for record in on_cpu if isinstance(record, LatencyRecord)]
+    return [
+        *(target for record in peers for target in _speed_targets(record)),
+        *(
+            target
+            for record in latencies
+            if record.facts.native_px == FULL_PX
+            for target in _start_targets(record)
+        ),
+    ]
+
+
+def _speed_targets(record: PeersRecord) -> Iterator[Target]:
     """One fusion step against eager PyTorch, and against the fastest peer that is as accurate."""
-    raced = {
-        row["peer"]: row
-        for row in entry["rows"]
-        if row["work"] == WorkKind.STEP.value
-        and row.get("size_px") == FULL_PX
-        and row["status"] == Status.MEASURED.value
+    # Every ratio is to ours, whose own is 1.
+    lasts = {
+        row.peer: row.times_as_long if isinstance(row, ComparedPeer) else 1.0
+        for row in record.measured()
+        if row.work is WorkKind.STEP and row.size_px == FULL_PX
     }
-    # Every ratio is to the one at home, whose own is 1.
-    lasts = {name: float(row.get("times_as_long", 1.0)) for name, row in raced.items()}
     others = {name: last for name, last in lasts.items() if name not in _OWN}
     for name, provider in _OWN.items():
         if name not in lasts or EAGER not in lasts:
@@ -62,32 +73,40 @@ def _peer_rows(entry: Entry) -> Iterator[Row]:
         step = f"one fusion step, {provider}"
         ratio = lasts[EAGER] / lasts[name]
         reason = _REASONS.get((provider, EAGER))
-        yield _row(f"{step}: times as fast as {EAGER}", ratio, MIN_SPEED_UP, reason)
+        yield _at_least(MIN_SPEED_UP, f"{step}: times as fast as {EAGER}", ratio, reason)
         best = min(others, key=others.__getitem__)
         ratio, reason = others[best] / lasts[name], _REASONS.get((provider, "best peer"))
-        yield _row(f"{step}: times as fast as the best peer, {best}", ratio, 1, reason)
+        yield _at_least(1.0, f"{step}: times as fast as the best peer, {best}", ratio, reason)
 
 
-def _latency_rows(entry: Entry) -> Iterator[Row]:
-    for provider, facts in entry["facts"]["providers"].items():
-        share, start = facts["host_share"]["fusion"], facts["start"]
-        over = start["peak_rss_over_weights"]
-        for about, what, found, most in (
-            ("host", "share of a fusion step outside the U-Nets", share, MAX_HOST_SHARE),
-            ("open", "seconds to open", start["open_s"], MAX_OPEN_S),
-            ("memory", "peak resident memory over the weights as computed", over, MAX_RSS),
-        ):
-            yield _row(f"{what}, {provider}", found, -most, _REASONS.get((provider, about)))
+def _start_targets(record: LatencyRecord) -> Iterator[Target]:
+    """Host time of a fusion step; and, where starts were measured, opening and memory."""
+    for provider, facts in record.facts.providers.items():
+        if "fusion" in facts.host_share:
+            share, reason = facts.host_share["fusion"], _REASONS.get((provider, "host"))
+            what = f"share of a fusion step outside the U-Nets, {provider}"
+            yield _at_most(MAX_HOST_SHARE, what, share, reason)
+        if facts.start is not None:
+            open_s, over = facts.start.open_s, facts.start.peak_rss_over_weights
+            what, reason = f"seconds to open, {provider}", _REASONS.get((provider, "open"))
+            yield _at_most(MAX_OPEN_S, what, open_s, reason)
+            what = f"peak resident memory over the weights as computed, {provider}"
+            yield _at_most(MAX_RSS, what, over, _REASONS.get((provider, "memory")))
 
 
-def _row(target: str, found: float, bound: float, reason: str | None) -> Row:
-    """bound: at least it, or, where it is negative, at most its absolute value."""
-    reached = found >= bound if bound > 0 else found <= -bound
-    sign = "at least" if bound > 0 else "at most"
-    return {
-        "target": target,
-        "wanted": f"{sign} {abs(bound):g}",
-        "measured": f"{found:.4g}",
-        "reached": "yes" if reached else "no",
-        "why not": None if reached else reason,
-    }
+def _at_least(bound: float, target: str, found: float, reason: str | None) -> Target:
+    return _target(target, f"at least {bound:g}", found, reason, reached=found >= bound)
+
+
+def _at_most(bound: float, target: str, found: float, reason: str | None) -> Target:
+    return _target(target, f"at most {bound:g}", found, reason, reached=found <= bound)
+
+
+def _target(target: str, wanted: str, found: float, reason: str | None, *, reached: bool) -> Target:
+    return Target(
+        target=target,
+        wanted=wanted,
+        measured=f"{found:.4g}",
+        reached=reached,
+        reason=None if reached else reason,
+    )

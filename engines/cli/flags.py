@@ -1,26 +1,60 @@
-"""Command-line flags from a frozen dataclass: names, defaults and help are its fields'."""
+"""Command-line flags from a frozen dataclass: names, defaults, types and help are its fields'."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-from typing import Any, TypeVar
+from enum import Enum
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from engines.bundle import records
 
 Options = TypeVar("Options")
 
+# What a field's metadata may say, in argparse's own words.
+_SAID = ("help", "choices", "metavar", "type")
+
 
 def add_flags(parser: argparse.ArgumentParser, options: type[Any]) -> None:
-    """Add a flag for each field: a switch for a bool, else an integer."""
+    """Add a flag for each field: a switch for a bool, several words for a tuple, else one word.
+
+    A field's metadata has its "help", and what else of _SAID its type does not say. The values of
+    an enum or a Literal are choices.
+    """
+    hints = get_type_hints(options)
     for field in dataclasses.fields(options):
         name = "--" + field.name.replace("_", "-")
-        help_text = field.metadata["help"]
-        if field.default is False:
-            parser.add_argument(name, action="store_true", help=help_text)
-        else:
-            parser.add_argument(name, type=int, default=field.default, metavar="N", help=help_text)
+        said = {key: field.metadata[key] for key in _SAID if key in field.metadata}
+        words = {"default": field.default, **_argument(hints[field.name]), **said}
+        parser.add_argument(name, **words)
 
 
 def from_flags(namespace: argparse.Namespace, options: type[Options]) -> Options:
-    """The dataclass that was asked for; raises what its own checks raise."""
+    """The dataclass that was asked for.
+
+    Raises what its own checks raise, and RecordError where a value is outside its field's range.
+    """
     names = [field.name for field in dataclasses.fields(options)]  # type: ignore[arg-type]
-    return options(**{name: getattr(namespace, name) for name in names})
+    words = {name: records.document_of(getattr(namespace, name)) for name in names}
+    return records.read(options, words)
+
+
+def _argument(hint: Any) -> dict[str, Any]:
+    """What argparse must know of a field's type."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        (inner,) = (each for each in arguments if each is not NoneType)
+        return _argument(inner)
+    if origin is tuple:
+        return {"nargs": "+", **_argument(arguments[0])}
+    if origin is Literal:
+        return {"choices": arguments}
+    if hint is bool:
+        return {"action": "store_true"}
+    if issubclass(hint, Enum):
+        return {"choices": [each.value for each in hint]}
+    if hint in (int, float):
+        return {"type": hint, "metavar": "N"}
+    return {"type": Path} if hint is Path else {}

@@ -31,15 +31,13 @@ from export.checkpoint.modules_from_weights import (
     vision_config_from,
 )
 from export.checkpoint.sources import (
-    RELEASED_MODEL,
-    SHIPPED_MODEL,
-    Sources,
     base_folder,
     checkpoint_path,
     image_encoder_config,
     license_line,
 )
 from export.checkpoint.weight_files import CheckpointError, WeightFiles, read_json, sha256_of
+from export.options import RELEASED_MODEL, SHIPPED_MODEL, Sources
 
 __all__ = [
     "RELEASED_MODEL",

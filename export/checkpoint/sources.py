@@ -3,50 +3,18 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from export import shipped
 from export.checkpoint.weight_files import WEIGHT_FILE_NAMES, CheckpointError
+from export.options import RELEASED_MODEL
 
-_RELEASED_REPOSITORY = "CodeGoat24/Face-diffuser"
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sources:
-    """The parts of a model, each a local folder or file, or a hub id `owner/name[@revision]`.
-
-    base: Stable Diffusion folder (configurations, VAE, tokenizer, scheduler).
-    tdm, sdm: the two checkpoints; the same one twice is FastComposer.
-    image_encoder: folder with the configuration of the CLIP image encoder.
-    revision: branch, tag or commit of the hub ids that name none themselves.
-    """
-
-    base: str
-    tdm: str
-    sdm: str
-    image_encoder: str
-    revision: str | None = None
-
-
-SHIPPED_MODEL = Sources(
-    base=str(shipped.MODEL / "base"),
-    tdm=str(shipped.MODEL / "TDM"),
-    sdm=str(shipped.MODEL / "SDM"),
-    image_encoder=str(shipped.MODEL / "image_encoder"),
-)
-RELEASED_MODEL = Sources(
-    base="stable-diffusion-v1-5/stable-diffusion-v1-5",
-    tdm=_RELEASED_REPOSITORY,
-    sdm=_RELEASED_REPOSITORY,
-    image_encoder="openai/clip-vit-large-patch14",
-)
 
 _LICENSES = {
     RELEASED_MODEL.base: "CreativeML OpenRAIL-M (its use-based restrictions apply)",
-    _RELEASED_REPOSITORY: "the released code's repository has an MIT license text, "
+    RELEASED_MODEL.tdm: "the released code's repository has an MIT license text, "
     "its README says: non-commercial academic use",
     RELEASED_MODEL.image_encoder: "MIT",
 }

@@ -5,24 +5,33 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from benchmarks import __main__ as command_line
 from benchmarks.harness import machine
-from benchmarks.harness.backends import CPU, opened_backend, providers
+from benchmarks.harness.backends import CPU, opened_backend, why_not
 from benchmarks.harness.model_source import SourceMismatchError, source_name
-from benchmarks.harness.picture_times import timed_pictures
-from benchmarks.harness.record import ReferenceMismatchError, record, records
+from benchmarks.harness.options import Options, SourceOptions
+from benchmarks.harness.record import ReferenceMismatchError, header_of
 from benchmarks.harness.reference_check import Reference
-from benchmarks.harness.start_up import drawing
 from benchmarks.harness.workload import Workload
 from benchmarks.measures import gpu, latency
-from benchmarks.measures.throughput import Point, measured_point
+from benchmarks.measures.gpu import GpuOptions
+from benchmarks.measures.latency import LatencyOptions
+from benchmarks.measures.throughput import measured_point
+from benchmarks.pictures.start_up import Drawing, drawing
+from benchmarks.pictures.times import timed_pictures
+from benchmarks.schema.latency import LatencyRecord
+from benchmarks.schema.record import Status
+from benchmarks.schema.results import records_of
 from engines.bundle.folder import Bundle
+from engines.bundle.records import document_of, read
+from engines.processes import Ended
 from tests.benchmarks.peers.test_peers import SOURCE
 
 SMALL = Workload(steps=4, people=1, size_px=64)
@@ -60,15 +69,16 @@ def test_a_bundle_that_draws_something_else_gets_no_speed(golden_bundle: Path) -
 def test_a_refusal_is_recorded_without_figures_and_exits_with_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refusing(**_: Any) -> dict[str, Any]:
+    def refusing(_: LatencyOptions) -> LatencyRecord:
         raise ReferenceMismatchError("it draws something else")
 
-    monkeypatch.setattr(latency, "measured", refusing)
+    monkeypatch.setattr(latency, "MEASURE", replace(latency.MEASURE, measure=refusing))
     assert command_line.main(["latency", "--quick", "--results", str(tmp_path)]) == 1
     assert "something else" in capsys.readouterr().err
-    (entry,) = records("latency", tmp_path)
-    assert (entry["status"], entry["rows"], entry["quick"]) == ("refused", [], True)
-    assert entry["reason"] == "it draws something else"
+    (record,) = records_of("latency", tmp_path)
+    header = record.header
+    assert (header.status, record.rows, header.quick) == (Status.REFUSED, (), True)
+    assert header.reason == "it draws something else"
 
 
 def test_a_package_that_is_not_installed_is_named_with_what_to_type(
@@ -80,8 +90,18 @@ def test_a_package_that_is_not_installed_is_named_with_what_to_type(
     assert command_line.main(["report"]) == 1
     said = capsys.readouterr().err
     assert said == (
-        "report needs matplotlib, which is not installed; type: pip install -e '.[bench,cpu]'\n"
+        "report needs matplotlib, which is not installed; type: "
+        'pip install "face-diffuser[bench,cpu]"\n'
     )
+
+
+def test_a_missing_module_of_our_own_is_a_defect_and_no_package_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(sys.modules, "benchmarks.measures.report", raising=False)
+    monkeypatch.setitem(sys.modules, "benchmarks.report.plots", None)
+    with pytest.raises(ModuleNotFoundError, match=r"benchmarks\.report\.plots"):
+        command_line.main(["report"])
 
 
 def test_without_a_gpu_the_gpu_script_is_skipped_and_exits_with_1(
@@ -90,64 +110,104 @@ def test_without_a_gpu_the_gpu_script_is_skipped_and_exits_with_1(
     monkeypatch.setattr(gpu, "gpu_facts", lambda: None)
     assert command_line.main(["gpu", "--results", str(tmp_path)]) == 1
     assert "no NVIDIA GPU" in capsys.readouterr().err
-    (entry,) = records("gpu", tmp_path)
-    assert entry["status"] == "skipped"
+    (record,) = records_of("gpu", tmp_path)
+    assert record.header.status is Status.SKIPPED
 
 
 def test_the_gpu_script_goes_on_after_a_failure_and_stops_when_time_is_up() -> None:
     asked = []
 
-    def run(command: Any, limit_s: float) -> gpu.Outcome:
-        asked.append((command[0], limit_s))
-        return gpu.Outcome(1, "broken") if command[0] == "a" else gpu.Outcome(0, "")
+    def run(words: Sequence[str], limit_s: float) -> Ended:
+        asked.append((words[0], limit_s))
+        code, last_words = (1, "broken") if words[0] == "a" else (0, "a warning")
+        return Ended(code=code, printed="", last_words=last_words)
 
     rows = gpu.run_parts({"first": ["a"], "second": ["b"]}, 100.0, run)
-    assert [(row["status"], row["reason"]) for row in rows] == [
+    assert [(row.status, row.reason) for row in rows] == [
         ("failed", "broken"),
         ("measured", ""),
     ]
     assert all(0 < limit <= 100 for _, limit in asked)
     (late,) = gpu.run_parts({"late": ["c"]}, gpu.LEAST_S / 2, run)
-    assert (late["status"], late["reason"]) == ("skipped", "no time left")
+    assert (late.status, late.reason) == ("skipped", "no time left")
 
 
 def test_the_gpu_script_types_only_words_that_the_command_line_knows(golden_bundle: Path) -> None:
-    for words in gpu.parts(golden_bundle, "torch-cuda", quick=False).values():
-        module = __import__(f"benchmarks.measures.{words[0]}", fromlist=["measured"])
-        assert command_line._parser(module).parse_args(words).name == words[0]
+    for words in gpu.parts(GpuOptions(bundle=golden_bundle)).values():
+        measure = command_line.measure_named(words[0])
+        assert type(command_line.options_of(measure.options, words)) is measure.options
+
+
+def test_a_part_of_the_gpu_script_uses_its_results_and_its_last_words_are_kept(
+    tmp_path: Path,
+) -> None:
+    options = GpuOptions(json=True, results=tmp_path / "results")
+    written = gpu.run_part(options, ["report", "--json", "--out", str(tmp_path / "report")], 60.0)
+    assert (written.code, json.loads(written.printed)["plots"]) == (0, [])
+    refused = gpu.run_part(options, ["nothing"], 60.0)
+    assert refused.code == 2
+    assert "invalid choice: 'nothing'" in refused.last_words
+
+
+@pytest.mark.parametrize("name", list(command_line.BENCHMARKS))
+def test_every_name_has_a_module_that_says_what_it_is_told_and_what_it_measures(name: str) -> None:
+    measure = command_line.measure_named(name)
+    assert issubclass(measure.options, Options)
+    assert command_line.options_of(measure.options, [name]) == measure.options()
+
+
+def test_a_quick_run_has_its_own_defaults_and_what_is_typed_wins() -> None:
+    def told(*words: str) -> Options:
+        return command_line.options_of(LatencyOptions, ["latency", *words])
+
+    assert told() == LatencyOptions(steps=50, pictures=10, starts=3)
+    assert told("--quick") == LatencyOptions(quick=True, steps=10, pictures=3, starts=1)
+    assert told("--quick", "--steps", "7") == LatencyOptions(
+        quick=True, steps=7, pictures=3, starts=1
+    )
+
+
+@pytest.mark.parametrize("words", ["--pictures 0", "--steps many", "--model other", "--nothing 1"])
+def test_words_that_cannot_be_exit_with_2(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exited:
+        command_line.main(["latency", *words.split()])
+    assert exited.value.code == 2
+    assert "error: " in capsys.readouterr().err
 
 
 def test_throughput_counts_pictures_from_the_first_start_to_the_last_end(
     golden_bundle: Path,
 ) -> None:
     workload = Workload(steps=1, people=1, size_px=64, images=2)
-    row = measured_point(golden_bundle, CPU, Point(2, 1), workload, cores=1, requests=2)
-    assert (row["pictures"], row["threads_each"], row["status"]) == (4, 1, "measured")
+    work = Drawing(bundle=golden_bundle, provider=CPU, threads=1, workload=workload)
+    row = measured_point(work, processes=1, requests=2)
+    assert (row.pictures, row.threads_each, row.status) == (4, 1, Status.MEASURED)
     # Two requests, one after the other, of two pictures each.
-    assert row["pictures_per_s"] <= 4 / (2 * row["request_p50_ms"] / 1e3) * 1.01
-    assert row["request_p50_ms"] <= row["request_p99_ms"]
+    assert row.pictures_per_s <= 4 / (2 * row.request_p50_ms / 1e3) * 1.01
+    assert row.request_p50_ms <= row.request_p99_ms
 
 
 def test_a_missing_gpu_is_skipped_hardware(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("benchmarks.harness.backends.gpu_facts", lambda: None)
-    reasons = providers()
+    reasons = why_not()
     assert reasons.pop(CPU) is None
     assert reasons.pop("openvino") is None
     assert set(reasons.values()) == {"no NVIDIA GPU"}
 
 
 def test_a_record_says_where_it_came_from() -> None:
-    entry = record("latency", [{"name": "x"}], gpu=None, seeds=[7], facts={"threads": 2})
-    assert json.loads(json.dumps(entry, allow_nan=False)) == entry
-    assert entry["schema_version"] == 2
-    assert entry["status"] == "measured"
+    header = header_of("latency", Options(quick=True), gpu="a GPU", seeds=[7])
+    document = document_of(header)
+    assert read(type(header), json.loads(json.dumps(document, allow_nan=False))) == header
+    assert document["schema_version"] == 2
+    assert document["status"] == "measured"
     assert {"cpu", "cpus", "memory_nbytes", "gpu", "others_share", "busy", "isa"} <= set(
-        entry["machine"]
+        document["machine"]
     )
-    assert entry["versions"]["torch"]
-    assert (entry["seeds"], entry["facts"]) == ([7], {"threads": 2})
+    assert header.versions["torch"]
+    assert (header.seeds, header.quick, header.machine.gpu) == ((7,), True, "a GPU")
 
 
 def test_the_machine_is_busy_when_others_compute(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,11 +215,11 @@ def test_the_machine_is_busy_when_others_compute(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(machine, "_AT_START", (100.0, 10.0, 0.0))
     # In 100 s, all four processors worked for 390 s, of which 380 s, then 300 s, were our own.
     monkeypatch.setattr(machine, "_spent_s", lambda: (490.0, 390.0, 100.0))
-    found = machine.described()
-    assert (found["others_share"], found["busy"]) == (0.025, False)
+    found = machine.this_machine()
+    assert (found.others_share, found.busy) == (0.025, False)
     monkeypatch.setattr(machine, "_spent_s", lambda: (490.0, 310.0, 100.0))
-    found = machine.described()
-    assert (found["others_share"], found["busy"]) == (0.225, True)
+    found = machine.this_machine()
+    assert (found.others_share, found.busy) == (0.225, True)
 
 
 def test_what_this_process_takes_is_not_others_work() -> None:
@@ -192,15 +252,15 @@ def test_gpu_facts_come_from_nvidia_smi(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_bundle_of_an_unknown_checkpoint_wants_it_named(golden_bundle: Path) -> None:
     bundle = Bundle.open(golden_bundle)
     with pytest.raises(SourceMismatchError, match="--base"):
-        source_name({}, bundle)
-    named = source_name(dict(SOURCE.parts or {}), bundle)
+        source_name(SourceOptions(), bundle)
+    named = source_name(read(SourceOptions, SOURCE.parts), bundle)
     assert named.opened().source_digests() == bundle.manifest.sources
 
 
 def test_a_drawing_worker_tells_when_each_request_ran(golden_bundle: Path) -> None:
-    draw = drawing(str(golden_bundle), CPU, 1, vars(SMALL))
-    answer = draw({"requests": 2})
-    first, second = zip(answer["starts"], answer["ends"], strict=True)
+    draw = drawing(Drawing(bundle=golden_bundle, provider=CPU, threads=1, workload=SMALL))
+    answer = draw(2)
+    first, second = zip(answer.starts, answer.ends, strict=True)
     assert first[0] < first[1] <= second[0] < second[1]
 
 
@@ -209,19 +269,18 @@ def test_latency_is_typed_measured_printed_and_recorded(
 ) -> None:
     words = f"latency --quick --bundle {golden_bundle} --results {tmp_path} --threads 1"
     words += " --steps 4 --size-px 64 --pictures 2"
-    for part, place in (SOURCE.parts or {}).items():
+    for part, place in SOURCE.parts.items():
         words += f" --{part.replace('_', '-')} {place}"
     assert command_line.main(words.split()) == 0
     assert "| Pipeline |" in capsys.readouterr().out
-    (entry,) = records("latency", tmp_path)
-    by_status: dict[str, set[str]] = {}
-    for row in entry["rows"]:
-        by_status.setdefault(row["status"], set()).add(row["provider"])
-    assert by_status["measured"] == {CPU, "openvino"}
-    facts = entry["facts"]["providers"][CPU]
+    (record,) = records_of("latency", tmp_path)
+    assert isinstance(record, LatencyRecord)
+    assert {row.provider for row in record.measured()} == {CPU, "openvino"}
+    facts = record.facts.providers[CPU]
     # The tiny model's float32 bundle: 2e-6 seen, the house's bound for a whole pipeline is 1e-3.
-    assert facts["agreement"]["relative_l2"] < facts["agreement"]["bound"] == 1e-3
-    start = facts["start"]
-    assert 0 < start["peak_rss_open_nbytes"] <= start["peak_rss_nbytes"]
-    assert start["open_s"] > 0
-    assert set(facts["host_share"]) == {"scene", "fusion", "subject"}
+    assert facts.agreement.relative_l2 < facts.agreement.bound == 1e-3
+    start = facts.start
+    assert start is not None
+    assert 0 < start.peak_rss_open_nbytes <= start.peak_rss_nbytes
+    assert start.open_s > 0
+    assert set(facts.host_share) == {"scene", "fusion", "subject"}

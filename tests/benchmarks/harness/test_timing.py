@@ -1,10 +1,8 @@
-"""The harness with a clock and contestants that are known."""
+"""The harness with a clock and with runs that are known."""
 
 from __future__ import annotations
 
 import itertools
-import json
-from pathlib import Path
 
 import pytest
 
@@ -12,11 +10,14 @@ from benchmarks.analysis.costs import Cost
 from benchmarks.analysis.peaks import roof_ms
 from benchmarks.harness.timing import interleaved_ms, repeated_ms
 from benchmarks.harness.workload import Workload, prompt
-from benchmarks.measures.build import step_rows
-from benchmarks.measures.roofline import row
-from benchmarks.measures.scaling import fits, picture_flop
-from benchmarks.measures.throughput import Point, mark_knees, points
+from benchmarks.measures.build import SaidLine, step_rows
+from benchmarks.measures.roofline import roofline_row
+from benchmarks.measures.scaling import fits_of, picture_flop
+from benchmarks.measures.throughput import Point, throughput_points, with_knees
+from benchmarks.schema.scaling import LineFit, PowerFit
+from benchmarks.schema.throughput import PointSkipped, ThroughputRow
 from engines.contract import Component
+from tests.benchmarks.made_up import peaks, scaling_row, throughput_row
 
 
 def test_the_warm_up_does_not_count() -> None:
@@ -28,7 +29,7 @@ def test_the_warm_up_does_not_count() -> None:
     assert times == [500.0] * 3
 
 
-def test_contestants_take_turns_and_none_always_goes_first() -> None:
+def test_runs_take_turns_and_none_always_goes_first() -> None:
     order: list[str] = []
 
     def run(name: str, ms: float) -> float:
@@ -43,19 +44,19 @@ def test_contestants_take_turns_and_none_always_goes_first() -> None:
 
 
 def test_throughput_goes_along_images_then_along_processes() -> None:
-    assert points((1, 2), 6) == [Point(1, 1), Point(2, 1), Point(1, 2), Point(1, 4), Point(1, 6)]
-    assert points((1,), 1) == [Point(1, 1)]
+    found = throughput_points((1, 2), 6)
+    assert found == [Point(1, 1), Point(2, 1), Point(1, 2), Point(1, 4), Point(1, 6)]
+    assert throughput_points((1,), 1) == [Point(1, 1)]
 
 
 def test_each_throughput_curve_has_its_own_knee() -> None:
     rows = [
-        {"images": images, "processes": processes, "status": "measured", "knee": False,
-         "pictures_per_s": rate}
+        throughput_row(images, processes, rate, knee=False)
         for images, processes, rate in ((1, 1, 1.0), (2, 1, 2.0), (4, 1, 2.02), (1, 2, 1.01))
-    ]  # fmt: skip
-    rows.append({"images": 8, "processes": 1, "status": "skipped"})
-    mark_knees(rows)
-    assert [row.get("knee") for row in rows] == [True, True, False, False, None]
+    ]
+    marked = with_knees([*rows, PointSkipped(images=8, processes=1, reason="no memory")])
+    knees = [row.knee if isinstance(row, ThroughputRow) else None for row in marked]
+    assert knees == [True, True, False, False, None]
 
 
 def test_a_pictures_flops_are_those_of_its_stages() -> None:
@@ -75,33 +76,39 @@ def test_a_pictures_flops_are_those_of_its_stages() -> None:
 
 
 def test_fits_are_lines_but_for_the_size() -> None:
-    rows = [
-        {"axis": axis, "value": value, "p50_ms": ms, "flop": int(10 * ms)}
-        for axis, value, ms in (("steps", 1, 3.0), ("steps", 3, 7.0), ("size_px", 64, 1.0),
-                                ("size_px", 128, 4.0))
-    ]  # fmt: skip
-    found = fits(rows)
-    assert found["steps"]["slope_ms"] == pytest.approx(2.0)
-    assert found["steps"]["intercept_ms"] == pytest.approx(1.0)
-    assert found["size_px"]["power_of_ms"] == pytest.approx(2.0)
+    found = fits_of(
+        [
+            scaling_row("steps", 1, 3.0),
+            scaling_row("steps", 3, 7.0),
+            scaling_row("size_px", 64, 1.0),
+            scaling_row("size_px", 128, 4.0),
+        ]
+    )
+    steps, size = found["steps"], found["size_px"]
+    assert isinstance(steps, LineFit)
+    assert steps.slope_ms == pytest.approx(2.0)
+    assert steps.intercept_ms == pytest.approx(1.0)
+    assert isinstance(size, PowerFit)
+    assert size.power_of_ms == pytest.approx(2.0)
 
 
 def test_the_roof_is_arithmetic_or_memory_whichever_takes_longer() -> None:
-    peak = {"flop_per_s": {"fp32": 1e9}, "bytes_per_s": 1e6}
+    peak = peaks(flop_per_s=1e9, bytes_per_s=1e6)
     assert roof_ms(2e9, 1e6, peak, "fp32") == pytest.approx(2000)
     assert roof_ms(1e9, 3e6, peak, "fp32") == pytest.approx(3000)
-    found = row(Component.VAE_DECODER, {"images": 1}, Cost(2 * 10**9, 100, 25, 500), 4000.0, peak)
+    cost = Cost(2 * 10**9, 100, 25, 500)
+    found = roofline_row(Component.VAE_DECODER, {"images": 1}, cost, 4000.0, peak)
     # 125 elements of 4 bytes take 0.5 ms of memory, 2 GFLOP take 2 s: half of the 4 s it took.
-    assert found["share_of_roof"] == pytest.approx(0.5)
-    assert found["gflop_per_s"] == pytest.approx(0.5)
-    assert found["least_mb"] == pytest.approx(5e-4)
+    assert found.share_of_roof == pytest.approx(0.5)
+    assert found.gflop_per_s == pytest.approx(0.5)
+    assert found.least_mb == pytest.approx(5e-4)
 
 
 def test_a_builds_steps_last_until_the_next_line_and_keep_their_peak() -> None:
     said = [(0.0, "a: load"), (2.0, "a: export"), (5.0, "a within 1e-3"), (5.0, "b"), (6.0, "done")]
     samples = [(0.5, 10), (2.5, 70), (4.0, 50), (5.5, 20)]
-    rows = step_rows(said, samples)
-    assert [(row["step"], row["s"], row["peak_rss_nbytes"]) for row in rows] == [
+    rows = step_rows([SaidLine(at, text) for at, text in said], samples)
+    assert [(row.step, row.s, row.peak_rss_nbytes) for row in rows] == [
         ("a: load", 2.0, 10),
         ("a: export", 3.0, 70),
         ("b", 1.0, 20),
@@ -114,17 +121,3 @@ def test_a_workload_names_as_many_people_as_it_has_photos() -> None:
         request = Workload(people=people).request()
         assert len(request.references) == people
         assert prompt(people).count("<|image|>") == people
-
-
-def test_committed_records_read_whatever_their_age() -> None:
-    from benchmarks.harness.record import RESULTS, records
-
-    for path in RESULTS.glob("*.jsonl"):
-        lines = path.read_text().splitlines()
-        found = records(path.stem)
-        assert len(found) == len(lines)
-        for entry, line in zip(found, lines, strict=True):
-            assert entry["status"] in ("measured", "skipped", "refused", "failed")
-            assert entry["machine"]["python"]
-            assert json.loads(line)["rows"] == entry["rows"]
-    assert Path(RESULTS, "cubins.jsonl").is_file()

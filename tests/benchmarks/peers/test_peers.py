@@ -1,10 +1,10 @@
-"""Contestants: the same answer from each, and no speed for who gives another."""
+"""Peers: the same answer from each, and no speed for who gives another."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,22 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.harness.model_source import SourceName
+from benchmarks.harness.options import SourceName
 from benchmarks.harness.record import ReferenceMismatchError
-from benchmarks.harness.reference_check import Agreement, agreement
-from benchmarks.harness.worker import Answer, Worker, WorkerError, path_of
-from benchmarks.peers import in_torch as peer_torch
-from benchmarks.peers import ours as peer_ours
-from benchmarks.peers import registry as peer_list
-from benchmarks.peers import sessions as peer_sessions
-from benchmarks.peers.comparison import Race
+from benchmarks.harness.reference_check import agreement
+from benchmarks.harness.worker import Worker, WorkerError, path_of
+from benchmarks.measures.peers import PeersOptions, chosen_peers
+from benchmarks.peers import registry
+from benchmarks.peers.comparison import Comparison
+from benchmarks.peers.in_torch import ReleasedLoop, diffusers_pipeline, released
+from benchmarks.peers.ours import bundle_backend
 from benchmarks.peers.registry import Peer
-from benchmarks.peers.setup import Course
-from benchmarks.peers.work import Arrays, WorkKind, load_arrays, rows_of, work_of
+from benchmarks.peers.sessions import Predict, denoised
+from benchmarks.peers.setup import Setup
+from benchmarks.peers.work import Arrays, TimedRun, WorkKind, load_arrays, rows_of, work_of
+from benchmarks.schema.facts import Agreement
+from benchmarks.schema.peers import ComparedPeer, Device, UnmeasuredPeer
+from benchmarks.schema.record import Status
 from engines.bundle.folder import Bundle
 from engines.contract import NOISE_PREDICTORS, Component
 from engines.errors import ProviderUnavailableError
@@ -48,9 +52,9 @@ def source() -> ModelSource:
     return SOURCE.opened()
 
 
-def course(kind: WorkKind, bundle: Path, folder: Path, steps: int = 3) -> Course:
+def setup_of(kind: WorkKind, bundle: Path, folder: Path, steps: int = 3) -> Setup:
     manifest = Bundle.open(bundle).manifest
-    prepared = Course(
+    return Setup(
         work=work_of(kind, steps=steps, size_px=64, guidance_scale=5.0),
         bundle=bundle,
         source=SOURCE,
@@ -59,13 +63,11 @@ def course(kind: WorkKind, bundle: Path, folder: Path, steps: int = 3) -> Course
         threads=1,
         folder=folder,
     )
-    prepared.prepare()
-    return prepared
 
 
-def answers(answer: Answer, folder: Path) -> Arrays:
+def answers(run: Callable[..., TimedRun], folder: Path) -> Arrays:
     path = folder / "answer.npz"
-    assert answer({"result": str(path)})["ms"] > 0
+    assert run(result=str(path)).ms > 0
     return load_arrays(path)
 
 
@@ -73,15 +75,15 @@ def answers(answer: Answer, folder: Path) -> Arrays:
 def test_the_bundle_and_eager_pytorch_do_the_same_work(
     kind: WorkKind, golden_bundle: Path, tmp_path: Path
 ) -> None:
-    run = course(kind, golden_bundle, tmp_path)
+    setup = setup_of(kind, golden_bundle, tmp_path)
+    setup.prepare()
     common: dict[str, Any] = {
-        "work": run.work.to_json(), "inputs": str(tmp_path / "inputs.npz"), "threads": 1,
+        "work": setup.work, "inputs": tmp_path / "inputs.npz", "source": SOURCE, "threads": 1,
     }  # fmt: skip
-    torch_peer: dict[str, Any] = {"source": SOURCE.to_json(), "device": "cpu", "dtype": "fp32"}
-    eager = answers(peer_torch.released(compiled=False, **torch_peer, **common), tmp_path)
-    bundle: dict[str, Any] = {"bundle": str(golden_bundle), "source": SOURCE.to_json()}
+    torch_peer: dict[str, Any] = {"device": "cpu", "dtype": "fp32"}
+    eager = answers(released(compiled=False, **torch_peer, **common), tmp_path)
     ours = answers(
-        peer_ours.bundle_backend(provider="onnxruntime-cpu", **bundle, **common), tmp_path
+        bundle_backend(provider="onnxruntime-cpu", bundle=golden_bundle, **common), tmp_path
     )
     for name in set(ours) & set(eager):
         # fp32 on both sides, guidance 5, up to three steps: 2e-6 seen.
@@ -90,19 +92,20 @@ def test_the_bundle_and_eager_pytorch_do_the_same_work(
     if kind is WorkKind.STEP:
         assert {each.value for each in NOISE_PREDICTORS} <= set(ours)
     if kind is WorkKind.SCENE:
-        theirs = answers(peer_torch.diffusers_pipeline(**torch_peer, **common), tmp_path)
+        theirs = answers(diffusers_pipeline(**torch_peer, **common), tmp_path)
         agreement("diffusers", theirs["latents"], eager["latents"], 1e-4)
 
 
 def test_the_session_peers_loop_is_the_released_algorithm(
     source: ModelSource, golden_bundle: Path, tmp_path: Path
 ) -> None:
-    run = course(WorkKind.TRAJECTORY, golden_bundle, tmp_path)
+    setup = setup_of(WorkKind.TRAJECTORY, golden_bundle, tmp_path)
+    setup.prepare()
     inputs = load_arrays(tmp_path / "inputs.npz")
-    loop = peer_torch.ReleasedLoop(run.work, source, torch.device("cpu"), torch.float32)
+    loop = ReleasedLoop(setup.work, source, torch.device("cpu"), torch.float32)
     loop.take(inputs)
 
-    def predictor(component: Component) -> peer_sessions.Predict:
+    def predictor(component: Component) -> Predict:
         def predict(sample: Any, timestep: Any, embeds: Any) -> Any:
             tensors = (torch.from_numpy(array) for array in (sample, timestep[0:1], embeds))
             latents, time, rows = tensors
@@ -114,7 +117,7 @@ def test_the_session_peers_loop_is_the_released_algorithm(
     with torch.inference_mode():
         expected = loop.run()["latents"].numpy()
         predictors = {component: predictor(component) for component in NOISE_PREDICTORS}
-        found = peer_sessions.denoised(run.work, inputs, predictors)["latents"]
+        found = denoised(setup.work, inputs, predictors)["latents"]
     # The same float32 predictions; only the order of a few additions differs.
     agreement("session loop", found, expected, 1e-4)
 
@@ -146,94 +149,110 @@ def test_another_picture_is_no_agreement() -> None:
 
 
 def test_a_worker_answers_line_by_line_whatever_is_printed() -> None:
-    with Worker(echoing, {"factor": 2.0}, threads=3) as worker:
-        assert worker.started["load_s"] >= 0
-        assert worker.ask(say="a")["said"] == "a"
+    with Worker(echoing, TimedRun, {"factor": 2.0}, threads=3) as worker:
+        assert worker.started.load_s >= 0
+        assert worker.ask(say=7).peak_rss_nbytes == 7
         answer = worker.ask()
-    assert (answer["ms"], answer["said"]) == (2.0, None)
+    assert (answer.ms, answer.peak_rss_nbytes) == (2.0, 0)
+
+
+def test_a_worker_gets_its_arguments_as_the_types_that_its_function_names() -> None:
+    with pytest.raises(WorkerError, match="exit code"):
+        Worker(echoing, TimedRun, {"factor": "two"})
 
 
 def test_a_workers_memory_is_its_own_not_its_parents() -> None:
     # The worker's own imports take less than a tenth of this.
     ballast = np.ones(2**29, np.uint8)
-    with Worker(echoing, {"factor": 1.0}) as worker:
-        assert 2**20 < worker.started["peak_rss_nbytes"] < ballast.nbytes
+    with Worker(echoing, TimedRun, {"factor": 1.0}) as worker:
+        assert 2**20 < worker.started.peak_rss_nbytes < ballast.nbytes
 
 
 def test_a_worker_that_cannot_run_here_says_so() -> None:
-    with pytest.raises(ProviderUnavailableError, match="not on this machine"):
-        Worker(echoing, {"factor": 1.0, "fails": True})
+    for fails, reason in (("here", "not on this machine"), ("package", "fancy")):
+        with pytest.raises(ProviderUnavailableError, match=reason):
+            Worker(echoing, TimedRun, {"factor": 1.0, "fails": fails})
+
+
+def test_a_module_of_our_own_that_is_missing_is_a_failure_not_a_skip() -> None:
+    with pytest.raises(WorkerError, match="exit code 1"):
+        Worker(echoing, TimedRun, {"factor": 1.0, "fails": "own module"})
 
 
 def test_a_worker_that_dies_is_an_error_not_a_hang() -> None:
     with pytest.raises(WorkerError, match="exit code"):
-        Worker("benchmarks.analysis.stats:summary", {"samples": []})
+        Worker("benchmarks.analysis.stats:summary", TimedRun, {"samples": []})
 
 
 def test_what_is_measured_in_a_process_of_its_own_loads_no_torch() -> None:
-    modules = "benchmarks.peers.ours, benchmarks.harness.start_up, benchmarks.peers.sessions"
+    modules = "benchmarks.peers.ours, benchmarks.pictures.start_up, benchmarks.peers.sessions"
     code = f"import sys, {modules}; print([m for m in ('torch', 'onnx') if m in sys.modules])"
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert finished.stdout.strip() == "[]", finished.stderr
 
 
-class _Judge:
+class _Check:
     """Finds that whoever is called wrong is wrong."""
 
-    def check(self, name: str, worker: Worker) -> Agreement:
+    def agreement(self, name: str, worker: Worker[TimedRun]) -> Agreement:
         if name == "wrong":
             raise ReferenceMismatchError("wrong is 0.5 from the reference")
         return Agreement(0.0, 2e-2)
 
 
 @pytest.fixture(scope="module")
-def race(golden_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Race]:
-    manifest = Bundle.open(golden_bundle).manifest
-    run = Course(
-        work=work_of(WorkKind.STEP, steps=50, size_px=64, guidance_scale=5.0),
-        bundle=golden_bundle,
-        source=SOURCE,
-        dimensions=manifest.dimensions,
-        noise_schedule=manifest.noise_schedule,
-        threads=1,
-        folder=tmp_path_factory.mktemp("race"),
-    )
-    with run.started(contestant("home", factor=2.0)) as worker:
-        yield Race(run, "home", worker, _Judge(), rounds=4, settle_s=0.0)  # type: ignore[arg-type]
+def comparison(
+    golden_bundle: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Comparison]:
+    folder = tmp_path_factory.mktemp("comparison")
+    setup = setup_of(WorkKind.STEP, golden_bundle, folder, steps=50)
+    check: Any = _Check()
+    with setup.started(echo("ours", factor=2.0)) as worker:
+        yield Comparison(setup, "ours", worker, check, rounds=4, settle_s=0.0)
 
 
-def contestant(name: str, *, isa: str | None = None, **arguments: Any) -> Peer:
+def echo(name: str, *, isa: str | None = None, **arguments: Any) -> Peer:
     function = path_of(echoing)
     return Peer(name=name, function=function, arguments=arguments, wants="bundle", isa=isa)
 
 
-def test_a_peer_that_agrees_gets_a_ratio_with_its_interval(race: Race) -> None:
-    row = race.row(contestant("slower", factor=3.0))
-    assert (row["status"], row["against"], row["threads"]) == ("measured", "home", 1)
-    assert (row["times_as_long"], row["low"], row["high"]) == pytest.approx((1.5, 1.5, 1.5))
-    own = race.own_row(Agreement(0.0, 2e-2))
-    assert (own["p50_ms"], own["rounds"]) == (2.0, 4)
+def test_a_peer_that_agrees_gets_a_ratio_with_its_interval(comparison: Comparison) -> None:
+    row = comparison.row(echo("slower", factor=3.0))
+    assert isinstance(row, ComparedPeer)
+    assert (row.status, row.against, row.threads) == (Status.MEASURED, "ours", 1)
+    assert (row.times_as_long, row.low, row.high) == pytest.approx((1.5, 1.5, 1.5))
+    own = comparison.own_row(Agreement(0.0, 2e-2))
+    assert (own.p50_ms, own.rounds) == (2.0, 4)
 
 
-def test_a_peer_that_is_wrong_gets_no_speed(race: Race) -> None:
-    row = race.row(contestant("wrong", factor=0.1))
-    assert row["status"] == "refused"
-    assert "0.5 from the reference" in row["reason"]
-    assert "p50_ms" not in row
+def test_a_peer_that_is_wrong_gets_no_speed(comparison: Comparison) -> None:
+    row = comparison.row(echo("wrong", factor=0.1))
+    assert isinstance(row, UnmeasuredPeer)
+    assert row.status is Status.REFUSED
+    assert "0.5 from the reference" in row.reason
 
 
-def test_a_peer_that_this_machine_cannot_run_is_skipped(race: Race) -> None:
-    without_arithmetic = contestant("bf16", factor=1.0, isa="no such flag")
-    for peer in (contestant("absent", factor=1.0, fails=True), without_arithmetic):
-        row = race.row(peer)
-        assert row["status"] == "skipped"
-        assert row["reason"]
-        assert "p50_ms" not in row
+def test_a_peer_that_this_machine_cannot_run_is_skipped(comparison: Comparison) -> None:
+    without_arithmetic = echo("bf16", factor=1.0, isa="no such flag")
+    for peer in (echo("absent", factor=1.0, fails="here"), without_arithmetic):
+        row = comparison.row(peer)
+        assert isinstance(row, UnmeasuredPeer)
+        assert row.status is Status.SKIPPED
+        assert row.reason
+
+
+def test_a_quick_run_compares_with_the_quick_peers_unless_others_are_named() -> None:
+    quick = chosen_peers(WorkKind.STEP, PeersOptions(quick=True))
+    assert quick and all(peer.quick for peer in quick)
+    named = PeersOptions(quick=True, peers=("OpenVINO fp32",))
+    assert [peer.name for peer in chosen_peers(WorkKind.STEP, named)] == ["OpenVINO fp32"]
+    alone = chosen_peers(WorkKind.STEP, PeersOptions(without_bundle=True))
+    assert alone and all(peer.wants != "bundle" for peer in alone)
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_the_reference_is_float32_and_first_and_names_are_unique(device: str) -> None:
-    found = peer_list.peers(device)
+def test_the_reference_is_float32_and_first_and_names_are_unique(device: Device) -> None:
+    found = registry.peers(device)
     assert found[0].arguments["dtype"] == "fp32"
     assert found[0].works == frozenset(WorkKind)
     assert len({peer.name for peer in found}) == len(found)

@@ -11,11 +11,12 @@ import pytest
 from benchmarks import __main__ as command_line
 from benchmarks.quality import scores as quality_scores
 from benchmarks.quality.cases import Case, cases, variants
-from benchmarks.quality.page import PAPER, page
+from benchmarks.quality.page import PAPER, quality_page
 from benchmarks.quality.scores import IDENTITY_ATTRIBUTES, Judge, chance_scores, interval
 from mini.probes import person_probe, setting_probe
 from mini.world import ATTRIBUTES, POSES, SCENES
 from runtime import Request
+from tests.benchmarks.made_up import quality_of, quality_row
 
 
 def test_cases_are_held_out_people_one_and_two_in_turn() -> None:
@@ -74,8 +75,8 @@ def test_identity_is_that_of_the_person_drawn_worst(told: dict[str, Any]) -> Non
 
 def test_chance_is_far_below_certainty_and_above_nothing() -> None:
     chance = chance_scores(cases(120))
-    assert 0.2 < chance["identity"] < 0.5
-    assert 0.02 < chance["scene"] < 0.25
+    assert 0.2 < chance.identity < 0.5
+    assert 0.02 < chance.scene < 0.25
 
 
 def test_an_interval_holds_the_mean_and_narrows_with_more_pictures() -> None:
@@ -87,24 +88,10 @@ def test_an_interval_holds_the_mean_and_narrows_with_more_pictures() -> None:
 
 
 def test_the_page_says_where_an_order_of_the_paper_does_not_reproduce() -> None:
-    def row(name: str, identity: float, prompt: float) -> dict[str, Any]:
-        means = {"identity": identity, "scene": 0.5, "pose": 0.5, "people": 0.5, "prompt": prompt}
-        ends = {f"{n}_95": [m - 0.03, m + 0.03] for n, m in means.items()}
-        halves = {f"{n}_by_people": [m + 0.01, m - 0.01] for n, m in means.items()}
-        gains = {"identity_gain_95": [-0.12, -0.08], "prompt_gain_95": [-0.01, 0.11]}
-        return {"row": name, "pictures": 7, **means, **ends, **halves, **gains}
-
-    rows = [row("full method", 0.8, 0.9)] + [row(name, 0.7, 0.95) for name in list(PAPER)[1:]]
+    rows = [quality_row("full method", 0.8, 0.9)]
+    rows += [quality_row(name, 0.7, 0.95) for name in list(PAPER)[1:]]
     accuracy = dict.fromkeys(IDENTITY_ATTRIBUTES, 0.9)
-    facts = {
-        "chance": {"identity": 0.31, "scene": 0.1},
-        "fp16_fp32_mean_difference": 0.001,
-        "bfloat16_mean_difference": 0.002,
-        **dict.fromkeys(
-            ("probe_accuracy", "probe_accuracy_through_vae", "full_method_accuracy"), accuracy
-        ),
-    }
-    text = page({"commit": "abc", "rows": rows, "facts": facts})
+    text = quality_page(quality_of(rows, accuracy, commit="abc"))
     lines = text.splitlines()
     start = "- without scene construction: "
     assert f"{start}identity loses 0.100 [-0.120, -0.080], as in the paper." in lines

@@ -8,15 +8,16 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.harness.record import RESULTS, append
-from benchmarks.measures import report
-from benchmarks.measures.latency_text import latency_text, pipeline_rows
+from benchmarks.measures.report import ReportOptions, chosen, written_report
+from benchmarks.pictures.text import latency_text, pipeline_rows
+from benchmarks.report.plots import plot_of
+from benchmarks.schema.record import Machine, Record, Status
+from benchmarks.schema.results import RESULTS, append
 from tests.benchmarks import made_up
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
@@ -35,9 +36,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     for make in made_up.ALL:
         append(make(), folder / "results")
-    skipped = made_up.entry("gpu", [], status="skipped", reason="there is no NVIDIA GPU <here>")
+    skipped = made_up.not_measured("gpu", Status.SKIPPED, "there is no NVIDIA GPU <here>")
     append(skipped, folder / "results")
-    report.written(results=folder / "results", out=folder / "out", quick=False)
+    written_report(ReportOptions(results=folder / "results", out=folder / "out"))
     return folder / "out"
 
 
@@ -69,46 +70,48 @@ def test_every_plot_has_something_on_it(name: str, folder: Path) -> None:
 
 
 def test_a_record_in_which_all_was_skipped_has_no_plot() -> None:
-    rows = [{"provider": "tensorrt", "status": "skipped", "reason": "no NVIDIA GPU"}]
-    for name in ("latency", "throughput", "scaling", "peers", "roofline"):
-        assert report.plot_of(name, made_up.entry(name, rows), None) is None
+    for record in made_up.without_measured_rows():
+        assert plot_of(record, None) is None
 
 
 def test_the_newest_full_record_of_each_machine_and_model_is_shown() -> None:
-    other = {"cpu": "other", "cpus": 8, "gpu": None}
-    entries = [
-        made_up.entry("latency", [], time="1"),
-        made_up.entry("latency", [], time="2"),
-        made_up.entry("latency", [], time="3", quick=True),
-        made_up.entry("latency", [], time="4", quick=True, machine=other),
-        made_up.entry("latency", [], time="5", facts={"weights_fp32_nbytes": 2**33}),
+    other = Machine(cpu="other", cpus=8)
+    records = [
+        made_up.latency_of(time="1"),
+        made_up.latency_of(time="2"),
+        made_up.latency_of(time="3", quick=True),
+        made_up.latency_of(time="4", quick=True, machine=other),
+        made_up.latency_of(time="5", facts={"weights_fp32_nbytes": 2**33}),
     ]
-    assert [entry["time"] for entry in report.chosen(entries)] == ["5", "4", "2"]
+    assert [record.header.time for record in chosen(records)] == ["5", "4", "2"]
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("record", "words"),
     [
-        ({"quick": True}, "quick run"),
-        ({"commit": "abc-dirty"}, "uncommitted"),
-        ({"machine": {"busy": True, "others_share": 0.4}}, "busy with other work"),
-        ({"status": "refused", "reason": "wrong picture"}, "refused: wrong picture"),
+        (made_up.peers_of({}, quick=True), "quick run"),
+        (made_up.peers_of({}, commit="abc-dirty"), "uncommitted"),
+        (
+            made_up.peers_of({}, machine=Machine(busy=True, others_share=0.4)),
+            "busy with other work (40% of its processors",
+        ),
+        (
+            made_up.not_measured("peers", Status.REFUSED, "wrong picture"),
+            "refused: wrong picture",
+        ),
     ],
 )
-def test_what_weakens_a_figure_stands_above_it(
-    changes: dict[str, Any], words: str, tmp_path: Path
-) -> None:
-    append(made_up.entry("peers", [], **changes), tmp_path)
-    report.written(results=tmp_path, out=tmp_path, quick=False)
+def test_what_weakens_a_figure_stands_above_it(record: Record, words: str, tmp_path: Path) -> None:
+    append(record, tmp_path)
+    written_report(ReportOptions(results=tmp_path, out=tmp_path))
     assert f'<p class="mark">{words}' in (tmp_path / "index.html").read_text().replace(
         "measured on a working tree with ", ""
     ).replace("the machine was ", "")
 
 
 def test_latency_prints_the_table_of_nvidias_demo() -> None:
-    entry = made_up.latency()
-    rows = [row for row in entry["rows"] if row["status"] == "measured"]
-    modules = [(row["Module"], row["Latency (ms)"]) for row in pipeline_rows(rows)]
+    record = made_up.latency()
+    modules = [(row["Module"], row["Latency (ms)"]) for row in pipeline_rows(record.measured())]
     assert modules == [
         ("CLIP (text, photos, fusion MLP)", "1.00"),
         ("UNet x 14", "17.50"),
@@ -118,7 +121,7 @@ def test_latency_prints_the_table_of_nvidias_demo() -> None:
         ("VAE", "2.00"),
         ("Pipeline", "21.00"),
     ]
-    text = latency_text(entry)
+    text = latency_text(record)
     assert "tensorrt: skipped, no NVIDIA GPU" in text
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,11 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command_line
-from benchmarks.harness import record
+from benchmarks.harness.options import Options
+from benchmarks.harness.record import header_of
+from benchmarks.measures import cubins
+from benchmarks.schema import results as results_of
+from benchmarks.schema.cubins import CubinsRecord
 from benchmarks.snf import eager
 from engines.guides import GuidanceRule
 from tests.kernels.trial import SCALE, Data, trial
@@ -21,8 +26,18 @@ from tests.references.scheduler import Steps
 
 @pytest.fixture
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(record, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(results_of, "RESULTS", tmp_path / "results")
     return tmp_path / "results"
+
+
+@pytest.fixture
+def measuring_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stands in for compiling every kernel."""
+
+    def measure(options: Options) -> CubinsRecord:
+        return CubinsRecord(header=header_of("cubins", options, gpu=None), rows=())
+
+    monkeypatch.setattr(cubins, "MEASURE", replace(cubins.MEASURE, measure=measure))
 
 
 def test_eager_pytorch_is_the_released_fusion() -> None:
@@ -49,9 +64,8 @@ def test_eager_pytorch_gives_the_same_bytes() -> None:
     assert (eager.pixels(decoded.double()).numpy() == expected).all()
 
 
-def test_records_are_appended(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = record.record("cubins", [{"kernel": "pixels", "registers": 30}], gpu=None)
-    monkeypatch.setattr("benchmarks.measures.cubins.measured", lambda quick: dict(entry))
+@pytest.mark.usefixtures("measuring_nothing")
+def test_records_are_appended(results: Path) -> None:
     assert command_line.main(["cubins"]) == 0
     assert command_line.main(["cubins", "--quick"]) == 0
     lines = (results / "cubins.jsonl").read_text().splitlines()
@@ -59,12 +73,8 @@ def test_records_are_appended(results: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert json.loads(lines[0])["machine"]["gpu"] is None
 
 
-def test_json_is_one_object(
-    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(
-        "benchmarks.measures.cubins.measured", lambda quick: record.record("cubins", [], gpu=None)
-    )
+@pytest.mark.usefixtures("measuring_nothing", "results")
+def test_json_is_one_object(capsys: pytest.CaptureFixture[str]) -> None:
     assert command_line.main(["cubins", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["benchmark"] == "cubins"
 

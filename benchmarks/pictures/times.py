@@ -8,27 +8,26 @@ from dataclasses import dataclass, field
 
 from benchmarks.harness.backends import EngineCall, OpenedBackend
 from benchmarks.harness.workload import Workload
+from benchmarks.schema.latency import Kind
 from engines.contract import NOISE_PREDICTORS, Component
 from runtime import Stage, StepInfo
 
 # (kind, name) -> milliseconds, one sample per call, step or picture.
-Samples = dict[tuple[str, str], list[float]]
+Samples = dict[tuple[Kind, str], list[float]]
 
 
 @dataclass
 class PictureTimes:
     """What was timed over so many pictures.
 
-    Kinds: "picture" (the whole, encoding, all U-Net calls, decoding), "stage" (all its steps),
-    "step" (one step of a stage, in parts), "component" (one engine call), "host" (time of a step
-    that no engine accounts for). host_shares: by stage, that time's share of each step.
+    host_shares: by stage, the share of each step that no engine accounts for.
     """
 
     pictures: int
     samples: Samples = field(default_factory=lambda: defaultdict(list))
     host_shares: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
-    def add(self, kind: str, name: str, ms: float) -> None:
+    def add(self, kind: Kind, name: str, ms: float) -> None:
         self.samples[kind, name].append(ms)
 
 

@@ -1,0 +1,28 @@
+"""The packages of the extra `export`: what to type where some are not installed."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from engines import commands
+from engines.errors import BuildError
+
+# By import name. Triton is not among them: a bundle without GPU kernels runs on CPUs.
+PACKAGES = (
+    "torch", "diffusers", "transformers", "huggingface_hub", "onnx", "onnxscript", "onnxruntime",
+    "onnx_graphsurgeon", "polygraphy", "tqdm",
+)  # fmt: skip
+
+
+class MissingPackagesError(BuildError):
+    """A build needs packages that are not installed."""
+
+
+def require_packages() -> None:
+    """Import nothing, and raise MissingPackagesError unless all of them can be imported."""
+    missing = [name for name in PACKAGES if find_spec(name) is None]
+    if missing:
+        raise MissingPackagesError(
+            f"a build needs {', '.join(missing)}, not installed here; install with",
+            fix=commands.installed("export"),
+        )
