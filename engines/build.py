@@ -1,4 +1,4 @@
-"""`python -m engines.build BUNDLE`: TensorRT plans for this machine's GPU, from a bundle's ONNX."""
+"""`python -m engines.build BUNDLE`: TensorRT plans from a bundle's ONNX, each proved."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 from engines import commands
 from engines.bundle.folder import Bundle
 from engines.bundle.lock import build_lock
+from engines.bundle.records import document_of
 from engines.cli.command import run_command
 from engines.cli.progress import display_on
 from engines.contract import Component
@@ -21,7 +22,7 @@ from engines.plans.flags import add_plan_flags, plan_request
 from engines.plans.forecast import forecast
 from engines.plans.here import build_here
 from engines.processes import run_module
-from engines.tensorrt.machine import this_machine
+from engines.tensorrt.target import plan_target
 
 # What new plans are checked with: the command that users draw with, in a process of its own.
 draw = partial(run_module, commands.PREFIX + commands.DRAW)
@@ -51,11 +52,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _build(options: argparse.Namespace, request: PlanRequest) -> dict[str, Any]:
     bundle = Bundle.open(options.bundle, plans=False)
-    machine = this_machine()
+    target = plan_target(request.library, request.architectures)
     display = display_on()
     if options.forecast_only:
-        specs = plan_specs(bundle, machine, request)
-        forecasts = [forecast(plan_job(bundle, spec), machine) for spec in specs]
+        specs = plan_specs(bundle, target, request)
+        forecasts = [forecast(plan_job(bundle, spec), target) for spec in specs]
         for each in forecasts:
             display.say(each.sentence())
         return {"bundle": str(options.bundle), "expected_nbytes": {
@@ -63,7 +64,7 @@ def _build(options: argparse.Namespace, request: PlanRequest) -> dict[str, Any]:
         }}  # fmt: skip
     started = time.monotonic()
     with build_lock(options.bundle):
-        outcome = build_here(options.bundle, machine, request, display, draw)
+        outcome = build_here(options.bundle, target, request, display, draw)
     return _report(options.bundle, outcome, time.monotonic() - started)
 
 
@@ -76,9 +77,9 @@ def _report(bundle: Path, outcome: PlansBuilt, seconds: float) -> dict[str, Any]
         "plans": {
             plan.spec.name: {
                 "nbytes": plan.built.file.nbytes,
-                "half_share": plan.built.layer_precision.half_share,
-                "relative_l2": plan.built.parity.relative_l2,
-                "bound": plan.built.parity.bound,
+                "device_memory_nbytes": plan.built.device_memory_nbytes,
+                "proofs": document_of(plan.built.proofs),
+                "parity": None if plan.built.parity is None else document_of(plan.built.parity),
             }
             for plan in outcome.manifest.plans
         },

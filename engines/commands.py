@@ -40,6 +40,11 @@ def verified(bundle: object) -> str:
     return typed(VERIFY, bundle)
 
 
+def on_gpu(bundle: object) -> str:
+    """What compares a bundle's plans with the CPU on this machine's GPU, and records it."""
+    return typed(VERIFY, bundle, "--on-gpu")
+
+
 def installed(*extras: str) -> str:
     """What installs extras of this toolkit, for a checkout (`pip install -e`) and a wheel alike."""
     return f'pip install "face-diffuser[{",".join(extras)}]"'

@@ -23,6 +23,7 @@ class Provider(StrEnum):
     """The backends, best first."""
 
     TENSORRT = "tensorrt"
+    TENSORRT_RTX = "tensorrt-rtx"
     ONNXRUNTIME_CUDA = "onnxruntime-cuda"
     ONNXRUNTIME_CPU = "onnxruntime-cpu"
     OPENVINO = "openvino"
@@ -68,8 +69,9 @@ class DeviceTensor:
 class DeviceEngine(Protocol):
     """A component on the GPU: bound once to device buffers, then enqueued many times.
 
-    provider: "tensorrt" or "onnxruntime-cuda". capturable: may its enqueue be recorded into a CUDA
-    graph? Shapes and tensors are by tensor name and complete: inputs and outputs of the contract.
+    provider: its Provider's value. capturable: may its enqueue be recorded into a CUDA graph, once
+    it is bound? Shapes and tensors are by tensor name and complete: inputs and outputs of the
+    contract.
     """
 
     provider: str

@@ -48,9 +48,24 @@ def _tensorrt(bundle: Bundle, gpu: Gpu, stream: Stream) -> DeviceProvider:
 
 
 def _tensorrt_library() -> object:
-    from engines.tensorrt.library import tensorrt
+    from engines.tensorrt.libraries import TENSORRT
+    from engines.tensorrt.library import load
 
-    return tensorrt()
+    return load(TENSORRT)
+
+
+def _tensorrt_rtx(bundle: Bundle, gpu: Gpu, stream: Stream) -> DeviceProvider:
+    from engines.plans.on_gpu import compared
+    from engines.tensorrt.rtx_provider import RtxProvider
+
+    return RtxProvider(bundle, gpu, compared)
+
+
+def _tensorrt_rtx_library() -> object:
+    from engines.tensorrt.libraries import TENSORRT_RTX
+    from engines.tensorrt.library import load
+
+    return load(TENSORRT_RTX)
 
 
 def _onnxruntime_cuda(bundle: Bundle, gpu: Gpu, stream: Stream) -> DeviceProvider:
@@ -92,6 +107,9 @@ def _openvino_library() -> object:
 GPU_PROVIDERS: Mapping[Provider, GpuProvider] = {
     Provider.TENSORRT: GpuProvider(
         open=_tensorrt, library=_tensorrt_library, extra="tensorrt", from_plans=True
+    ),
+    Provider.TENSORRT_RTX: GpuProvider(
+        open=_tensorrt_rtx, library=_tensorrt_rtx_library, extra="tensorrt-rtx", from_plans=True
     ),
     Provider.ONNXRUNTIME_CUDA: GpuProvider(
         open=_onnxruntime_cuda, library=_onnxruntime_cuda_library, extra="gpu", from_plans=False

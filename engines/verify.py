@@ -1,4 +1,4 @@
-"""`python -m engines.verify BUNDLE`: check the digest of every file of a bundle."""
+"""`python -m engines.verify BUNDLE`: check the digest of every file, and plans on a GPU."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ from engines.cli.command import run_command
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=commands.typed(commands.VERIFY), description=__doc__)
     parser.add_argument("bundle", type=Path, help="the bundle's folder")
+    parser.add_argument(
+        "--on-gpu", action="store_true",
+        help="compare every plan that this machine's GPU runs with the CPU, and record the result",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     options = parser.parse_args(arguments)
 
@@ -23,9 +27,30 @@ def main(arguments: list[str] | None = None) -> int:
         files = bundle.verify()
         if not options.json:
             print(f"{options.bundle}: {files} files match their digests")
-        return {"bundle": str(options.bundle), "files": files, "verified": True}
+        found: dict[str, Any] = {"bundle": str(options.bundle), "files": files, "verified": True}
+        if options.on_gpu:
+            found["plans"] = _compared(options.bundle, say=not options.json)
+        return found
 
     return run_command(verify, as_json=options.json)
+
+
+def _compared(bundle: Path, *, say: bool) -> dict[str, float]:
+    """Relative L2 of each plan that was compared, by its name."""
+    # Imported here: digests need no GPU.
+    from engines.plans.on_gpu import compare_on_gpu
+
+    found = {}
+    for record in compare_on_gpu(bundle):
+        parity = record.built.parity
+        assert parity is not None
+        found[record.spec.name] = parity.relative_l2
+        if say:
+            print(
+                f"{record.spec.name}: within {parity.relative_l2:.1e} of the CPU (bound "
+                f"{parity.bound:.1e}) on {parity.gpu}"
+            )
+    return found
 
 
 if __name__ == "__main__":

@@ -14,17 +14,19 @@ _BAR = 24
 # A bar moves at most this often; a log gets a line when this share of the build is done.
 _REFRESH_S = 0.1
 _LOG_SHARE = 0.05
+# The same where only the time is told.
+_LOG_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseEvent:
-    """One thing that TensorRT says of its progress.
+    """One thing that TensorRT says of its progress; a tick says only that time passes.
 
     number: how many steps a phase has that starts; which step is done, from 0.
     """
 
-    kind: Literal["start", "step", "finish"]
-    phase: str
+    kind: Literal["start", "step", "finish", "tick"]
+    phase: str = ""
     parent: str | None = None
     number: int = 0
 
@@ -90,8 +92,8 @@ class Display(Protocol):
         """A sentence for people."""
         ...
 
-    def start(self, name: str, number: int, of: int) -> None:
-        """A plan's build begins."""
+    def start(self, name: str, number: int, of: int, *, shares: bool = True) -> None:
+        """A plan's build begins. shares: whether its events tell how far it is, or only time."""
         ...
 
     def event(self, event: PhaseEvent) -> None:
@@ -108,7 +110,7 @@ class TerminalDisplay:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._title = ""
+        self._title, self._shares, self._started = "", True, time.monotonic()
         self._phases = Phases()
         self._drawn = 0.0
 
@@ -116,8 +118,9 @@ class TerminalDisplay:
         self._stream.write(f"\r\x1b[K{text}\n")
         self._stream.flush()
 
-    def start(self, name: str, number: int, of: int) -> None:
+    def start(self, name: str, number: int, of: int, *, shares: bool = True) -> None:
         self._title, self._phases = f"[{number}/{of}] {name}", Phases()
+        self._shares, self._started = shares, time.monotonic()
 
     def event(self, event: PhaseEvent) -> None:
         self._phases.take(event)
@@ -125,10 +128,15 @@ class TerminalDisplay:
         if now - self._drawn < _REFRESH_S:
             return
         self._drawn = now
+        if not self._shares:
+            self._draw(f"{self._title} {minutes(now - self._started)} {self._phases.name}")
+            return
         share = self._phases.share()
         bar = "#" * int(_BAR * share)
         left = time_left(share, now - self._phases.started)
-        text = f"{self._title} {bar:<{_BAR}} {share:4.0%} {left} {self._phases.name}"
+        self._draw(f"{self._title} {bar:<{_BAR}} {share:4.0%} {left} {self._phases.name}")
+
+    def _draw(self, text: str) -> None:
         width = shutil.get_terminal_size().columns - 1
         self._stream.write(f"\r\x1b[K{text[:width]}")
         self._stream.flush()
@@ -148,7 +156,7 @@ class JsonDisplay:
         self._stream, self._say = stream, say
         self._name = ""
         self._phases = Phases()
-        self._told = 0.0
+        self._told, self._shares, self._started = 0.0, True, time.monotonic()
 
     def say(self, text: str) -> None:
         if self._say is None:
@@ -156,12 +164,16 @@ class JsonDisplay:
         else:
             self._say(text)
 
-    def start(self, name: str, number: int, of: int) -> None:
+    def start(self, name: str, number: int, of: int, *, shares: bool = True) -> None:
         self._name, self._phases, self._told = name, Phases(), 0.0
+        self._shares, self._started = shares, time.monotonic()
         self._write({"event": "start", "plan": name, "number": number, "of": of})
 
     def event(self, event: PhaseEvent) -> None:
         self._phases.take(event)
+        if not self._shares:
+            self._tell_time(event)
+            return
         share = self._phases.share()
         if 0 <= share - self._told < _LOG_SHARE or not share:
             return
@@ -178,6 +190,22 @@ class JsonDisplay:
                 "left_s": round(left_s, 1),
             }
         )
+
+    def _tell_time(self, event: PhaseEvent) -> None:
+        """A line for each phase, and for each minute without any."""
+        elapsed_s = time.monotonic() - self._started
+        if event.kind == "tick" and elapsed_s - self._told < _LOG_S:
+            return
+        if event.kind in ("start", "tick"):
+            self._told = elapsed_s
+            self._write(
+                {
+                    "event": "progress",
+                    "plan": self._name,
+                    "phase": self._phases.name,
+                    "elapsed_s": round(elapsed_s, 1),
+                }
+            )
 
     def end(self) -> None:
         """Every line is whole already."""
@@ -197,6 +225,10 @@ def time_left(share: float, elapsed_s: float) -> str:
     """The time left if the rest goes as fast as what is done; nothing to say at the very start."""
     if share < 0.01:
         return ""
-    left = round(elapsed_s * (1 - share) / share)
-    minutes, seconds = divmod(left, 60)
-    return f"{minutes} min {seconds:02} s left" if minutes else f"{seconds} s left"
+    return f"{minutes(elapsed_s * (1 - share) / share)} left"
+
+
+def minutes(seconds: float) -> str:
+    """A time as people read it."""
+    whole, rest = divmod(round(seconds), 60)
+    return f"{whole} min {rest:02} s" if whole else f"{rest} s"

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from engines import commands
 from engines.bundle.folder import Bundle
-from engines.bundle.manifest import Manifest
-from engines.bundle.plan_record import BuiltOn, BuiltPlan, PlanOptions, PlanRecord, PlanSpec
+from engines.bundle.manifest import Manifest, Precision
+from engines.bundle.plan_record import (
+    BuiltPlan,
+    LibraryName,
+    PlanOptionError,
+    PlanOptions,
+    PlanRecord,
+    PlanSpec,
+)
 from engines.cli.progress import Display
 from engines.contract import Component
-from engines.errors import PlanMemoryError
+from engines.errors import PlanMemoryError, ProviderUnavailableError
+from engines.guides import pass_counts
 from engines.plans.child import OnEvent, plan_in_process
 from engines.plans.forecast import forecast
 from engines.plans.job import PlanJob
@@ -31,8 +40,9 @@ from engines.plans.store import (
     working_timing_cache,
     write_journal,
 )
-from engines.tensorrt.machine import Machine
+from engines.tensorrt.libraries import LIBRARIES, Library
 from engines.tensorrt.plans_here import plans_on
+from engines.tensorrt.target import PlanTarget
 
 BuildPlan = Callable[[PlanJob, OnEvent], BuiltPlan]
 # Compares what the bundle draws with these plans and without; raises PlanRefusedError.
@@ -41,8 +51,10 @@ ComparePictures = Callable[[Path, Manifest, list[PlanRecord]], None]
 
 @dataclass(frozen=True, kw_only=True)
 class PlanRequest:
-    """Which plans to build."""
+    """Which plans to build. library: None is the best that the machine can build for."""
 
+    library: LibraryName | None = None
+    architectures: tuple[int, ...] = ()
     profiles: tuple[str, ...] = (DEFAULT_PROFILE,)
     components: tuple[Component, ...] = tuple(Component)
     options: PlanOptions = field(default_factory=PlanOptions)
@@ -57,34 +69,59 @@ class PlansBuilt:
     kept: tuple[str, ...]
 
 
-def plan_specs(bundle: Bundle, machine: Machine, request: PlanRequest) -> list[PlanSpec]:
+def plan_specs(bundle: Bundle, target: PlanTarget, request: PlanRequest) -> list[PlanSpec]:
     """Every plan that a request asks for, each once; raises PlanOptionError."""
+    check_options(target.library, request.options)
     specs: dict[str, PlanSpec] = {}
     for profile_name in request.profiles:
         asked = profile_named(profile_name)
         for component in request.components:
             profile = plan_profile(component, asked)
-            spec = _spec(bundle, machine, request.options, component, profile)
-            specs.setdefault(spec.name, spec)
+            for spec in _specs(bundle, target, request.options, component, profile):
+                specs.setdefault(spec.name, spec)
     return list(specs.values())
+
+
+def check_options(library: Library, options: PlanOptions) -> None:
+    """Raise PlanOptionError for an option that changes nothing in a library."""
+    if not library.has_optimization_levels and (
+        options.optimization_level != PlanOptions().optimization_level
+    ):
+        raise PlanOptionError(
+            f"optimization_level={options.optimization_level}: {library.title} builds the same "
+            "plan at every level, as its kernels are compiled where the plan is opened; leave it "
+            "out"
+        )
+
+
+def check_precision(bundle: Bundle, library: Library) -> None:
+    """Raise ProviderUnavailableError for a model that a library builds no plan of."""
+    if bundle.manifest.precision is Precision.FP32 and not library.has_single_precision:
+        raise ProviderUnavailableError(
+            f"{library.title} has no attention in single precision, and {bundle.path} is in it; "
+            "export the model in half precision with",
+            fix=commands.typed(commands.BUILD, "--fp16", "--out", bundle.path),
+        )
 
 
 def build_plans(
     path: Path,
-    machine: Machine,
+    target: PlanTarget,
     request: PlanRequest,
     display: Display,
     compare_pictures: ComparePictures,
     build: BuildPlan = plan_in_process,
 ) -> PlansBuilt:
-    """Build what is missing of a bundle's plans on this machine and publish it.
+    """Build what is missing of a bundle's plans for a target and publish it.
 
     Plans that an earlier build finished to the same spec are kept. A plan that is not in half
-    precision, drifts or is not finite is never published, nor are plans that draw another picture.
+    precision, drifts or is not finite is never published, nor are plans that draw another picture;
+    what only a GPU can tell of that is told where there is one.
     Raises PlanBuildError, PlanRefusedError, ProviderUnavailableError or PlanOptionError.
     """
     bundle = Bundle.open(path, plans=False)
-    specs = plan_specs(bundle, machine, request)
+    check_precision(bundle, target.library)
+    specs = plan_specs(bundle, target, request)
     records: dict[str, PlanRecord] = {}
     for spec in specs:
         record = finished_plan(path, bundle.manifest, spec)
@@ -94,15 +131,15 @@ def build_plans(
     kept = tuple(records)
     jobs = [plan_job(bundle, spec) for spec in specs if spec.name not in records]
     for job in jobs:
-        display.say(forecast(job, machine).sentence())
+        display.say(forecast(job, target).sentence())
     for number, job in enumerate(jobs, 1):
-        display.start(job.name, number, len(jobs))
+        display.start(job.name, number, len(jobs), shares=target.library.tells_progress)
         # The spec names these files by their digests, so they must be those of the manifest.
         bundle.verify_component(job.spec.component)
         record = PlanRecord(
             spec=job.spec,
-            built=_built(job, machine, display, build),
-            built_on=BuiltOn(gpu=machine.gpu, driver=machine.driver, cuda=machine.cuda),
+            built=_built(job, target, display, build),
+            built_on=target.built_on(),
         )
         write_journal(path, record)
         records[job.name] = record
@@ -112,17 +149,18 @@ def build_plans(
     if jobs or any(record.spec not in listed for record in records.values()):
         others = {
             plan.spec.name: plan
-            for plan in plans_on(bundle, machine.architecture, machine.tensorrt)
+            for plan in plans_on(bundle, target.library, target.architectures, target.version)
             if plan_file(path, plan) is not None
         }
-        compare_pictures(path, manifest, list((others | records).values()))
+        if target.gpu is not None:
+            compare_pictures(path, manifest, list((others | records).values()))
         manifest = publish(path, manifest, records.values())
     return PlansBuilt(manifest=manifest, built=tuple(job.name for job in jobs), kept=kept)
 
 
 def plan_job(bundle: Bundle, spec: PlanSpec) -> PlanJob:
     """What a process needs to build one plan."""
-    record = bundle.component(spec.component)
+    record, library = bundle.component(spec.component), LIBRARIES[spec.library]
     path = bundle.path.resolve()
     staging = staging_folder(path)
     return PlanJob(
@@ -135,36 +173,44 @@ def plan_job(bundle: Bundle, spec: PlanSpec) -> PlanJob:
         cpu_onnx=path / record.cpu_onnx,
         plan=staging / f"{spec.name}.plan",
         log=staging / f"{spec.name}.log",
-        timing_cache=working_timing_cache(path),
+        timing_cache=working_timing_cache(path) if library.has_timing_cache else staging / "none",
     )
 
 
-def _spec(
-    bundle: Bundle, machine: Machine, options: PlanOptions, component: Component, profile: str
-) -> PlanSpec:
+def _specs(
+    bundle: Bundle, target: PlanTarget, options: PlanOptions, component: Component, profile: str
+) -> Iterator[PlanSpec]:
+    """A component's plans for a profile: static ones are one network for each number of passes."""
     # Encoders have the same shapes in every profile.
     sizes = PROFILES[DEFAULT_PROFILE if profile == FIXED_PROFILE else profile]
-    return PlanSpec(
+    whole = PlanSpec(
         component=component,
         profile=profile,
-        architecture=machine.architecture,
-        tensorrt=machine.tensorrt,
+        library=target.library.name,
+        version=target.version,
+        architectures=target.architectures,
         onnx_digest=bundle.component(component).onnx_digest(),
         shapes=shape_ranges(component, sizes, bundle.manifest.dimensions),
         options=options,
     )
+    each = [replace(whole, shapes=(ranges,)) for ranges in whole.shapes]
+    if len(each) == 1 or not all(spec.is_static for spec in each):
+        yield whole
+        return
+    for passes, spec in zip(pass_counts(component), each, strict=True):
+        yield replace(spec, profile=f"{profile}-{passes}-passes")
 
 
-def _built(job: PlanJob, machine: Machine, display: Display, build: BuildPlan) -> BuiltPlan:
-    """Build one plan, once more at a lower level if memory runs out."""
-    expected = forecast(job, machine)
+def _built(job: PlanJob, target: PlanTarget, display: Display, build: BuildPlan) -> BuiltPlan:
+    """Build one plan, once more at a lower level if memory runs out and there are levels."""
+    expected = forecast(job, target)
     if not expected.fits:
-        raise PlanMemoryError(f"{job.name} does not fit this GPU: {expected.sentence()}")
+        raise PlanMemoryError(f"{job.name} does not fit {expected.where}: {expected.sentence()}")
     try:
         return build(job, display.event)
     except PlanMemoryError as error:
-        if not job.optimization_level:
-            raise _out_of_memory(job, machine, error) from error
+        if not (job.optimization_level and target.library.has_optimization_levels):
+            raise _out_of_memory(job, target, error) from error
     job = replace(job, optimization_level=job.optimization_level - 1)
     display.say(
         f"{job.name}: out of memory; once more at optimization level {job.optimization_level}"
@@ -172,21 +218,36 @@ def _built(job: PlanJob, machine: Machine, display: Display, build: BuildPlan) -
     try:
         return build(job, display.event)
     except PlanMemoryError as error:
-        raise _out_of_memory(job, machine, error) from error
+        raise _out_of_memory(job, target, error) from error
 
 
-def _out_of_memory(job: PlanJob, machine: Machine, error: PlanMemoryError) -> PlanMemoryError:
+def _out_of_memory(job: PlanJob, target: PlanTarget, error: PlanMemoryError) -> PlanMemoryError:
+    if target.gpu is None:
+        limit = job.spec.options.workspace_mib
+        more = "" if limit is None else f" Allow layers more scratch than --workspace-mib {limit}"
+        return PlanMemoryError(f"{error}. {forecast(job, target).sentence()}.{more}")
     return PlanMemoryError(
-        f"{error}. {forecast(job, machine).sentence()}. Limit the scratch memory with "
+        f"{error}. {forecast(job, target).sentence()}. Limit the scratch memory with "
         "--workspace-mib, or end what else uses the GPU",
         fix="nvidia-smi",
     )
 
 
 def _result(record: PlanRecord) -> str:
-    built, precision, parity = record.built, record.built.layer_precision, record.built.parity
+    built, proofs, parity = record.built, record.built.proofs, record.built.parity
+    if proofs.layers is None:
+        layers = "the types of its layers not told"
+    else:
+        layers = f"{proofs.layers.half_layers} of {proofs.layers.compute_layers} computing layers "
+        layers += f"in half precision ({proofs.layers.told_by})"
+    if proofs.attention is not None and proofs.attention.nodes:
+        layers += f", {proofs.attention.fused} of {proofs.attention.nodes} attentions fused"
+    compared = (
+        "executed on no GPU"
+        if parity is None
+        else f"within {parity.relative_l2:.1e} of the CPU (bound {parity.bound:.1e})"
+    )
     return (
         f"{record.spec.name}: {built.file.nbytes / 2**20:.1f} MiB in {built.build_s:.0f} s, "
-        f"{precision.half_layers} of {precision.layers} layers in half precision, "
-        f"within {parity.relative_l2:.1e} of the CPU (bound {parity.bound:.1e})"
+        f"{built.device_memory_nbytes / 2**20:.1f} MiB of activations, {layers}, {compared}"
     )

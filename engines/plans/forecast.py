@@ -1,21 +1,66 @@
-"""How much GPU memory a build will take, told before it starts."""
+"""How much memory a build will take, told before it starts: of the GPU, or of the host."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from engines.contract import CONTRACTS
 from engines.plans.job import PlanJob
-from engines.tensorrt.machine import Machine
+from engines.tensorrt.machine import ThisGpu
+from engines.tensorrt.target import PlanTarget
 
 # Tensors of the contract have at most four bytes an element.
 _ELEMENT_NBYTES = 4
+# Memory of a build without a GPU, measured on all components at full size: the weights as the file
+# has them, as the network holds them and as the plan does, and the compiler itself.
+_HOST_WEIGHTS, _HOST_NBYTES = 3.3, 0.3 * 2**30
+
+
+class Forecast(Protocol):
+    """What one build will take. where: whose memory it is."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def where(self) -> str: ...
+    @property
+    def expected_nbytes(self) -> int: ...
+    @property
+    def fits(self) -> bool: ...
+    def sentence(self) -> str: ...
 
 
 @dataclass(frozen=True, kw_only=True)
-class Forecast:
+class HostForecast:
+    """Memory of the host for a build without a GPU; free_nbytes: None where it is not told."""
+
+    name: str
+    weights_nbytes: int
+    free_nbytes: int | None
+    where = "this machine's memory"
+
+    @property
+    def expected_nbytes(self) -> int:
+        return int(_HOST_WEIGHTS * self.weights_nbytes + _HOST_NBYTES)
+
+    @property
+    def fits(self) -> bool:
+        return self.free_nbytes is None or self.expected_nbytes <= self.free_nbytes
+
+    def sentence(self) -> str:
+        free = "" if self.free_nbytes is None else f"; {_mib(self.free_nbytes)} are free"
+        return (
+            f"{self.name}: the build takes about {_mib(self.expected_nbytes)} of the host's memory "
+            f"({_HOST_WEIGHTS} times the weights' {_mib(self.weights_nbytes)}, and "
+            f"{_mib(int(_HOST_NBYTES))}){free}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuForecast:
     """GPU memory of one build. What TensorRT needs for activations is known only afterwards.
 
     weights_nbytes: of the model. tensors_nbytes: inputs and outputs at the largest shapes.
@@ -28,6 +73,7 @@ class Forecast:
     workspace_nbytes: int | None
     free_nbytes: int
     total_nbytes: int
+    where = "this GPU"
 
     @property
     def least_nbytes(self) -> int:
@@ -53,8 +99,18 @@ class Forecast:
         )
 
 
-def forecast(job: PlanJob, machine: Machine) -> Forecast:
+def forecast(job: PlanJob, target: PlanTarget) -> Forecast:
     """Forecast a job's memory from sizes alone."""
+    if target.gpu is None:
+        return HostForecast(
+            name=job.name,
+            weights_nbytes=job.weights_nbytes,
+            free_nbytes=target.host_free_nbytes,
+        )
+    return _on_gpu(job, target.gpu)
+
+
+def _on_gpu(job: PlanJob, gpu: ThisGpu) -> GpuForecast:
     workspace_mib = job.spec.options.workspace_mib
     elements = 0
     for ranges in job.spec.shapes:
@@ -62,13 +118,13 @@ def forecast(job: PlanJob, machine: Machine) -> Forecast:
         contract = CONTRACTS[job.spec.component]
         shapes = contract.shapes(job.dimensions.sizes() | contract.sizes(largest))
         elements = max(elements, sum(int(np.prod(shape)) for shape in shapes.values()))
-    return Forecast(
+    return GpuForecast(
         name=job.name,
         weights_nbytes=job.weights_nbytes,
         tensors_nbytes=elements * _ELEMENT_NBYTES,
         workspace_nbytes=None if workspace_mib is None else workspace_mib << 20,
-        free_nbytes=machine.free_nbytes,
-        total_nbytes=machine.total_nbytes,
+        free_nbytes=gpu.free_nbytes,
+        total_nbytes=gpu.total_nbytes,
     )
 
 

@@ -7,17 +7,18 @@ from pathlib import Path
 from engines import commands
 from engines.bundle.candidate import Draw
 from engines.bundle.files import remove_partial_files
+from engines.bundle.folder import Bundle
 from engines.bundle.manifest import Manifest
 from engines.bundle.plan_record import PlanRecord
 from engines.cli.progress import Display
 from engines.errors import ProviderUnavailableError
-from engines.plans.bundle_plans import PlanRequest, PlansBuilt, build_plans
+from engines.plans.bundle_plans import PlanRequest, PlansBuilt, build_plans, check_precision
 from engines.plans.picture import compare_pictures
-from engines.tensorrt.machine import Machine, this_machine
+from engines.tensorrt.target import PlanTarget, plan_target
 
 
 def build_here(
-    bundle: Path, machine: Machine, request: PlanRequest, display: Display, draw: Draw
+    bundle: Path, target: PlanTarget, request: PlanRequest, display: Display, draw: Draw
 ) -> PlansBuilt:
     """Build a bundle's plans; the caller holds its build lock. Raises as `build_plans` does.
 
@@ -34,11 +35,16 @@ def build_here(
             display.say(f"the pictures' latents are within {error:.1e} (relative L2)")
 
     try:
-        outcome = build_plans(bundle, machine, request, display, compare)
+        outcome = build_plans(bundle, target, request, display, compare)
     finally:
         display.end()
     built, kept = len(outcome.built), len(outcome.kept)
-    display.say(f"{bundle}: {built} plans built, {kept} kept, for {machine.gpu}")
+    if any(plan.built.parity is None for plan in outcome.manifest.plans):
+        display.say(
+            "plans that were executed on no GPU are compared with the CPU where they are first "
+            f"opened, or by {commands.on_gpu(bundle)}"
+        )
+    display.say(f"{bundle}: {built} plans built, {kept} kept, for {target.in_words()}")
     return outcome
 
 
@@ -50,11 +56,12 @@ def build_if_possible(
     The caller holds the bundle's build lock. Raises what a build that was begun raises.
     """
     try:
-        machine = this_machine()
+        target = plan_target(request.library, request.architectures)
+        check_precision(Bundle.open(bundle, plans=False), target.library)
     except ProviderUnavailableError as error:
         display.say(
             f"{bundle} stops at ONNX here, without TensorRT plans: {error}. "
             f"On the machine that will run it: {commands.plans_built(bundle)}"
         )
         return None
-    return build_here(bundle, machine, request, display, draw)
+    return build_here(bundle, target, request, display, draw)

@@ -16,6 +16,7 @@ from engines.errors import PlanRefusedError
 from engines.gate import Array, bound_of, gate_inputs, gate_shapes, relative_l2
 from engines.onnxruntime.cpu import OnnxRuntimeEngine
 from engines.plans.job import PlanJob
+from engines.tensorrt.machine import driver_version
 
 
 def plan_parity(
@@ -43,7 +44,7 @@ def plan_parity(
                     found = run(case).astype(np.float32)
                     if not np.isfinite(found).all():
                         raise PlanRefusedError(
-                            f"{job.name} gives NaN or infinity; the plan is not published; find "
+                            f"{job.name} gives NaN or infinity; the plan is refused; find "
                             "the layer with",
                             fix=_bisect(job),
                         )
@@ -54,10 +55,12 @@ def plan_parity(
     if not worst <= bound:
         raise PlanRefusedError(
             f"{job.name} is {worst:.2e} from ONNX Runtime on the CPU (relative L2), the bound is "
-            f"{bound:.1e}; the plan is not published; find the layer with",
+            f"{bound:.1e}; the plan is refused; find the layer with",
             fix=_bisect(job),
         )
-    return PlanParity(relative_l2=worst, bound=bound, cases=done)
+    return PlanParity(
+        relative_l2=worst, bound=bound, cases=done, gpu=gpu.name, driver=driver_version()
+    )
 
 
 def _bisect(job: PlanJob) -> str:

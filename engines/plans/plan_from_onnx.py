@@ -3,110 +3,124 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from engines import commands
 from engines.bundle.files import write_atomic
-from engines.contract import CONTRACTS
+from engines.bundle.plan_record import NetworkPrecision
 from engines.errors import PlanBuildError, PlanMemoryError, ProviderUnavailableError
+from engines.plans.attention import attention_nodes
 from engines.plans.job import PlanJob
-from engines.tensorrt import vendor
-from engines.tensorrt.library import ErrorLog, TensorRt, accepted, bytes_of, version_of
+from engines.plans.monitor import PlanCancelledError
+from engines.plans.network_from_onnx import network_from_onnx
+from engines.plans.precision import proven_network
+from engines.tensorrt import vendor, vendor_rtx
+from engines.tensorrt.libraries import LIBRARIES, TENSORRT_RTX
+from engines.tensorrt.library import (
+    ErrorLog,
+    TensorRt,
+    TensorRtRtx,
+    accepted,
+    bytes_of,
+)
 
-_TENSORRT_11 = (11, 0)
 
+@dataclass(frozen=True)
+class Built:
+    """A plan, and what its network was. attention: names of its Attention nodes, where told."""
 
-class PlanCancelledError(PlanBuildError):
-    """The build was cancelled."""
+    plan: bytes
+    network: NetworkPrecision
+    attention: list[str] | None
 
 
 def plan_from_onnx(
     trt: TensorRt, logger: vendor.ILogger, log: ErrorLog, job: PlanJob, monitor: Any
-) -> bytes:
-    """Build a plan; the timing cache that the job names is used and extended.
+) -> Built:
+    """Build a plan; where the library has a timing cache, the job's is used and extended.
 
     Precision is the graph's own: networks are strongly typed, and TF32 is off, because what the
     graph keeps in float32 needs more than the 11 bits that TF32 and half precision have in common.
-    Raises ProviderUnavailableError without a GPU, PlanMemoryError, or PlanBuildError.
+    Raises ProviderUnavailableError without a GPU where one is needed, PlanRefusedError for a
+    network in another precision, PlanMemoryError, or PlanBuildError.
     """
-    builder = _builder(trt, logger, log)
-    network = _network(trt, builder, logger, job)
+    library = LIBRARIES[job.spec.library]
+    builder = _builder(trt, logger, log, job)
+    network = network_from_onnx(trt, builder, logger, log, job)
+    proof = proven_network(trt, network, job)
+    attention = None
     config = builder.create_builder_config()
-    _configure(trt, builder, config, job)
+    _configure(trt, config, job)
+    _set_shapes(trt, builder, network, config, job)
     config.progress_monitor = monitor
-    _load_timing_cache(config, job)
+    if library is TENSORRT_RTX:
+        rtx = cast(TensorRtRtx, trt)
+        attention = attention_nodes(rtx, network)
+        _configure_rtx(rtx, cast(vendor_rtx.RtxBuilderConfig, config), job)
+    if library.has_timing_cache:
+        _load_timing_cache(config, job)
+    log.errors.clear()
     plan = builder.build_serialized_network(network, config)
     if monitor.cancelled:
         raise PlanCancelledError(f"{job.name}: the build was cancelled")
     if plan is None:
         kind = PlanMemoryError if log.tells_of_memory() else PlanBuildError
-        raise kind(f"{job.name}: TensorRT built nothing: {log.last_words()}; see {job.log}")
-    write_atomic(job.timing_cache, bytes_of(config.get_timing_cache().serialize()))
-    return bytes_of(plan)
+        raise kind(f"{job.name}: {library.title} built nothing: {log.reason()}; see {job.log}")
+    if library.has_timing_cache:
+        write_atomic(job.timing_cache, bytes_of(config.get_timing_cache().serialize()))
+    return Built(bytes_of(plan), proof, attention)
 
 
-def _builder(trt: TensorRt, logger: vendor.ILogger, log: ErrorLog) -> vendor.Builder:
+def _builder(trt: TensorRt, logger: vendor.ILogger, log: ErrorLog, job: PlanJob) -> vendor.Builder:
     try:
         return trt.Builder(logger)
     # What the bindings raise where the library gives no builder: there is no GPU or driver.
     except TypeError as error:
         raise ProviderUnavailableError(
-            f"TensorRT {trt.__version__} cannot build on this machine ({log.last_words()}); it "
+            f"{LIBRARIES[job.spec.library].title} {trt.__version__} cannot build on this machine "
+            f"({log.reason()}); it "
             "needs an NVIDIA GPU and a driver for its CUDA version; check",
             fix="nvidia-smi",
         ) from error
 
 
-def _network(
-    trt: TensorRt, builder: vendor.Builder, logger: vendor.ILogger, job: PlanJob
-) -> vendor.INetworkDefinition:
-    flags = 0
-    if version_of(trt.__version__) < _TENSORRT_11:
-        flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-    network = builder.create_network(flags)
-    parser = trt.OnnxParser(network, logger)
-    # By path, so that the weights file beside the graph is found.
-    if not parser.parse_from_file(str(job.onnx)):
-        # Attention and normalizations as one node each came with opset 23.
-        old = version_of(trt.__version__) < _TENSORRT_11
-        hint = "; for this TensorRT try the older operators" if old else ""
-        raise PlanBuildError(
-            f"TensorRT {trt.__version__} cannot read {job.onnx}: {parser_errors(parser)}{hint}",
-            fix=commands.typed(commands.BUILD, "--opset", 21) if old else None,
-        )
-    names = [network.get_input(index).name for index in range(network.num_inputs)]
-    expected = [tensor.name for tensor in CONTRACTS[job.spec.component].inputs]
-    if sorted(names) != sorted(expected):
-        raise PlanBuildError(
-            f"{job.onnx} has inputs {', '.join(names)}; the contract of {job.spec.component} says "
-            f"{', '.join(expected)}; export it again",
-            fix=commands.rebuilt(job.onnx.parent.parent),
-        )
-    return network
-
-
-def parser_errors(parser: vendor.OnnxParser) -> str:
-    """Every error of a parser, each with its node."""
-    errors = [parser.get_error(index) for index in range(parser.num_errors)]
-    told = [
-        f"node {error.node()} {error.node_name()} ({error.node_operator()}): {error.desc()}"
-        for error in errors
-    ]
-    return "; ".join(told) or "no reason given"
-
-
-def _configure(
-    trt: TensorRt, builder: vendor.Builder, config: vendor.IBuilderConfig, job: PlanJob
-) -> None:
+def _configure(trt: TensorRt, config: vendor.IBuilderConfig, job: PlanJob) -> None:
     options = job.spec.options
-    config.builder_optimization_level = job.optimization_level
+    if LIBRARIES[job.spec.library].has_optimization_levels:
+        config.builder_optimization_level = job.optimization_level
     # Overlapping is the runtime's part: it runs the two U-Nets side by side.
     config.max_aux_streams = 0
-    # Without details the inspector cannot tell a layer's precision.
+    # Without details neither log nor inspector tells a layer's precision.
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     config.clear_flag(trt.BuilderFlag.TF32)
     if options.workspace_mib is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib << 20)
+
+
+def _configure_rtx(rtx: TensorRtRtx, config: vendor_rtx.RtxBuilderConfig, job: PlanJob) -> None:
+    # Without it a plan allocates while it runs, and cannot be captured into a graph.
+    config.set_flag(rtx.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    # None is more than all: only then is the plan for later cards as well.
+    config.num_compute_capabilities = len(job.spec.architectures)
+    for index, architecture in enumerate(job.spec.architectures):
+        capability = getattr(rtx.ComputeCapability, f"SM{architecture}")
+        accepted(
+            config.set_compute_capability(capability, index),
+            f"architecture {architecture} of {job.name}",
+        )
+
+
+def _set_shapes(
+    trt: TensorRt,
+    builder: vendor.Builder,
+    network: vendor.INetworkDefinition,
+    config: vendor.IBuilderConfig,
+    job: PlanJob,
+) -> None:
+    """Close the open sizes of a static plan's network; else say the ranges of every profile."""
+    if job.spec.is_static:
+        for tensor in (network.get_input(index) for index in range(network.num_inputs)):
+            tensor.shape = trt.Dims(job.spec.shapes[0][tensor.name][1])
+        return
     for index, ranges in enumerate(job.spec.shapes):
         profile = builder.create_optimization_profile()
         for name, shapes in ranges.items():
@@ -125,37 +139,3 @@ def _load_timing_cache(config: vendor.IBuilderConfig, job: PlanJob) -> None:
         if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
             return
     raise PlanBuildError(f"{job.name}: TensorRT accepts no timing cache, not even an empty one")
-
-
-@dataclass
-class Cancellation:
-    """Whether a build is to stop; set from another thread."""
-
-    requested: bool = False
-
-
-def progress_monitor(trt: TensorRt, tell: Any, cancellation: Cancellation) -> Any:
-    """A TensorRT progress monitor; `tell` gets (kind, phase, parent or None, number).
-
-    TensorRT calls it from several threads and stops soon after `cancellation` is requested. Keep
-    it alive during the build. Its `cancelled` says whether it stopped a build.
-    """
-    base = trt.IProgressMonitor
-
-    class _Monitor(base):  # type: ignore[misc, valid-type]  # the vendor's class is known at run time
-        def __init__(self) -> None:
-            base.__init__(self)
-            self.cancelled = False
-
-        def phase_start(self, phase_name: str, parent_phase: Any, num_steps: int) -> None:
-            tell("start", phase_name, parent_phase, num_steps)
-
-        def step_complete(self, phase_name: str, step: int) -> bool:
-            tell("step", phase_name, None, step)
-            self.cancelled = self.cancelled or cancellation.requested
-            return not self.cancelled
-
-        def phase_finish(self, phase_name: str) -> None:
-            tell("finish", phase_name, None, 0)
-
-    return _Monitor()

@@ -11,27 +11,33 @@ import sys
 import threading
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Literal, TextIO
 
 from engines.bundle.files import atomic_path, file_record
-from engines.bundle.plan_record import BuiltPlan
+from engines.bundle.plan_record import BuildProofs, BuiltPlan, ToldBy
 from engines.bundle.records import document_of, from_json, to_json
 from engines.cli.progress import PhaseEvent
 from engines.cuda.driver import driver
 from engines.cuda.gpu import opened_gpu
-from engines.errors import DeviceMemoryError, FaceDiffuserError, PlanMemoryError
-from engines.plans.job import Failure, PlanJob, WorkerMessage
-from engines.plans.parity import plan_parity
-from engines.plans.plan_from_onnx import (
-    Cancellation,
-    PlanCancelledError,
-    plan_from_onnx,
-    progress_monitor,
+from engines.errors import (
+    DeviceMemoryError,
+    FaceDiffuserError,
+    PlanMemoryError,
+    PlanRefusedError,
 )
-from engines.plans.precision import proven_precision
+from engines.plans.attention import proven_attention
+from engines.plans.build_log import BuildLog
+from engines.plans.job import Failure, PlanJob, WorkerMessage
+from engines.plans.layers import layers_of_log
+from engines.plans.monitor import Cancellation, PlanCancelledError, progress_monitor
+from engines.plans.parity import plan_parity
+from engines.plans.plan_from_onnx import Built, plan_from_onnx
+from engines.plans.precision import inspected_layers, proven_layers
 from engines.processes import ParentPipe
 from engines.tensorrt.engine import TensorRtEngine
-from engines.tensorrt.library import ErrorLog, logger, tensorrt
+from engines.tensorrt.libraries import LIBRARIES
+from engines.tensorrt.library import load, logger
 from engines.tensorrt.loader import engine_from_plan
 
 DONE, FAILED = 0, 1
@@ -48,6 +54,12 @@ class Parent:
     def tell(self, message: WorkerMessage) -> None:
         self._pipe.send(document_of(message))
 
+    def tick(self) -> None:
+        """Say once a second that the build goes on, until the process ends."""
+        while True:
+            time.sleep(1)
+            self.tell(WorkerMessage(progress=PhaseEvent(kind="tick")))
+
     def phase(
         self, kind: Literal["start", "step", "finish"], phase: str, parent: str | None, number: int
     ) -> None:
@@ -63,6 +75,7 @@ def main() -> int:
         parent = Parent(log.fileno())
         os.dup2(log.fileno(), 2)
         threading.Thread(target=_await_cancel, args=(cancellation,), daemon=True).start()
+        threading.Thread(target=parent.tick, daemon=True).start()
         log.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {to_json(job)}\n")
         try:
             parent.tell(WorkerMessage(built=_built(job, log, parent, cancellation)))
@@ -76,29 +89,35 @@ def main() -> int:
 
 
 def _built(job: PlanJob, log: TextIO, parent: Parent, cancellation: Cancellation) -> BuiltPlan:
-    """Build, prove and compare one plan; what is refused is published nowhere."""
+    """Build and prove one plan, and compare it where there is a GPU; what fails is nowhere."""
     started = time.monotonic()
-    trt = tensorrt()
-    build_log = ErrorLog()
-
-    def sink(severity: str, message: str) -> None:
-        log.write(f"{severity}: {message}\n")
-        build_log.hear(severity, message)
-
-    trt_logger = logger(trt, sink)
+    library = LIBRARIES[job.spec.library]
+    trt = load(library)
+    build_log = BuildLog(file=log)
+    trt_logger = logger(trt, build_log.hear, build_log.hear_verbose)
     monitor = progress_monitor(trt, parent.phase, cancellation)
-    plan = plan_from_onnx(trt, trt_logger, build_log, job, monitor)
+    built = plan_from_onnx(trt, trt_logger, build_log, job, monitor)
     # A build without a parent must not write where the next one may be writing already.
     if cancellation.requested:
         raise PlanCancelledError(f"{job.name}: the build was cancelled")
     with ExitStack() as stack:
         path = stack.enter_context(atomic_path(job.plan))
-        path.write_bytes(plan)
-        build_s = time.monotonic() - started
+        path.write_bytes(built.plan)
+        plan = BuiltPlan(
+            file=file_record(path),
+            optimization_level=job.optimization_level,
+            build_s=round(time.monotonic() - started, 1),
+            device_memory_nbytes=build_log.activations_nbytes() or 0,
+            weights_nbytes=build_log.weights_nbytes(),
+            proofs=BuildProofs(network=built.network, layers=None, attention=None),
+            parity=None,
+        )
+        if library.builds_without_gpu:
+            return replace(plan, proofs=_proofs_of_log(job, built, build_log))
         gpu = stack.enter_context(opened_gpu(driver()))
-        engine = engine_from_plan(trt, trt_logger, plan, job.name)
+        engine = engine_from_plan(library, trt, trt_logger, built.plan, job.name)
         parent.phase("start", "Inspecting layers", None, 1)
-        layer_precision = proven_precision(trt, engine, job)
+        layers = proven_layers(inspected_layers(trt, engine, job), ToldBy.INSPECTOR, job)
         parent.phase("finish", "Inspecting layers", None, 0)
         device_engine = TensorRtEngine(job.spec.component, trt, engine)
         stack.callback(device_engine.close)
@@ -108,14 +127,27 @@ def _built(job: PlanJob, log: TextIO, parent: Parent, cancellation: Cancellation
                 parent.phase("start", "Comparing with the CPU", None, of)
             parent.phase("step", "Comparing with the CPU", None, done)
 
-        return BuiltPlan(
-            file=file_record(path),
-            optimization_level=job.optimization_level,
-            build_s=round(build_s, 1),
+        return replace(
+            plan,
             device_memory_nbytes=engine.device_memory_size_v2,
-            layer_precision=layer_precision,
+            proofs=replace(plan.proofs, layers=layers),
             parity=plan_parity(device_engine, gpu, job, progress),
         )
+
+
+def _proofs_of_log(job: PlanJob, built: Built, log: BuildLog) -> BuildProofs:
+    """What the log of a build without a GPU proves; raises PlanRefusedError."""
+    layers = layers_of_log(log.verbose)
+    told = proven_layers(layers, ToldBy.BUILD_LOG, job)
+    if told is None or log.activations_nbytes() is None:
+        raise PlanRefusedError(
+            f"{job.name}: the build's log tells no layers or sizes, so nothing is proved of it; "
+            f"the plan is not published; see {job.log}"
+        )
+    attention = None
+    if built.attention is not None:
+        attention = proven_attention(built.attention, layers, job)
+    return BuildProofs(network=built.network, layers=told, attention=attention)
 
 
 def _await_cancel(cancellation: Cancellation) -> None:

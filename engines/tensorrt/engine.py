@@ -29,10 +29,7 @@ class TensorRtEngine:
         self._component, self._engine = component, engine
         self._inputs = [tensor.name for tensor in CONTRACTS[component].inputs]
         self._dtypes = _dtypes(component, trt, engine)
-        strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        self._context = given(
-            engine.create_execution_context(strategy), f"an execution context of {component}"
-        )
+        self._context = given(self._new_context(trt), f"an execution context of {component}")
 
     @property
     def dtypes(self) -> Mapping[str, np.dtype[Any]]:
@@ -79,6 +76,11 @@ class TensorRtEngine:
 
     def close(self) -> None:
         del self._context, self._engine
+
+    def _new_context(self, trt: TensorRt) -> vendor.IExecutionContext | None:
+        return self._engine.create_execution_context(
+            trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        )
 
     def _admitting(self, shapes: Mapping[str, Shape]) -> int:
         profile = self._profile(shapes)
@@ -130,6 +132,9 @@ def sizes_in_words(component: Component, inputs: Sequence[Shape]) -> str:
 
 
 def _range(engine: vendor.ICudaEngine, name: str, profile: int) -> tuple[Shape, Shape, Shape]:
+    static = tuple(engine.get_tensor_shape(name))
+    if -1 not in static:
+        return static, static, static
     low, best, high = (tuple(each) for each in engine.get_tensor_profile_shape(name, profile))
     return low, best, high
 

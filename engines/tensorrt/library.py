@@ -1,4 +1,4 @@
-"""TensorRT: the one place that imports it, checks its version and looks at what it answers."""
+"""TensorRT, either library: the one place that imports it, checks it, and looks at its answers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ from typing import Any, Protocol, TypeVar, cast
 
 from engines import commands
 from engines.errors import FaceDiffuserError, NotInstalledError, ProviderUnavailableError
-from engines.tensorrt import vendor
+from engines.tensorrt import vendor, vendor_rtx
+from engines.tensorrt.libraries import TENSORRT, TENSORRT_RTX, Library
 
-OLDEST, BELOW = (10, 9), (12, 0)
-_MEMORY_WORDS = ("outofmemory", "out of memory", "insufficient memory", "cudaerrormemory")
+_MEMORY_WORDS = (
+    "outofmemory", "out of memory", "insufficient memory", "cudaerrormemory",
+    "within workspace limit",
+)  # fmt: skip
+# Follows every other error where there is no driver, and is the reason of none.
+_TRAILER = "catchCudaError"
 
 Value = TypeVar("Value")
 # Receives each message of TensorRT with its severity's name: ERROR, WARNING, INFO, ...
@@ -28,11 +33,12 @@ class ErrorLog:
 
     def hear(self, severity: str, message: str) -> None:
         """A LogSink."""
-        if "ERROR" in severity:
-            self.errors.append(message)
+        if "ERROR" in severity and _TRAILER not in message:
+            self.errors.append(message.strip())
 
-    def last_words(self) -> str:
-        return self.errors[-1] if self.errors else "no reason given"
+    def reason(self) -> str:
+        """The first error: what comes after it follows from it."""
+        return self.errors[0] if self.errors else "no reason given"
 
     def tells_of_memory(self) -> bool:
         return any(word in error.lower() for error in self.errors for word in _MEMORY_WORDS)
@@ -43,7 +49,7 @@ class TensorRtError(FaceDiffuserError):
 
 
 class TensorRt(Protocol):
-    """The module `tensorrt`, as far as it is used here."""
+    """The module of either library, as far as it is used here."""
 
     @property
     def __version__(self) -> str: ...
@@ -61,6 +67,8 @@ class TensorRt(Protocol):
     def ExecutionContextAllocationStrategy(self) -> vendor.ExecutionContextAllocationStrategy: ...
     @property
     def DataType(self) -> vendor.DataType: ...
+    @property
+    def LayerType(self) -> vendor.LayerType: ...
     # Base classes: a logger and a progress monitor are made by deriving from them.
     @property
     def ILogger(self) -> Any: ...
@@ -72,33 +80,57 @@ class TensorRt(Protocol):
     def Dims(self, shape: Sequence[int]) -> Any: ...
 
 
-def tensorrt() -> TensorRt:
-    """Import TensorRT.
+class TensorRtRtx(TensorRt, Protocol):
+    """What the module of TensorRT for RTX has besides."""
+
+    @property
+    def BuilderFlag(self) -> vendor_rtx.RtxBuilderFlag: ...
+    @property
+    def LayerType(self) -> vendor_rtx.RtxLayerType: ...
+    @property
+    def ComputeCapability(self) -> Any: ...
+    @property
+    def DynamicShapesKernelSpecializationStrategy(
+        self,
+    ) -> vendor_rtx.DynamicShapesKernelSpecializationStrategy: ...
+    @property
+    def CudaGraphStrategy(self) -> vendor_rtx.CudaGraphStrategy: ...
+
+
+def load(library: Library) -> TensorRt:
+    """Import a library.
 
     Raises NotInstalledError, or ProviderUnavailableError if its libraries do not load, wheels for
-    two CUDA versions are mixed, or its version is not from 10.9 to 11.x.
+    two CUDA versions are mixed, or its version is another than this toolkit supports.
     """
-    check_wheels([distribution.metadata["Name"] or "" for distribution in distributions()])
+    check_wheels(installed_names(), library)
+    again = f'pip install --force-reinstall "{library.requirement}"'
     try:
-        module = import_module("tensorrt")
+        module = import_module(library.module)
     except ModuleNotFoundError as error:
         raise NotInstalledError(
-            f"TensorRT is not installed ({error}); install it with",
-            fix=commands.installed("tensorrt"),
+            f"{library.title} is not installed ({error}); install it with",
+            fix=commands.installed(library.extra),
         ) from error
     except (ImportError, OSError) as error:
         raise ProviderUnavailableError(
-            f"TensorRT is installed, but its libraries do not load ({error}); install it again "
-            "with",
-            fix='pip install --force-reinstall "tensorrt>=10.9,<12"',
+            f"{library.title} is installed, but its libraries do not load ({error}); install it "
+            "again with",
+            fix=again,
         ) from error
     found = getattr(module, "__version__", "unknown")
-    if not OLDEST <= version_of(found) < BELOW:
+    if not library.oldest <= version_of(found) < library.below:
         raise ProviderUnavailableError(
-            f"this toolkit supports TensorRT 10.9 to 11.x, found {found}; install another with",
-            fix=commands.installed("tensorrt"),
+            f"this toolkit supports {library.title} {library.versions}, found {found}; install "
+            "another with",
+            fix=commands.installed(library.extra),
         )
     return cast(TensorRt, module)
+
+
+def installed_names() -> list[str]:
+    """Names of all installed distributions."""
+    return [distribution.metadata["Name"] or "" for distribution in distributions()]
 
 
 def version_of(text: str) -> tuple[int, int]:
@@ -109,21 +141,27 @@ def version_of(text: str) -> tuple[int, int]:
     return int(parts[0]), int(parts[1])
 
 
-def check_wheels(installed: Sequence[str]) -> None:
-    """Raise ProviderUnavailableError if TensorRT wheels of two CUDA versions are installed."""
-    names = {name.lower().replace("-", "_") for name in installed}
-    by_cuda = {
-        cuda: sorted(n for n in names if n.startswith("tensorrt") and f"_{cuda}" in n)
-        for cuda in ("cu12", "cu13")
-    }
+def check_wheels(installed: Sequence[str], library: Library) -> None:
+    """Raise ProviderUnavailableError if a library's wheels of two CUDA versions are installed."""
+    names = wheels_of(library, installed)
+    by_cuda = {cuda: sorted(n for n in names if f"_{cuda}" in n) for cuda in ("cu12", "cu13")}
     if all(by_cuda.values()):
         mixed = [name for group in by_cuda.values() for name in group]
         raise ProviderUnavailableError(
-            f"TensorRT wheels of two CUDA versions are installed side by side ({', '.join(mixed)}) "
-            "and overwrite each other's files; keep one",
-            fix=f"pip uninstall -y {' '.join(['tensorrt', *mixed])} && "
-            f"{commands.installed('tensorrt')}",
+            f"{library.title} wheels of two CUDA versions are installed side by side "
+            f"({', '.join(mixed)}) and overwrite each other's files; keep one",
+            fix=f"pip uninstall -y {' '.join([library.wheels, *mixed])} && "
+            f"{commands.installed(library.extra)}",
         )
+
+
+def wheels_of(library: Library, installed: Sequence[str]) -> set[str]:
+    """A library's own distributions: the name of one is the beginning of the other's."""
+    names = {name.lower().replace("-", "_") for name in installed}
+    ours = {name for name in names if name.startswith(library.wheels)}
+    if library is TENSORRT:
+        ours -= {name for name in ours if name.startswith(TENSORRT_RTX.wheels)}
+    return ours
 
 
 def accepted(answer: bool, what: str) -> None:  # noqa: FBT001  # the bool is what it is about
@@ -144,10 +182,12 @@ def bytes_of(memory: vendor.IHostMemory) -> bytes:
     return bytes(cast(Any, memory))
 
 
-def logger(trt: TensorRt, sink: LogSink) -> vendor.ILogger:
+def logger(
+    trt: TensorRt, sink: LogSink, verbose: Callable[[str], None] | None = None
+) -> vendor.ILogger:
     """A TensorRT logger that hands each message to `sink`; keep it alive as long as its users.
 
-    Verbose messages, of which a build has more than anybody reads, are dropped.
+    Verbose messages, of which a build has more than anybody reads, go to `verbose` alone.
     """
     base = trt.ILogger
 
@@ -158,5 +198,7 @@ def logger(trt: TensorRt, sink: LogSink) -> vendor.ILogger:
         def log(self, severity: Any, msg: str) -> None:
             if severity != base.VERBOSE:
                 sink(getattr(severity, "name", str(severity)), msg)
+            elif verbose is not None:
+                verbose(msg)
 
     return cast(vendor.ILogger, _Logger())

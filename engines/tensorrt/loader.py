@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from engines.errors import BundleCorruptError, ProviderUnavailableError
-from engines.tensorrt import vendor
+from engines.tensorrt import vendor, vendor_rtx
+from engines.tensorrt.libraries import TENSORRT_RTX, Library
 from engines.tensorrt.library import TensorRt
 
 
 def engine_from_plan(
-    trt: TensorRt, logger: vendor.ILogger, plan: bytes, name: str
+    library: Library, trt: TensorRt, logger: vendor.ILogger, plan: bytes, name: str
 ) -> vendor.ICudaEngine:
     """Deserialize a plan on the current GPU.
 
@@ -17,14 +20,26 @@ def engine_from_plan(
     try:
         runtime = trt.Runtime(logger)
     except TypeError as error:
-        raise ProviderUnavailableError(
-            f"TensorRT {trt.__version__} finds no GPU or driver it can use; check",
-            fix="nvidia-smi",
-        ) from error
+        raise _no_gpu(library, trt) from error
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
+        if library is TENSORRT_RTX and _misses_driver(cast(vendor_rtx.RtxRuntime, runtime), plan):
+            raise _no_gpu(library, trt)
         raise BundleCorruptError(
-            f"TensorRT {trt.__version__} does not take the plan {name}: it is damaged, or of "
-            "another version or GPU"
+            f"{library.title} {trt.__version__} does not take the plan {name}: it is damaged, or "
+            "of another version or GPU"
         )
     return engine
+
+
+def _no_gpu(library: Library, trt: TensorRt) -> ProviderUnavailableError:
+    return ProviderUnavailableError(
+        f"{library.title} {trt.__version__} finds no GPU or driver it can use; check",
+        fix="nvidia-smi",
+    )
+
+
+def _misses_driver(runtime: vendor_rtx.RtxRuntime, plan: bytes) -> bool:
+    """Whether the runtime has nothing against a plan but that it cannot ask a GPU about it."""
+    _, diagnostics = runtime.get_engine_validity(plan)
+    return diagnostics == 0

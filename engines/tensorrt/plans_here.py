@@ -7,35 +7,45 @@ from engines.bundle.folder import Bundle
 from engines.bundle.plan_record import PlanRecord
 from engines.contract import Component
 from engines.errors import PlanMismatchError
+from engines.tensorrt.libraries import (
+    TENSORRT,
+    Library,
+    in_words,
+    instead_on,
+    is_for,
+    words_for,
+)
 
 
 def plans_for(
-    bundle: Bundle, architecture: int, tensorrt_version: str
+    bundle: Bundle, library: Library, architecture: int, version: str
 ) -> dict[Component, list[PlanRecord]]:
-    """A bundle's plans for one GPU architecture and one version of TensorRT, by component.
+    """A bundle's plans of a library for one GPU architecture and one version, by component.
 
     Every component has at least one, and each was built from the ONNX model that the bundle holds.
     Raises PlanMismatchError saying what the plans are for, what this machine is, what to type.
     """
-    manifest = bundle.manifest
-    fix = commands.plans_built(bundle.path)
-    if not manifest.plans:
+    ours = [plan for plan in bundle.manifest.plans if plan.spec.library is library.name]
+    fix = commands.plans_built(bundle.path, *words_for(library, architecture))
+    refused = _not_served(library, architecture)
+    if not ours:
         raise PlanMismatchError(
-            f"{bundle.path} has no TensorRT plans; build its plans here with", fix=fix
-        )
-    here = [plan for plan in _current(bundle) if plan.spec.architecture == architecture]
-    if not here:
-        found = ", ".join(sorted({f"sm_{plan.spec.architecture}" for plan in manifest.plans}))
-        raise PlanMismatchError(
-            f"{bundle.path} was built for GPU {found}, this machine has sm_{architecture}; "
-            "rebuild its plans here with",
+            f"{bundle.path} has no {library.title} plans{refused}; build its plans here with",
             fix=fix,
         )
-    fitting = plans_on(bundle, architecture, tensorrt_version)
-    if not fitting:
-        found = ", ".join(sorted({plan.spec.tensorrt for plan in here}))
+    here = [plan for plan in _current(bundle, library) if is_for(plan.spec, architecture)]
+    if not here:
+        found = ", ".join(sorted({in_words(library, plan.spec.architectures) for plan in ours}))
         raise PlanMismatchError(
-            f"{bundle.path} was built with TensorRT {found}, this machine has {tensorrt_version}; "
+            f"{bundle.path} was built for GPU {found}, this machine has sm_{architecture}{refused};"
+            " rebuild its plans here with",
+            fix=fix,
+        )
+    fitting = [plan for plan in here if plan.spec.version == version]
+    if not fitting:
+        found = ", ".join(sorted({plan.spec.version for plan in here}))
+        raise PlanMismatchError(
+            f"{bundle.path} was built with {library.title} {found}, this machine has {version}; "
             "rebuild its plans here with",
             fix=fix,
         )
@@ -45,27 +55,36 @@ def plans_for(
     }
     if missing := [component.value for component in Component if not plans[component]]:
         raise PlanMismatchError(
-            f"{bundle.path} has no plan of {', '.join(missing)} for sm_{architecture} and TensorRT "
-            f"{tensorrt_version}; build its plans here with",
+            f"{bundle.path} has no plan of {', '.join(missing)} for sm_{architecture} and "
+            f"{library.title} {version}; build its plans here with",
             fix=fix,
         )
     return plans
 
 
-def plans_on(bundle: Bundle, architecture: int, tensorrt_version: str) -> list[PlanRecord]:
-    """The plans that run on an architecture with a version of TensorRT, complete or not."""
+def plans_on(
+    bundle: Bundle, library: Library, architectures: tuple[int, ...], version: str
+) -> list[PlanRecord]:
+    """The plans of a target, complete or not."""
     return [
         plan
-        for plan in _current(bundle)
-        if plan.spec.architecture == architecture and plan.spec.tensorrt == tensorrt_version
+        for plan in _current(bundle, library)
+        if plan.spec.architectures == architectures and plan.spec.version == version
     ]
 
 
-def _current(bundle: Bundle) -> list[PlanRecord]:
-    """Plans that were built from the ONNX models which the bundle holds."""
+def _not_served(library: Library, architecture: int) -> str:
+    """Why this library's plans are not for a GPU, as a clause."""
+    reason = None if library is TENSORRT else instead_on(architecture)
+    return "" if reason is None else f" ({reason})"
+
+
+def _current(bundle: Bundle, library: Library) -> list[PlanRecord]:
+    """A library's plans that were built from the ONNX models which the bundle holds."""
     components = bundle.manifest.components
     return [
         plan
         for plan in bundle.manifest.plans
-        if plan.spec.onnx_digest == components[plan.spec.component].onnx_digest()
+        if plan.spec.library is library.name
+        and plan.spec.onnx_digest == components[plan.spec.component].onnx_digest()
     ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.metadata import distributions
 
 from engines import commands
 from engines.bundle.folder import Bundle
@@ -14,7 +13,8 @@ from engines.engine import Provider
 from engines.errors import BundleCorruptError, ContractError, DeviceMemoryError, RequestError
 from engines.tensorrt import vendor
 from engines.tensorrt.engine import TensorRtEngine, sizes_in_words
-from engines.tensorrt.library import ErrorLog, TensorRt, TensorRtError, logger, tensorrt
+from engines.tensorrt.libraries import TENSORRT
+from engines.tensorrt.library import ErrorLog, TensorRtError, installed_names, load, logger
 from engines.tensorrt.loader import engine_from_plan
 from engines.tensorrt.machine import check_driver
 from engines.tensorrt.plans_here import plans_for
@@ -24,18 +24,18 @@ class TensorRtProvider:
     """Each plan's weights are on the GPU once, however many contexts use them."""
 
     provider = Provider.TENSORRT
+    library = TENSORRT
 
-    def __init__(self, bundle: Bundle, gpu: Gpu, trt: TensorRt | None = None) -> None:
-        """Find the plans for this GPU and TensorRT; reads none of them yet.
+    def __init__(self, bundle: Bundle, gpu: Gpu) -> None:
+        """Find the plans for this GPU and library; reads none of them yet.
 
-        Raises ProviderUnavailableError without a TensorRT that this driver can run, and
+        Raises ProviderUnavailableError without a library that this driver can run, and
         PlanMismatchError where the bundle's plans are for other GPUs or versions.
         """
-        self._trt = tensorrt() if trt is None else trt
+        self._trt = load(self.library)
         version = self._trt.__version__
-        installed = [distribution.metadata["Name"] or "" for distribution in distributions()]
-        check_driver(version, gpu.cuda_version, installed)
-        self._plans = plans_for(bundle, gpu.architecture, version)
+        check_driver(self.library, version, gpu.cuda_version, installed_names())
+        self._plans = plans_for(bundle, self.library, gpu.architecture, version)
         self._bundle, self._gpu = bundle, gpu
         self._engines: dict[str, vendor.ICudaEngine] = {}
         self._log = ErrorLog()
@@ -76,14 +76,19 @@ class TensorRtProvider:
         path = record.spec.path
         if path not in self._engines:
             self._engines[path] = self._deserialized(record)
-        return TensorRtEngine(record.spec.component, self._trt, self._engines[path])
+        return self._context(record, self._engines[path])
+
+    def _context(self, record: PlanRecord, engine: vendor.ICudaEngine) -> TensorRtEngine:
+        return TensorRtEngine(record.spec.component, self._trt, engine)
 
     def _deserialized(self, record: PlanRecord) -> vendor.ICudaEngine:
         self._log.errors.clear()
         path = self._bundle.path / record.spec.path
         if not path.is_file() or path.stat().st_size != record.built.file.nbytes:
             raise BundleCorruptError(f"{path} is not whole")
-        return engine_from_plan(self._trt, self._logger, path.read_bytes(), record.spec.name)
+        return engine_from_plan(
+            self.library, self._trt, self._logger, path.read_bytes(), record.spec.name
+        )
 
     def _check_memory(self, record: PlanRecord, error: Exception) -> None:
         """Raise DeviceMemoryError if an error is no more than a want of memory."""
@@ -93,8 +98,8 @@ class TensorRtProvider:
         raise DeviceMemoryError(
             f"{record.spec.name} does not fit: {self._gpu.name} has {free >> 20} of "
             f"{total >> 20} MiB free, the plan takes {record.built.file.nbytes >> 20} MiB and "
-            f"{record.built.device_memory_nbytes >> 20} MiB to run (TensorRT said: "
-            f"{self._log.last_words()}); end what else uses the GPU, which is listed by",
+            f"{record.built.device_memory_nbytes >> 20} MiB to run ({self.library.title} said: "
+            f"{self._log.reason()}); end what else uses the GPU, which is listed by",
             fix="nvidia-smi",
         ) from error
 

@@ -1,9 +1,9 @@
 """The part of TensorRT's Python API that is used here, as Protocols under the vendor's own names.
 
 What is not listed here is not called: mypy sees to it, and the contract test looks every name and
-argument up in the real bindings of TensorRT 10 and 11. Vendor objects given as arguments are `Any`,
-because the vendor's classes take only each other. An enum's integers differ from version to
-version: members are used by name and never stored.
+argument up in the real bindings of TensorRT 10 and 11 and of TensorRT for RTX. Vendor objects given
+as arguments are `Any`, because the vendor's classes take only each other. An enum's integers differ
+from version to version: members are used by name and never stored.
 """
 
 from __future__ import annotations
@@ -56,6 +56,12 @@ class DataType(Protocol):
     BOOL: Any
 
 
+class LayerType(Protocol):
+    """What a layer of a network is."""
+
+    CONSTANT: Any
+
+
 class ILogger(Protocol):
     """The base class of loggers: its `log` receives every message."""
 
@@ -98,14 +104,40 @@ class INetworkDefinition(Protocol):
 
     @property
     def num_inputs(self) -> int: ...
+    @property
+    def num_outputs(self) -> int: ...
+    @property
+    def num_layers(self) -> int: ...
     def get_input(self, index: int) -> ITensor: ...
+    def get_output(self, index: int) -> ITensor: ...
+    def get_layer(self, index: int) -> ILayer: ...
 
 
 class ITensor(Protocol):
     """A tensor of a network."""
 
+    shape: Any  # assigned to close the open sizes of an input
+
     @property
     def name(self) -> str: ...
+    @property
+    def dtype(self) -> Any: ...
+
+
+class ILayer(Protocol):
+    """A layer of a network."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def type(self) -> Any: ...
+    @property
+    def num_inputs(self) -> int: ...
+    @property
+    def num_outputs(self) -> int: ...
+    # There is none for an optional input that is not given.
+    def get_input(self, index: int) -> ITensor | None: ...
+    def get_output(self, index: int) -> ITensor: ...
 
 
 class IBuilderConfig(Protocol):
@@ -125,7 +157,7 @@ class IBuilderConfig(Protocol):
 
 
 class Builder(Protocol):
-    """Builds plans; exists only where there is a GPU."""
+    """Builds plans; TensorRT's exists only where there is a GPU."""
 
     def create_network(self, flags: int = 0) -> INetworkDefinition: ...
     def create_builder_config(self) -> IBuilderConfig: ...
@@ -190,6 +222,6 @@ class ICudaEngine(Protocol):
 
 
 class Runtime(Protocol):
-    """Deserializes plans; exists only where there is a GPU."""
+    """Deserializes plans; TensorRT's exists only where there is a GPU."""
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None: ...

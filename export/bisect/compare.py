@@ -18,7 +18,8 @@ from polygraphy.comparator import Comparator
 from polygraphy.logger import G_LOGGER
 
 from engines.gate import Array, relative_l2
-from engines.tensorrt.library import tensorrt
+from engines.tensorrt.libraries import TENSORRT
+from engines.tensorrt.library import load
 from export.bisect.islands import rounded
 
 G_LOGGER.module_severity = G_LOGGER.CRITICAL
@@ -114,7 +115,7 @@ def _onnxruntime_runner(name: str, model: onnx.ModelProto, marked: Any) -> Onnxr
 
 
 def _tensorrt_runner(model: onnx.ModelProto, marked: Any, inputs: dict[str, Array]) -> Any:
-    tensorrt()
+    load(TENSORRT)
     from polygraphy.backend.trt import (
         CreateConfig,
         EngineFromNetwork,

@@ -26,12 +26,12 @@ def examined(bundle: Path | None) -> list[Finding]:
     """Everything that decides how pictures are drawn here, in the order to fix it in."""
     packages = installed_packages()
     gpu, of_gpu = gpu_findings()
-    version, of_tensorrt = tensorrt_findings(gpu, packages)
+    versions, of_tensorrt = tensorrt_findings(gpu, packages)
     found = [*package_findings(packages), *of_gpu, *of_tensorrt]
     found += [onnxruntime_finding(gpu), disk_finding(bundle or Path.cwd())]
     opened = None
     if bundle is not None:
-        opened, of_bundle = bundle_findings(bundle, gpu, version)
+        opened, of_bundle = bundle_findings(bundle, gpu, versions)
         found += of_bundle
     if opened is not None:
         found.append(provider_finding(found))

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from engines import commands
 from engines.bundle.folder import KERNELS_FOLDER, Bundle
 from engines.bundle.kernel_manifest import KernelManifest
-from engines.bundle.plan_record import BuiltPlan
+from engines.bundle.plan_record import BuiltPlan, LibraryName
 from engines.engine import Provider
 from engines.errors import BundleError, ProviderUnavailableError
 from engines.providers import GPU_PROVIDERS, HOST_PROVIDERS, PROVIDERS
+from engines.tensorrt.libraries import LIBRARIES, Library
 from engines.tensorrt.plans_here import plans_for
 from runtime.doctor.finding import Finding, State, of_error
 from runtime.doctor.machine import GpuFacts
 
 
 def bundle_findings(
-    path: Path, gpu: GpuFacts | None, tensorrt_version: str | None
+    path: Path, gpu: GpuFacts | None, versions: Mapping[LibraryName, str]
 ) -> tuple[Bundle | None, list[Finding]]:
     """What a bundle has, and what of it this machine needs."""
     try:
@@ -33,8 +35,8 @@ def bundle_findings(
     ]  # fmt: skip
     if gpu is not None:
         found.append(_kernels_finding(bundle, gpu))
-        if tensorrt_version is not None:
-            found.append(_plans_finding(bundle, gpu, tensorrt_version))
+        for name, version in versions.items():
+            found.append(_plans_finding(bundle, LIBRARIES[name], gpu, version))
     return bundle, found
 
 
@@ -56,7 +58,13 @@ def _needs(provider: Provider) -> set[str]:
     """What must be found to be fine for a provider."""
     if provider in HOST_PROVIDERS:
         return set()
-    return {"GPU", "kernels"} | ({"plans"} if GPU_PROVIDERS[provider].from_plans else set())
+    plans = {plans_of(LibraryName(provider))} if GPU_PROVIDERS[provider].from_plans else set()
+    return {"GPU", "kernels"} | plans
+
+
+def plans_of(library: LibraryName) -> str:
+    """What the finding about a library's plans is about."""
+    return "plans" if library is LibraryName.TENSORRT else f"{library} plans"
 
 
 def _has_library(provider: Provider) -> bool:
@@ -80,20 +88,23 @@ def _kernels_finding(bundle: Bundle, gpu: GpuFacts) -> Finding:
     return Finding(about="kernels", state=State.NOTE, text=text, fix=fix)
 
 
-def _plans_finding(bundle: Bundle, gpu: GpuFacts, version: str) -> Finding:
+def _plans_finding(bundle: Bundle, library: Library, gpu: GpuFacts, version: str) -> Finding:
+    about = plans_of(library.name)
     try:
-        plans = plans_for(bundle, gpu.architecture, version)
+        plans = plans_for(bundle, library, gpu.architecture, version)
     except BundleError as error:
-        return of_error("plans", State.NOTE, error)
+        return of_error(about, State.NOTE, error)
     built = [min((r.built for r in each), key=_activations_nbytes) for each in plans.values()]
     # Weights stay; activations of the two U-Nets lie side by side, the others' in the same place.
     needed = sum(each.file.nbytes for each in built) + 2 * max(map(_activations_nbytes, built))
     text = f"one of each component for sm_{gpu.architecture}, about {needed >> 20} MiB on the GPU"
     if needed > gpu.free_nbytes:
         return Finding(
-            about="plans", state=State.PROBLEM, text=f"{text}: more than is free", fix="nvidia-smi"
+            about=about, state=State.PROBLEM, text=f"{text}: more than is free", fix="nvidia-smi"
         )
-    return Finding(about="plans", state=State.OK, text=text)
+    if any(each.parity is None for each in built):
+        text += "; compared with the CPU where they are first opened"
+    return Finding(about=about, state=State.OK, text=text)
 
 
 def _activations_nbytes(built: BuiltPlan) -> int:

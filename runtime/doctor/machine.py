@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
 
+from engines.bundle.plan_record import LibraryName
 from engines.cuda.driver import driver, version_text
 from engines.cuda.gpu import opened_gpu
 from engines.errors import (
@@ -17,7 +18,8 @@ from engines.errors import (
     ProviderUnavailableError,
 )
 from engines.onnxruntime.library import CPU_PROVIDER, CUDA_PROVIDER, PACKAGES, onnxruntime_with
-from engines.tensorrt.library import check_wheels, tensorrt
+from engines.tensorrt.libraries import LIBRARIES, TENSORRT, Library, instead_on
+from engines.tensorrt.library import check_wheels, load
 from engines.tensorrt.machine import check_driver, driver_version
 from runtime.doctor.finding import Finding, State, of_error
 
@@ -51,11 +53,12 @@ def package_findings(packages: Sequence[str]) -> Iterator[Finding]:
             text="onnxruntime and onnxruntime-gpu are the same module; the one installed last "
             "hides the other",
         )  # fmt: skip
-    try:
-        check_wheels(packages)
-    except ProviderUnavailableError as error:
-        clashes += 1
-        yield of_error("packages", State.PROBLEM, error)
+    for library in LIBRARIES.values():
+        try:
+            check_wheels(packages, library)
+        except ProviderUnavailableError as error:
+            clashes += 1
+            yield of_error("packages", State.PROBLEM, error)
     if not clashes:
         yield Finding(about="packages", state=State.OK, text="no two that clash")
 
@@ -88,16 +91,34 @@ def gpu_findings() -> tuple[GpuFacts | None, list[Finding]]:
 
 def tensorrt_findings(
     gpu: GpuFacts | None, packages: Sequence[str]
-) -> tuple[str | None, list[Finding]]:
-    """TensorRT's version, if this machine can run it."""
+) -> tuple[dict[LibraryName, str], list[Finding]]:
+    """Versions of TensorRT and TensorRT for RTX, where this machine can run them."""
+    versions, found = {}, []
+    for library in LIBRARIES.values():
+        version, finding = _library_finding(library, gpu, packages)
+        found.append(finding)
+        if version is not None:
+            versions[library.name] = version
+    return versions, found
+
+
+def _library_finding(
+    library: Library, gpu: GpuFacts | None, packages: Sequence[str]
+) -> tuple[str | None, Finding]:
     try:
-        version = tensorrt().__version__
+        version = load(library).__version__
         if gpu is not None:
-            check_driver(version, gpu.cuda_version, packages)
+            check_driver(library, version, gpu.cuda_version, packages)
     except ProviderUnavailableError as error:
         state = State.NOTE if isinstance(error, NotInstalledError) else State.PROBLEM
-        return None, [of_error("TensorRT", state, error)]
-    return version, [Finding(about="TensorRT", state=State.OK, text=version)]
+        return None, of_error(library.title, state, error)
+    refused = instead_on(gpu.architecture) if gpu and library is not TENSORRT else None
+    if refused is not None:
+        return None, Finding(
+            about=library.title, state=State.NOTE, text=f"{version}; not for this GPU: {refused}"
+        )
+    where = ", builds plans without a GPU" if library.builds_without_gpu and gpu is None else ""
+    return version, Finding(about=library.title, state=State.OK, text=f"{version}{where}")
 
 
 def onnxruntime_finding(gpu: GpuFacts | None) -> Finding:

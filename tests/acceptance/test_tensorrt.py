@@ -20,12 +20,13 @@ import pytest
 from engines import build as engines_build
 from engines import verify
 from engines.bundle.folder import Bundle
+from engines.bundle.plan_record import LibraryName
 from engines.contract import Component
 from engines.errors import BundleCorruptError, ProviderUnavailableError
 from engines.gate import PLAN_PIPELINE_BOUNDS, relative_l2
-from engines.plans.precision import LEAST_HALF_SHARE
-from engines.tensorrt.machine import Machine, this_machine
+from engines.tensorrt.libraries import TENSORRT
 from engines.tensorrt.plans_here import plans_for
+from engines.tensorrt.target import PlanTarget, plan_target
 from export.bisect import __main__ as bisect
 from export.build import main as export_build
 from runtime import FaceDiffuser, OutputType, Request
@@ -38,15 +39,15 @@ pytestmark = pytest.mark.tensorrt
 
 
 @pytest.fixture(scope="module")
-def machine() -> Machine:
+def target() -> PlanTarget:
     try:
-        return this_machine()
+        return plan_target(LibraryName.TENSORRT)
     except ProviderUnavailableError as error:
         pytest.skip(f"TensorRT cannot run here: {error}")
 
 
 @pytest.fixture(scope="module")
-def bundle(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle(target: PlanTarget, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A half-precision bundle with plans for this machine."""
     given = os.environ.get("FACE_DIFFUSER_BUNDLE")
     path = Path(given) if given else tmp_path_factory.mktemp("acceptance") / "bundle"
@@ -57,13 +58,14 @@ def bundle(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_plan_is_in_half_precision_and_within_its_bound(
-    bundle: Path, machine: Machine
+    bundle: Path, target: PlanTarget
 ) -> None:
-    plans = plans_for(Bundle.open(bundle), machine.architecture, machine.tensorrt)
+    plans = plans_for(Bundle.open(bundle), TENSORRT, target.architectures[0], target.version)
     assert set(plans) == set(Component)
     for record in (record for records in plans.values() for record in records):
-        assert record.built.layer_precision.half_share >= LEAST_HALF_SHARE, record.spec.name
-        parity = record.built.parity
+        layers, parity = record.built.proofs.layers, record.built.parity
+        assert layers is not None and layers.half_layers == layers.compute_layers > 0
+        assert parity is not None
         assert 0 < parity.relative_l2 <= parity.bound, record.spec.name
     assert verify.main([str(bundle)]) == 0
 

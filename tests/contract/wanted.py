@@ -53,7 +53,7 @@ def importing() -> set[str]:
             named = isinstance(node, ast.ImportFrom) and node.module == "tensorrt"
             called = (
                 isinstance(node, ast.Call)
-                and any(isinstance(a, ast.Constant) and a.value == "tensorrt" for a in node.args)
+                and any(ast.unparse(a) in ("'tensorrt'", "library.module") for a in node.args)
                 and ast.unparse(node.func) in ("import_module", "__import__")
             )
             if direct or named or called:

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from engines.bundle.files import file_record
-from engines.bundle.plan_record import BuiltPlan, LayerPrecision, PlanParity
+from engines.bundle.plan_record import (
+    BuildProofs,
+    BuiltPlan,
+    LayerPrecision,
+    LibraryName,
+    NetworkPrecision,
+    PlanParity,
+    ToldBy,
+)
 from engines.bundle.records import to_json
 from engines.cli.progress import JsonDisplay
 from engines.errors import PlanMemoryError
@@ -20,7 +28,7 @@ class Said(JsonDisplay):
     def say(self, text: str) -> None:
         self.sentences.append(text)
 
-    def start(self, name: str, number: int, of: int) -> None:
+    def start(self, name: str, number: int, of: int, *, shares: bool = True) -> None:
         """Nothing to show."""
 
 
@@ -40,14 +48,26 @@ class Builds:
         content = to_json(job.spec).encode()
         job.plan.parent.mkdir(parents=True, exist_ok=True)
         job.plan.write_bytes(content)
-        job.timing_cache.write_text(job.name)
+        if job.spec.library is LibraryName.TENSORRT:
+            job.timing_cache.write_text(job.name)
         return BuiltPlan(
             file=file_record(job.plan),
             optimization_level=job.optimization_level,
             build_s=1.0,
             device_memory_nbytes=256,
-            layer_precision=LayerPrecision(layers=10, half_layers=9),
-            parity=PlanParity(relative_l2=1e-3, bound=1e-2, cases=3),
+            weights_nbytes=None,
+            proofs=BuildProofs(
+                network=NetworkPrecision(tensors=10, single=1, sinusoids=1),
+                layers=LayerPrecision(
+                    told_by=ToldBy.INSPECTOR, layers=10, compute_layers=4, half_layers=4
+                ),
+                attention=None,
+            ),
+            parity=None
+            if job.spec.library is LibraryName.TENSORRT_RTX
+            else PlanParity(
+                relative_l2=1e-3, bound=1e-2, cases=3, gpu="Double of a GPU", driver="unknown"
+            ),
         )
 
     @property

@@ -12,9 +12,11 @@ from engines.bundle.folder import Bundle
 from engines.bundle.manifest import MANIFEST_NAME
 from engines.bundle.plan_record import (
     PLANS_FOLDER,
+    BuildProofs,
     BuiltOn,
     BuiltPlan,
-    LayerPrecision,
+    LibraryName,
+    NetworkPrecision,
     PlanOptions,
     PlanParity,
     PlanRecord,
@@ -45,8 +47,9 @@ def _added(bundle: Bundle, component: Component, architecture: int, version: str
     spec = PlanSpec(
         component=component,
         profile=SMALL.name,
-        architecture=architecture,
-        tensorrt=version,
+        library=LibraryName.TENSORRT,
+        version=version,
+        architectures=(architecture,),
         onnx_digest=record.onnx_digest(),
         shapes=shape_ranges(component, SMALL, bundle.manifest.dimensions),
         options=PlanOptions(),
@@ -65,8 +68,15 @@ def _added(bundle: Bundle, component: Component, architecture: int, version: str
             optimization_level=3,
             build_s=1.0,
             device_memory_nbytes=1 << 20,
-            layer_precision=LayerPrecision(layers=1, half_layers=1),
-            parity=PlanParity(relative_l2=0.0, bound=1.0, cases=1),
+            weights_nbytes=None,
+            proofs=BuildProofs(
+                network=NetworkPrecision(tensors=1, single=0, sinusoids=0),
+                layers=None,
+                attention=None,
+            ),
+            parity=PlanParity(relative_l2=0.0, bound=1.0, cases=1, gpu="Double", driver="unknown"),
         ),
-        built_on=BuiltOn(gpu="Double of a GPU", driver="unknown", cuda="13.0"),
+        built_on=BuiltOn(
+            host="Double of a host", gpu="Double of a GPU", driver="unknown", cuda="13.0"
+        ),
     )

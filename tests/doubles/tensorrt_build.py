@@ -17,8 +17,10 @@ import onnx
 
 from tests.doubles.tensorrt_names import (
     BuilderFlag,
+    DataType,
     IHostMemory,
     ILogger,
+    LayerType,
     MemoryPoolType,
     NetworkDefinitionCreationFlag,
     ProfilingVerbosity,
@@ -28,6 +30,12 @@ from tests.doubles.tensorrt_names import (
 )
 
 Shape = tuple[int, ...]
+_DTYPES = {
+    int(onnx.TensorProto.FLOAT16): DataType.HALF,
+    int(onnx.TensorProto.FLOAT): DataType.FLOAT,
+    int(onnx.TensorProto.INT32): DataType.INT32,
+    int(onnx.TensorProto.BOOL): DataType.BOOL,
+}
 
 
 def Dims(shape: Sequence[int]) -> Shape:
@@ -36,11 +44,35 @@ def Dims(shape: Sequence[int]) -> Shape:
 
 
 class ITensor:
-    """An input of a network."""
+    """A tensor of a network; one whose kind the graph does not tell is half."""
 
-    def __init__(self, value: onnx.ValueInfoProto) -> None:
-        self.name = value.name
-        self.shape = tuple(d.dim_value or -1 for d in value.type.tensor_type.shape.dim)
+    def __init__(self, name: str, kind: int, shape: Shape) -> None:
+        self.name, self.shape = name, shape
+        self.dtype = _DTYPES.get(kind, DataType.HALF)
+
+
+class ILayer:
+    """A node, or a weight."""
+
+    def __init__(
+        self, name: str, type: LayerType, inputs: list[ITensor], outputs: list[ITensor]
+    ) -> None:
+        self.name, self.type = name, type
+        self._inputs, self._outputs = inputs, outputs
+
+    @property
+    def num_inputs(self) -> int:
+        return len(self._inputs)
+
+    @property
+    def num_outputs(self) -> int:
+        return len(self._outputs)
+
+    def get_input(self, index: int) -> ITensor | None:
+        return self._inputs[index]
+
+    def get_output(self, index: int) -> ITensor:
+        return self._outputs[index]
 
 
 class INetworkDefinition:
@@ -50,17 +82,50 @@ class INetworkDefinition:
         self._flags = flags
         self._model: onnx.ModelProto | None = None
         self._path = Path()
+        self._tensors: dict[str, ITensor] = {}
+        self._layers: list[ILayer] = []
 
     @property
     def num_inputs(self) -> int:
         return len(self._graph.input)
 
     @property
+    def num_outputs(self) -> int:
+        return len(self._graph.output)
+
+    @property
     def num_layers(self) -> int:
-        return len(self._graph.node)
+        return len(self._layers)
 
     def get_input(self, index: int) -> ITensor:
-        return ITensor(self._graph.input[index])
+        return self._tensors[self._graph.input[index].name]
+
+    def get_output(self, index: int) -> ITensor:
+        return self._tensors[self._graph.output[index].name]
+
+    def get_layer(self, index: int) -> ILayer:
+        return self._layers[index]
+
+    def _fill(self, model: onnx.ModelProto, path: Path) -> None:
+        """Tensors and layers of a model."""
+        self._model, self._path = model, path
+        single = any(part in path.name for part in settings().single)
+        graph = model.graph
+        for value in [*graph.value_info, *graph.input, *graph.output]:
+            of = value.type.tensor_type
+            shape = tuple(d.dim_value or -1 for d in of.shape.dim)
+            kind = onnx.TensorProto.FLOAT if single else of.elem_type
+            self._tensors[value.name] = ITensor(value.name, kind, shape)
+        for weight in graph.initializer:
+            tensor = ITensor(weight.name, weight.data_type, tuple(weight.dims))
+            self._tensors[weight.name] = tensor
+            self._layers.append(ILayer(weight.name, LayerType.CONSTANT, [], [tensor]))
+        for node in graph.node:
+            inputs = [self._tensors[name] for name in node.input if name]
+            for name in node.output:
+                self._tensors.setdefault(name, ITensor(name, 0, (-1,)))
+            outputs = [self._tensors[name] for name in node.output]
+            self._layers.append(ILayer(node.name, LayerType.SHUFFLE, inputs, outputs))
 
     @property
     def _graph(self) -> onnx.GraphProto:
@@ -109,7 +174,7 @@ class OnnxParser:
             node = loaded.graph.node[3]
             self._errors.append(ParserError(3, node, "no importer registered for op"))
             return False
-        self._network._model, self._network._path = loaded, path
+        self._network._fill(loaded, path)
         return True
 
 
@@ -221,8 +286,11 @@ class Builder:
         strong = network._flags & (1 << int(NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         if wanted.major < 11 and not strong:
             return self._nothing("a weakly typed network: precision is anybody's guess")
-        inputs = {network.get_input(i).name for i in range(network.num_inputs)}
-        if not config._profiles or any(set(p._shapes) != inputs for p in config._profiles):
+        tensors = [network.get_input(index) for index in range(network.num_inputs)]
+        inputs = {tensor.name for tensor in tensors}
+        static = all(-1 not in tensor.shape for tensor in tensors)
+        profiles = [set(profile._shapes) for profile in config._profiles]
+        if static != (not profiles) or any(each != inputs for each in profiles):
             return self._nothing("Network has dynamic or shape inputs, but no profile")
         failure, level = _failure(path), config.builder_optimization_level
         if wanted.memory_above_level is not None and level > wanted.memory_above_level:
@@ -237,15 +305,15 @@ class Builder:
 
     def _walk(self, network: INetworkDefinition, config: IBuilderConfig, failure: str) -> bool:
         """Time every layer; False if the monitor cancels."""
-        monitor = config.progress_monitor
+        monitor, nodes = config.progress_monitor, network._graph.node
         if monitor is not None:
             assert monitor._initialized
             monitor.phase_start("Building Engine", None, 2)
-            monitor.phase_start("Timing graph nodes", "Building Engine", network.num_layers)
+            monitor.phase_start("Timing graph nodes", "Building Engine", len(nodes))
         timed = config._cache._content["timed"]
         hits = 0
-        for step, node in enumerate(network._graph.node):
-            if failure == "crash" and step == network.num_layers // 2:
+        for step, node in enumerate(nodes):
+            if failure == "crash" and step == len(nodes) // 2:
                 os._exit(139)
             hits += node.op_type in timed
             timed[node.op_type] = timed.get(node.op_type, 0) + 1
@@ -259,16 +327,19 @@ class Builder:
                 monitor.step_complete("Building Engine", step)
             monitor.phase_finish("Building Engine")
         say(self._logger, ILogger.VERBOSE, "more than anybody reads")
-        say(self._logger, ILogger.INFO, f"{hits} of {network.num_layers} from the timing cache")
+        say(self._logger, ILogger.INFO, f"{hits} of {len(nodes)} from the timing cache")
         return True
 
     def _plan(self, network: INetworkDefinition, config: IBuilderConfig) -> IHostMemory:
         wanted = settings()
+        inputs = [network.get_input(index) for index in range(network.num_inputs)]
+        fixed = {tensor.name: (tensor.shape,) * 3 for tensor in inputs}
         header = {
             "version": wanted.version,
             "architecture": wanted.architecture,
             "file": network._path.name,
-            "profiles": [profile._shapes for profile in config._profiles],
+            "profiles": [profile._shapes for profile in config._profiles] or [fixed],
+            "static": not config._profiles,
             "detailed": config.profiling_verbosity.name == "DETAILED",
             "aux_streams": config.max_aux_streams,
             "level": config.builder_optimization_level,

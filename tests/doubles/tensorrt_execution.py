@@ -101,6 +101,8 @@ class ICudaEngine:
         return DataType["FLOAT" if self._single else _NAMES[kind]]
 
     def get_tensor_shape(self, name: str) -> Shape:
+        if self._header.get("static") and name in self._profiles[0]:
+            return self._profiles[0][name][0]
         dimensions = self._tensors[name].type.tensor_type.shape.dim
         return tuple(dimension.dim_value or -1 for dimension in dimensions)
 

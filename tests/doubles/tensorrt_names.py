@@ -98,6 +98,11 @@ class DataType(_Member):
     BOOL = "BOOL"
 
 
+class LayerType(_Member):
+    CONSTANT = "CONSTANT"
+    SHUFFLE = "SHUFFLE"
+
+
 class _Severity(_Member):
     INTERNAL_ERROR = "INTERNAL_ERROR"
     ERROR = "ERROR"

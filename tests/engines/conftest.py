@@ -11,21 +11,26 @@ from typing import Any
 
 import pytest
 
-from engines.tensorrt.machine import Machine
+from engines.tensorrt.libraries import TENSORRT, TENSORRT_RTX
+from engines.tensorrt.machine import ThisGpu
+from engines.tensorrt.target import PlanTarget
 from tests.doubles.tensorrt_names import SETTINGS, Settings
 from tests.paths import ROOT
 
 VENDOR = ROOT / "tests" / "vendor"
 SetUp = Callable[..., Settings]
 
-MACHINE = Machine(
+GPU = ThisGpu(
     architecture=90,
-    gpu="Double of a GPU",
+    name="Double of a GPU",
     cuda="13.0",
     driver="unknown",
-    tensorrt=Settings().version,
     free_nbytes=1 << 34,
     total_nbytes=1 << 34,
+)
+TARGET = PlanTarget(library=TENSORRT, version=Settings().version, architectures=(90,), gpu=GPU)
+RTX_TARGET = PlanTarget(
+    library=TENSORRT_RTX, version="1.7.1.116", architectures=(), host_free_nbytes=1 << 34
 )
 
 

@@ -17,6 +17,7 @@ import pytest
 from engines import build as engines_build
 from engines.bundle.folder import Bundle
 from engines.bundle.lock import BundleBusyError, build_lock
+from engines.bundle.plan_record import LibraryName
 from engines.cli.progress import (
     JsonDisplay,
     PhaseEvent,
@@ -29,8 +30,10 @@ from engines.contract import Component
 from engines.errors import PlanBuildError, ProviderUnavailableError
 from engines.plans.bundle_plans import PlanRequest
 from engines.plans.here import build_here, build_if_possible
-from engines.tensorrt.library import check_wheels, tensorrt, version_of
-from engines.tensorrt.machine import check_driver, this_machine
+from engines.tensorrt.libraries import TENSORRT, TENSORRT_RTX
+from engines.tensorrt.library import check_wheels, load, version_of
+from engines.tensorrt.machine import check_driver
+from engines.tensorrt.target import plan_target
 from tests.engines.conftest import SetUp
 from tests.paths import ROOT
 
@@ -42,12 +45,16 @@ def test_the_command_builds_in_processes_of_their_own(
     assert engines_build.main(arguments) == 0
     captured = capsys.readouterr()
     outcome = json.loads(captured.out)
-    assert outcome["built"] == ["fusion_mlp.fixed.sm_90", "sdm_unet.native.sm_90"]
-    assert outcome["plans"]["sdm_unet.native.sm_90"]["half_share"] == pytest.approx(8 / 9)
+    passes = ["sdm_unet.native-2-passes.sm_90", "sdm_unet.native-3-passes.sm_90"]
+    assert outcome["built"] == ["fusion_mlp.fixed.sm_90", *passes]
+    layers = outcome["plans"][passes[0]]["proofs"]["layers"]
+    assert layers == {
+        "told_by": "engine inspector", "layers": 9, "compute_layers": 2, "half_layers": 2
+    }  # fmt: skip
     events = [json.loads(line) for line in captured.err.splitlines()]
     progress = [event for event in events if event["event"] == "progress"]
     assert {"plan", "phase", "share", "elapsed_s", "left_s"} <= set(progress[0])
-    log = (small_copy / "build" / "plans" / "sdm_unet.native.sm_90.log").read_text()
+    log = (small_copy / "build" / "plans" / f"{passes[1]}.log").read_text()
     assert "from the timing cache" in log
     Bundle.open(small_copy).verify()
 
@@ -134,7 +141,7 @@ def test_a_forecast_alone_builds_nothing(
     arguments = [str(small_copy), "--forecast-only", "--json", "--workspace-mib", "512"]
     assert engines_build.main(arguments) == 0
     expected = json.loads(capsys.readouterr().out)["expected_nbytes"]
-    assert len(expected) == 6
+    assert len(expected) == 7
     assert min(expected.values()) > 512 << 20
     assert not (small_copy / "plans").exists()
 
@@ -170,9 +177,10 @@ def test_two_builds_of_one_bundle_do_not_meet(
 
 
 def test_a_machine_that_cannot_build_stops_at_onnx_in_one_sentence(
-    small_copy: Path, double: SetUp
+    small_copy: Path, double: SetUp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     double(no_gpu=True)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     stream = io.StringIO()
     request = PlanRequest()
     assert build_if_possible(small_copy, request, JsonDisplay(stream), engines_build.draw) is None
@@ -183,42 +191,54 @@ def test_a_machine_that_cannot_build_stops_at_onnx_in_one_sentence(
 
 
 def test_a_machine_that_can_build_says_what_it_is(double: SetUp) -> None:
-    machine = this_machine()
-    assert (machine.architecture, machine.gpu) == (90, "Double of a GPU")
-    assert (machine.cuda, machine.tensorrt) == ("13.0", "11.4.0.106")
+    target = plan_target()
+    assert target.gpu is not None
+    assert (target.gpu.architecture, target.gpu.name) == (90, "Double of a GPU")
+    assert (target.gpu.cuda, target.version, target.architectures) == ("13.0", "11.4.0.106", (90,))
 
 
 def test_a_driver_too_old_for_tensorrts_cuda_is_named(double: SetUp) -> None:
     double(driver_cuda=12080)
     with pytest.raises(ProviderUnavailableError, match=r"R590 or newer\), this one .*CUDA 12\.8"):
-        this_machine()
-    check_driver("10.16.1.11", 12080, ["tensorrt-cu12"])
+        plan_target(LibraryName.TENSORRT)
+    check_driver(TENSORRT, "10.16.1.11", 12080, ["tensorrt-cu12"])
     with pytest.raises(ProviderUnavailableError, match="TensorRT 10"):
-        check_driver("10.16.1.11", 12080, ["tensorrt-cu13"])
+        check_driver(TENSORRT, "10.16.1.11", 12080, ["tensorrt-cu13"])
 
 
 @pytest.mark.parametrize("version", ["12.0.0.1", "10.8.0.43", "8.6.1", "dev"])
 def test_tensorrt_of_another_version_names_both(version: str, double: SetUp) -> None:
     double(version=version)
     with pytest.raises(ProviderUnavailableError, match=rf"10\.9 to 11\.x, found {version}"):
-        tensorrt()
+        load(TENSORRT)
 
 
 def test_missing_tensorrt_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(ProviderUnavailableError, match=r'pip install "face-diffuser\[tensorrt\]"'):
-        tensorrt()
+        load(TENSORRT)
 
 
 def test_wheels_of_two_cuda_versions_are_refused() -> None:
-    check_wheels(["tensorrt", "tensorrt_cu13", "tensorrt-cu13-libs", "numpy"])
+    check_wheels(["tensorrt", "tensorrt_cu13", "tensorrt-cu13-libs", "numpy"], TENSORRT)
     with pytest.raises(ProviderUnavailableError, match="tensorrt_cu12_libs, tensorrt_cu13"):
-        check_wheels(["tensorrt_cu13", "tensorrt-cu12-libs"])
+        check_wheels(["tensorrt_cu13", "tensorrt-cu12-libs"], TENSORRT)
 
 
 def test_versions_are_read_by_number() -> None:
     assert version_of("10.16.1.11") == (10, 16) > version_of("10.9.0")
     assert version_of("unknown") == (0, 0)
+
+
+def test_both_libraries_may_be_installed_side_by_side() -> None:
+    both = ["tensorrt", "tensorrt_cu12", "tensorrt_cu12_libs", "tensorrt_rtx_cu13"]
+    check_wheels(both, TENSORRT)
+    check_wheels(both, TENSORRT_RTX)
+    check_driver(TENSORRT, "10.16.1.11", 12080, both)
+    with pytest.raises(ProviderUnavailableError, match=r"RTX 1\.7.* needs a driver for CUDA 13"):
+        check_driver(TENSORRT_RTX, "1.7.1.116", 12080, both)
+    with pytest.raises(ProviderUnavailableError, match="TensorRT for RTX wheels of two"):
+        check_wheels(["tensorrt_rtx_cu12", "tensorrt-rtx-cu13"], TENSORRT_RTX)
 
 
 def _event(
@@ -262,10 +282,7 @@ def test_a_terminal_gets_a_bar_with_the_time_left() -> None:
 
 def test_errors_of_a_worker_keep_their_class(small_copy: Path, double: SetUp) -> None:
     double(fail={"vae": "nothing"})
-    machine, request = (
-        this_machine(),
-        PlanRequest(components=(Component.VAE_DECODER,)),
-    )
+    target, request = plan_target(), PlanRequest(components=(Component.VAE_DECODER,))
     with pytest.raises(PlanBuildError, match="Could not find any implementation"):
         display = JsonDisplay(io.StringIO())
-        build_here(small_copy, machine, request, display, engines_build.draw)
+        build_here(small_copy, target, request, display, engines_build.draw)

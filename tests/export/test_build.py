@@ -25,7 +25,7 @@ from export.checks.disk_space import weight_elements
 from export.checks.parity import GateCase, ParityError, measured_parity
 from export.graph.lint import LintError, lint, polygraphy_lint
 from tests.doubles.plan_builds import Builds, Said
-from tests.engines.conftest import MACHINE
+from tests.engines.conftest import TARGET
 from tests.paths import ROOT
 
 GOLDEN = ROOT / "tests" / "golden"
@@ -37,7 +37,7 @@ def test_a_killed_build_resumes_and_keeps_what_was_finished(
     bundle_copy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unets = PlanRequest(components=(Component.TDM_UNET, Component.SDM_UNET))
-    build_plans(bundle_copy, MACHINE, unets, Said(), lambda *_: None, Builds())
+    build_plans(bundle_copy, TARGET, unets, Said(), lambda *_: None, Builds())
     record = bundle_copy / "build" / "image_encoder.json"
     record.unlink()
     kept = (bundle_copy / "onnx" / "tdm_unet.onnx").stat().st_mtime_ns

@@ -24,14 +24,17 @@ from engines.errors import (
 )
 from engines.plans.bundle_plans import PlanRequest, PlansBuilt, build_plans, plan_specs
 from engines.plans.store import published_plans
-from engines.tensorrt.machine import Machine
+from engines.tensorrt.libraries import TENSORRT
 from engines.tensorrt.plans_here import plans_for
+from engines.tensorrt.target import PlanTarget
 from tests.doubles.plan_builds import Builds, Said
-from tests.engines.conftest import MACHINE
+from tests.engines.conftest import GPU, TARGET
 
-SIX = {
-    "text_encoder.fixed", "image_encoder.fixed", "fusion_mlp.fixed", "tdm_unet.native",
-    "sdm_unet.native", "vae_decoder.native",
+# SDM has a static plan for the passes of each rule.
+SDM = ("sdm_unet.native-2-passes", "sdm_unet.native-3-passes")
+ALL = {
+    "text_encoder.fixed", "image_encoder.fixed", "fusion_mlp.fixed", "tdm_unet.native", *SDM,
+    "vae_decoder.native",
 }  # fmt: skip
 UNETS = PlanRequest(components=(Component.TDM_UNET, Component.SDM_UNET))
 
@@ -40,26 +43,28 @@ def _build(
     bundle: Path,
     builds: Builds,
     request: PlanRequest | None = None,
-    machine: Machine = MACHINE,
+    target: PlanTarget = TARGET,
     compare: Callable[[Path, Manifest, list[PlanRecord]], None] = lambda *_: None,
     display: Said | None = None,
 ) -> PlansBuilt:
     asked = request or PlanRequest()
-    return build_plans(bundle, machine, asked, display or Said(), compare, builds)
+    return build_plans(bundle, target, asked, display or Said(), compare, builds)
 
 
 def test_a_bundle_with_plans_opens_verifies_and_lists_them(small_copy: Path) -> None:
     builds = Builds()
     _build(small_copy, builds)
-    assert builds.names == SIX
+    assert builds.names == ALL
     bundle = Bundle.open(small_copy)
-    assert bundle.verify() == 19 + 6 + 1
-    plans = plans_for(bundle, 90, MACHINE.tensorrt)
+    assert bundle.verify() == 19 + 7 + 1
+    plans = plans_for(bundle, TENSORRT, 90, TARGET.version)
     assert set(plans) == set(Component)
-    (record,) = plans[Component.SDM_UNET]
-    assert record.spec.path == "plans/sdm_unet.native.sm_90.plan"
-    assert [each["latents"][2] for each in record.spec.shapes] == [(1, 4, 8, 8)] * 2
-    assert record.built.layer_precision.half_share == 0.9
+    record, other = plans[Component.SDM_UNET]
+    assert record.spec.path == "plans/sdm_unet.native-2-passes.sm_90.plan"
+    assert [each["latents"][2] for each in record.spec.shapes] == [(1, 4, 8, 8)]
+    assert (record.spec.is_static, record.spec.shapes[0]["prompt_embeds"][0][0]) == (True, 2)
+    assert other.spec.shapes[0]["prompt_embeds"][0][0] == 3
+    assert record.built.proofs.layers is not None
     assert (record.built_on.gpu, record.built_on.cuda, record.spec.options) == (
         "Double of a GPU",
         "13.0",
@@ -71,7 +76,7 @@ def test_a_second_build_builds_nothing_and_writes_nothing(small_copy: Path) -> N
     _build(small_copy, Builds())
     before = {path: path.stat().st_mtime_ns for path in small_copy.rglob("*") if path.is_file()}
     builds = Builds()
-    assert len(_build(small_copy, builds).kept) == 6
+    assert len(_build(small_copy, builds).kept) == 7
     assert not builds.jobs
     assert {p: p.stat().st_mtime_ns for p in before} == before
 
@@ -80,7 +85,7 @@ def test_a_bundle_that_was_copied_without_its_journals_is_not_built_again(small_
     _build(small_copy, Builds())
     shutil.rmtree(small_copy / "build")
     builds = Builds()
-    assert len(_build(small_copy, builds).kept) == 6
+    assert len(_build(small_copy, builds).kept) == 7
     assert not builds.jobs
 
 
@@ -98,7 +103,7 @@ def test_no_plan_is_built_from_a_model_that_was_altered(small_copy: Path) -> Non
 def test_profiles_share_the_plans_that_do_not_depend_on_them(small_copy: Path) -> None:
     builds = Builds()
     _build(small_copy, builds, PlanRequest(profiles=("native", "images", "sizes")))
-    assert builds.names - SIX == {
+    assert builds.names - ALL == {
         "tdm_unet.images", "sdm_unet.images", "tdm_unet.sizes", "sdm_unet.sizes",
         "vae_decoder.sizes",
     }  # fmt: skip
@@ -124,14 +129,14 @@ def test_an_interrupted_build_keeps_what_it_finished_and_the_bundle_opens(
     assert not Bundle.open(small_copy).manifest.plans
     builds = Builds()
     _build(small_copy, builds)
-    assert builds.names == {"tdm_unet.native", "sdm_unet.native", "vae_decoder.native"}
-    assert len(plans_for(Bundle.open(small_copy), 90, MACHINE.tensorrt)) == 6
+    assert builds.names == {"tdm_unet.native", *SDM, "vae_decoder.native"}
+    assert len(plans_for(Bundle.open(small_copy), TENSORRT, 90, TARGET.version)) == 6
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"machine": replace(MACHINE, tensorrt="11.5.0.1")},
+        {"target": replace(TARGET, version="11.5.0.1")},
         {"request": replace(UNETS, options=PlanOptions(optimization_level=4))},
         {"request": replace(UNETS, options=PlanOptions(workspace_mib=64))},
     ],
@@ -140,46 +145,46 @@ def test_another_version_or_option_builds_again(change: dict[str, Any], small_co
     _build(small_copy, Builds(), UNETS)
     builds = Builds()
     _build(small_copy, builds, **({"request": UNETS} | change))
-    assert builds.names == {"tdm_unet.native", "sdm_unet.native"}
+    assert builds.names == {"tdm_unet.native", *SDM}
 
 
 def test_another_gpu_gets_plans_beside_those_that_are_there(small_copy: Path) -> None:
     _build(small_copy, Builds(), UNETS)
-    _build(small_copy, Builds(), UNETS, replace(MACHINE, architecture=89))
+    _build(small_copy, Builds(), UNETS, replace(TARGET, architectures=(89,)))
     found = sorted(path.name for path in (small_copy / "plans").iterdir())
     assert found == [
-        "sdm_unet.native.sm_89.plan", "sdm_unet.native.sm_90.plan", "tdm_unet.native.sm_89.plan",
-        "tdm_unet.native.sm_90.plan",
+        f"{name}.sm_{architecture}.plan"
+        for name in (*SDM, "tdm_unet.native") for architecture in (89, 90)
     ]  # fmt: skip
-    assert len(Bundle.open(small_copy).manifest.plans) == 4
+    assert len(Bundle.open(small_copy).manifest.plans) == 6
 
 
 def test_plans_of_a_model_that_changed_are_dropped(small_copy: Path) -> None:
     _build(small_copy, Builds(), UNETS)
     manifest = Bundle.open(small_copy).manifest
-    assert len(published_plans(small_copy, manifest.components)[0]) == 2
+    assert len(published_plans(small_copy, manifest.components)[0]) == 3
     tdm = manifest.components[Component.TDM_UNET]
     files = dict(tdm.files)
     files[tdm.onnx] = replace(files[tdm.onnx], sha256="another graph")
     components = manifest.components | {Component.TDM_UNET: replace(tdm, files=files)}
-    (kept,), timing_cache = published_plans(small_copy, components)
+    (kept, _), timing_cache = published_plans(small_copy, components)
     assert kept.spec.component is Component.SDM_UNET
     assert list(timing_cache) == ["timing.cache"]
     cpu_only = tdm.files | {tdm.cpu_onnx: replace(tdm.files[tdm.cpu_onnx], sha256="new")}
     components = manifest.components | {Component.TDM_UNET: replace(tdm, files=cpu_only)}
-    assert len(published_plans(small_copy, components)[0]) == 2, "no plan is built from that file"
+    assert len(published_plans(small_copy, components)[0]) == 3, "no plan is built from that file"
 
 
 def test_a_truncated_plan_is_named_and_built_again(small_copy: Path) -> None:
     _build(small_copy, Builds(), UNETS)
-    plan = small_copy / "plans" / "sdm_unet.native.sm_90.plan"
+    plan = small_copy / "plans" / f"{SDM[1]}.sm_90.plan"
     plan.write_bytes(plan.read_bytes()[:-1])
     with pytest.raises(BundleCorruptError, match=r"sdm_unet.*python -m engines\.build .*bundle"):
         Bundle.open(small_copy)
     builds = Builds()
     _build(small_copy, builds, UNETS)
-    assert builds.names == {"sdm_unet.native"}
-    assert Bundle.open(small_copy).verify() == 22
+    assert builds.names == {SDM[1]}
+    assert Bundle.open(small_copy).verify() == 23
 
 
 def test_a_manifest_is_never_ahead_of_its_files(
@@ -189,7 +194,7 @@ def test_a_manifest_is_never_ahead_of_its_files(
     replaced = Path.replace
 
     def killed(path: Path, target: Path) -> Path:
-        if path.name.startswith("sdm_unet") and path.suffix == ".plan":
+        if path.name.startswith(SDM[1]) and path.suffix == ".plan":
             raise KeyboardInterrupt
         return replaced(path, target)
 
@@ -202,7 +207,7 @@ def test_a_manifest_is_never_ahead_of_its_files(
     builds = Builds()
     _build(small_copy, builds, options)
     assert not builds.jobs, "both had been finished"
-    assert Bundle.open(small_copy).verify() == 22
+    assert Bundle.open(small_copy).verify() == 23
 
 
 def test_plans_that_draw_another_picture_are_not_published(small_copy: Path) -> None:
@@ -224,13 +229,13 @@ def test_the_pictures_are_compared_with_all_plans_there_are(small_copy: Path) ->
     _build(small_copy, Builds(), UNETS, compare=note)
     _build(small_copy, Builds(), compare=note)
     _build(small_copy, Builds(), compare=note)
-    assert [len(names) for names in compared] == [2, 6], "the third build had nothing to compare"
+    assert [len(names) for names in compared] == [3, 7], "the third build had nothing to compare"
 
 
 def test_out_of_memory_is_tried_once_more_at_a_lower_level(small_copy: Path) -> None:
     builds, said = Builds(memory_above=2), Said()
     _build(small_copy, builds, UNETS, display=said)
-    assert [job.optimization_level for job in builds.jobs] == [3, 2, 3, 2]
+    assert [job.optimization_level for job in builds.jobs] == [3, 2] * 3
     assert any("once more at optimization level 2" in text for text in said.sentences)
     assert {plan.built.optimization_level for plan in Bundle.open(small_copy).manifest.plans} == {2}
     again = Builds()
@@ -248,7 +253,7 @@ def test_out_of_memory_twice_carries_the_forecast(small_copy: Path) -> None:
 def test_a_model_that_cannot_fit_is_not_begun(small_copy: Path) -> None:
     builds = Builds()
     with pytest.raises(PlanMemoryError, match="does not fit this GPU"):
-        _build(small_copy, builds, UNETS, replace(MACHINE, free_nbytes=100))
+        _build(small_copy, builds, UNETS, replace(TARGET, gpu=replace(GPU, free_nbytes=100)))
     assert not builds.jobs
 
 
@@ -256,13 +261,13 @@ def test_the_forecast_is_told_before_anything_is_built(small_copy: Path) -> None
     said = Said()
     with pytest.raises(KeyboardInterrupt):
         _build(small_copy, Builds(stop_at="tdm"), UNETS, display=said)
-    assert sum("GPU memory" in text for text in said.sentences) == 2
+    assert sum("GPU memory" in text for text in said.sentences) == 3
 
 
 @pytest.mark.parametrize(
     ("architecture", "version", "words"),
     [
-        (89, MACHINE.tensorrt, "built for GPU sm_90, this machine has sm_89; rebuild its plans"),
+        (89, TARGET.version, "built for GPU sm_90, this machine has sm_89; rebuild its plans"),
         (90, "11.5.0.1", r"with TensorRT 11\.4\.0\.106, this machine has 11\.5\.0\.1; rebuild"),
     ],
 )
@@ -271,15 +276,15 @@ def test_plans_for_another_machine_name_both_and_the_command(
 ) -> None:
     _build(small_copy, Builds())
     with pytest.raises(PlanMismatchError, match=rf"{words}.*python -m engines\.build .*bundle"):
-        plans_for(Bundle.open(small_copy), architecture, version)
+        plans_for(Bundle.open(small_copy), TENSORRT, architecture, version)
 
 
 def test_a_bundle_without_plans_or_with_some_says_so(small_copy: Path) -> None:
     with pytest.raises(PlanMismatchError, match="has no TensorRT plans; build its plans here with"):
-        plans_for(Bundle.open(small_copy), 90, MACHINE.tensorrt)
+        plans_for(Bundle.open(small_copy), TENSORRT, 90, TARGET.version)
     _build(small_copy, Builds(), UNETS)
     with pytest.raises(PlanMismatchError, match="no plan of text_encoder, image_encoder, fusion"):
-        plans_for(Bundle.open(small_copy), 90, MACHINE.tensorrt)
+        plans_for(Bundle.open(small_copy), TENSORRT, 90, TARGET.version)
 
 
 @pytest.mark.parametrize(
@@ -296,7 +301,7 @@ def test_no_enum_integer_of_tensorrt_reaches_the_manifest(small_copy: Path) -> N
     _build(small_copy, Builds(), UNETS)
     documents = json.loads((small_copy / "manifest.json").read_text())["plans"]
     assert set(documents[0]["spec"]["options"]) == set(PlanOptions.__dataclass_fields__)
-    specs = plan_specs(Bundle.open(small_copy), MACHINE, UNETS)
+    specs = plan_specs(Bundle.open(small_copy), TARGET, UNETS)
     assert {spec.name: document_of(spec) for spec in specs} == {
         Path(plan["spec"]["component"] + "." + plan["spec"]["profile"] + ".sm_90").name: plan[
             "spec"

@@ -21,14 +21,14 @@ from engines.plans.bundle_plans import PlanRequest, build_plans
 from engines.plans.picture import compare_pictures
 from engines.processes import Ended
 from tests.doubles.plan_builds import Builds, Said
-from tests.engines.conftest import MACHINE, SetUp
+from tests.engines.conftest import TARGET, SetUp
 from tests.kernels.recorder import written_library
 from tests.vendor.cuda.bindings.driver import KERNELS
 
 
 @pytest.fixture
 def records(small_copy: Path) -> list[PlanRecord]:
-    build_plans(small_copy, MACHINE, PlanRequest(), Said(), lambda *_: None, Builds())
+    build_plans(small_copy, TARGET, PlanRequest(), Said(), lambda *_: None, Builds())
     return Bundle.open(small_copy).manifest.plans
 
 
@@ -40,7 +40,7 @@ def _draws(found: float, expected: float) -> tuple[Draw, list[Path]]:
         named = dict(zip(words[1::2], words[2::2], strict=True))
         folder = Path(str(named["--bundle"]))
         opened = Bundle.open(folder)
-        assert len(opened.manifest.plans) == 6
+        assert len(opened.manifest.plans) == 7
         assert opened.manifest.plans[0].spec.path in opened.manifest.plan_files()
         folders.append(folder)
         level = found if named["--provider"] == "tensorrt" else expected
@@ -109,6 +109,6 @@ def test_a_whole_build_ends_with_the_same_picture_on_both_backends(
     monkeypatch.setenv(KERNELS, str(folder.resolve()))
     assert engines_build.main([str(bundle_copy), "--json"]) == 0, capsys.readouterr().err
     captured = capsys.readouterr()
-    assert len(json.loads(captured.out)["built"]) == 6
+    assert len(json.loads(captured.out)["built"]) == 7
     assert "the pictures' latents are within" in captured.err
     assert Bundle.open(bundle_copy).verify() > 20

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from engines.bundle.folder import Bundle
-from engines.bundle.plan_record import LayerPrecision, PlanOptions, PlanParity
+from engines.bundle.plan_record import LayerPrecision, PlanOptions, PlanParity, ToldBy
 from engines.bundle.records import from_json, to_json
 from engines.contract import Component
 from engines.cuda.driver import driver
@@ -24,25 +24,26 @@ from engines.errors import (
 )
 from engines.plans.bundle_plans import PlanRequest, plan_job, plan_specs
 from engines.plans.job import PlanJob
+from engines.plans.layers import layers_of_inspector
+from engines.plans.monitor import Cancellation, PlanCancelledError, progress_monitor
 from engines.plans.parity import plan_parity
-from engines.plans.plan_from_onnx import (
-    Cancellation,
-    PlanCancelledError,
-    plan_from_onnx,
-    progress_monitor,
-)
-from engines.plans.precision import precision_of, proven_precision
+from engines.plans.plan_from_onnx import plan_from_onnx
+from engines.plans.precision import inspected_layers, proven_layers
 from engines.tensorrt.engine import TensorRtEngine
-from engines.tensorrt.library import ErrorLog, logger, tensorrt
+from engines.tensorrt.libraries import TENSORRT
+from engines.tensorrt.library import ErrorLog, load, logger
 from engines.tensorrt.loader import engine_from_plan
 from tests.doubles.tensorrt_names import unpacked
-from tests.engines.conftest import MACHINE, SetUp
+from tests.engines.conftest import TARGET, SetUp
 
 
-def _job(bundle: Path, component: Component, **options: Any) -> PlanJob:
-    request = PlanRequest(components=(component,), options=PlanOptions(**options))
+def _job(bundle: Path, component: Component, profile: str = "native", **options: Any) -> PlanJob:
+    """A component's job; of a profile with several plans, the last."""
+    request = PlanRequest(
+        components=(component,), profiles=(profile,), options=PlanOptions(**options)
+    )
     opened = Bundle.open(bundle)
-    (spec,) = plan_specs(opened, MACHINE, request)
+    *_, spec = plan_specs(opened, TARGET, request)
     return plan_job(opened, spec)
 
 
@@ -54,20 +55,22 @@ class _Session:
         self.messages: list[str] = []
         self.events: list[tuple[Any, ...]] = []
         self.cancellation = Cancellation()
-        self.trt = tensorrt()
+        self.trt = load(TENSORRT)
         self.logger = logger(self.trt, self._sink)
 
     def build(self, job: PlanJob) -> bytes:
         monitor = progress_monitor(self.trt, self._tell, self.cancellation)
-        return plan_from_onnx(self.trt, self.logger, self.log, job, monitor)
+        return plan_from_onnx(self.trt, self.logger, self.log, job, monitor).plan
 
-    def precision(self, job: PlanJob) -> LayerPrecision:
-        engine = engine_from_plan(self.trt, self.logger, self.build(job), job.name)
-        return proven_precision(self.trt, engine, job)
+    def precision(self, job: PlanJob) -> LayerPrecision | None:
+        engine = engine_from_plan(TENSORRT, self.trt, self.logger, self.build(job), job.name)
+        return proven_layers(inspected_layers(self.trt, engine, job), ToldBy.INSPECTOR, job)
 
     def parity(self, job: PlanJob) -> PlanParity:
         with opened_gpu(driver()) as gpu:
-            deserialized = engine_from_plan(self.trt, self.logger, self.build(job), job.name)
+            deserialized = engine_from_plan(
+                TENSORRT, self.trt, self.logger, self.build(job), job.name
+            )
             engine = TensorRtEngine(job.spec.component, self.trt, deserialized)
             try:
                 return plan_parity(engine, gpu, job, lambda done, of: None)
@@ -84,14 +87,26 @@ class _Session:
 
 
 def test_options_and_profiles_reach_the_plan(small_copy: Path, double: SetUp) -> None:
-    job = _job(small_copy, Component.SDM_UNET, optimization_level=1)
+    job = _job(small_copy, Component.SDM_UNET, "images", optimization_level=1)
     content = unpacked(_Session().build(job))
     assert content is not None
     header, model = content
     assert (header["aux_streams"], header["level"], header["detailed"]) == (0, 1, True)
     assert model
     rows = [profile["prompt_embeds"][1][0] for profile in header["profiles"]]
-    assert rows == [2, 3], "the released rule takes two passes, the paper's three"
+    assert rows == [8, 12], "four images: the released rule takes two passes, the paper's three"
+    assert not header["static"]
+
+
+def test_shapes_that_are_all_the_same_are_built_as_a_static_network(
+    small_copy: Path, double: SetUp
+) -> None:
+    content = unpacked(_Session().build(_job(small_copy, Component.SDM_UNET)))
+    assert content is not None
+    header, _ = content
+    assert header["static"]
+    (profile,) = header["profiles"]
+    assert profile["prompt_embeds"] == [[3, 77, 8]] * 3, "one network for each number of passes"
 
 
 @pytest.mark.parametrize("version", ["11.4.0.106", "10.16.1.11", "10.9.0.34"])
@@ -166,13 +181,31 @@ def test_half_precision_is_proven_layer_by_layer(
 ) -> None:
     double(version=version)
     proof = _Session().precision(_job(small_copy, Component.TDM_UNET))
-    assert proof == LayerPrecision(layers=9, half_layers=8), "the timestep's sine is in float32"
+    expected = LayerPrecision(told_by=ToldBy.INSPECTOR, layers=9, compute_layers=2, half_layers=2)
+    assert proof == expected, "the timestep's sine is in float32, and computes nothing"
 
 
-def test_an_engine_with_single_precision_inside_is_refused(small_copy: Path, double: SetUp) -> None:
+def test_an_inspector_that_tells_nothing_has_not_said_that_layers_are_not_half(
+    small_copy: Path, double: SetUp
+) -> None:
     double(unreadable_layers=True)
-    with pytest.raises(PlanRefusedError, match=r"0 of the 0 layers .*not published"):
-        _Session().precision(_job(small_copy, Component.TDM_UNET))
+    assert _Session().precision(_job(small_copy, Component.TDM_UNET)) is None
+
+
+def test_an_engine_that_multiplies_in_single_precision_is_refused(small_copy: Path) -> None:
+    job = _job(small_copy, Component.TDM_UNET)
+    half = {"Dimensions": [2, 4], "DataType": "Half"}
+    scale = {"Dimensions": [1], "DataType": "Float"}
+    wide = {"Dimensions": [2, 4], "DataType": "Float"}
+    norm = {"Name": "norm", "LayerType": "kgen", "Inputs": [half], "Outputs": [half, wide]}
+    product = {"Name": "fc", "LayerType": "gemm", "Inputs": [half, scale], "Outputs": [half]}
+    layers = layers_of_inspector(json.dumps({"Layers": [norm, product]}))
+    proof = proven_layers(layers, ToldBy.INSPECTOR, job)
+    assert proof is not None
+    assert (proof.layers, proof.compute_layers, proof.half_layers) == (2, 1, 1)
+    layers = layers_of_inspector(json.dumps({"Layers": [norm, product | {"Outputs": [wide]}]}))
+    with pytest.raises(PlanRefusedError, match=r"1 of its 1 layers .*single.*fc .*not published"):
+        proven_layers(layers, ToldBy.INSPECTOR, job)
 
 
 def test_an_engine_with_single_precision_tensors_is_refused(
@@ -197,14 +230,17 @@ def test_layers_are_counted_in_the_json_of_both_versions() -> None:
         layer({ten: "N/A due to dynamic shapes"}),
         "a name alone",
     ]
-    assert precision_of(json.dumps({"Layers": layers})) == LayerPrecision(layers=4, half_layers=2)
+    told = layers_of_inspector(json.dumps({"Layers": layers}))
+    assert [each.is_told for each in told] == [True] * 4 + [False] * 3
+    wide = [any(operand.is_wide for operand in each.operands) for each in told]
+    assert wide == [False, True, False, True, False, False, False]
 
 
 @pytest.mark.parametrize("component", list(Component))
 def test_plans_are_compared_with_the_cpu_in_every_profile(
     component: Component, small_copy: Path, double: SetUp
 ) -> None:
-    parity = _Session().parity(_job(small_copy, component))
+    parity = _Session().parity(_job(small_copy, component, "images"))
     cases = {Component.TDM_UNET: 3, Component.SDM_UNET: 6}
     assert parity.cases == cases.get(component, 1)
     assert 0 < parity.relative_l2 <= parity.bound
@@ -234,7 +270,9 @@ def test_a_plan_of_another_machine_or_a_truncated_one_is_refused_by_name(
     double(**change)
     session = _Session()
     with pytest.raises(BundleCorruptError, match="the plan fusion: it is damaged"):
-        engine_from_plan(session.trt, session.logger, plan[: len(plan) + plan_change], "fusion")
+        engine_from_plan(
+            TENSORRT, session.trt, session.logger, plan[: len(plan) + plan_change], "fusion"
+        )
 
 
 def test_a_job_survives_its_journey_to_the_worker(small_copy: Path) -> None:

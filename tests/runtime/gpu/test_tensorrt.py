@@ -55,7 +55,7 @@ def machine(driver: CudaDriver, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cud
     """A machine with a GPU and TensorRT, both doubles; work goes to the streams of one."""
     monkeypatch.setattr(runtime.backends, "driver", lambda _: driver)
     monkeypatch.setattr(runtime.gpu.backend, "GpuBackend", partial(GpuBackend, trials=1))
-    monkeypatch.setattr(tensorrt_provider, "tensorrt", lambda: double)
+    monkeypatch.setattr(tensorrt_provider, "load", lambda _: double)
     monkeypatch.setattr(tensorrt_execution, "enqueue", driver.put)
     yield driver
     assert not +driver.open
@@ -113,7 +113,11 @@ def test_plans_for_another_machine_are_an_error_only_where_they_are_asked_for(
         FaceDiffuser.open(path, provider="tensorrt")
     with FaceDiffuser.open(path) as face_diffuser:
         assert face_diffuser.provider == "onnxruntime-cpu"
-        assert list(face_diffuser.declined) == [Provider.TENSORRT, Provider.ONNXRUNTIME_CUDA]
+        assert list(face_diffuser.declined) == [
+            Provider.TENSORRT,
+            Provider.TENSORRT_RTX,
+            Provider.ONNXRUNTIME_CUDA,
+        ]
 
 
 def test_a_bundle_without_kernels_is_drawn_on_the_cpu(
@@ -245,6 +249,9 @@ def test_the_profile_that_was_tuned_nearest_is_taken() -> None:
 
         def get_tensor_dtype(self, name: str) -> Any:
             return double.DataType.HALF
+
+        def get_tensor_shape(self, name: str) -> Any:
+            return (-1, 4, 8, 8)
 
     engine = TensorRtEngine(Component.VAE_DECODER, double, Engine(header, b"", None))  # type: ignore[arg-type]
     shapes = {"latents": (1, 4, 8, 8), "pixels": (1, 3, 64, 64)}
