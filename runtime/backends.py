@@ -13,6 +13,7 @@ from engines.engine import DeviceProvider, Provider
 from engines.errors import PlanMismatchError, ProviderUnavailableError, RequestError
 from engines.onnxruntime.cuda import OnnxRuntimeCudaProvider
 from engines.tensorrt.provider import TensorRtProvider
+from engines.threads import checked_threads
 from runtime.gpu.backend import GpuBackend
 from runtime.host.backend import HostBackend
 from runtime.host.pool import HOST_ENGINES, EnginePool
@@ -35,6 +36,7 @@ def opened_backend(
     machine or bundle is not made for are passed over: a damaged plan or a full GPU is an error.
     """
     provider = None if wanted is None else _named(wanted)
+    threads = checked_threads(threads)
     if low_memory:
         if provider not in (None, *HOST_ENGINES):
             choices = " and ".join(HOST_ENGINES)
