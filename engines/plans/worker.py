@@ -113,7 +113,7 @@ def _built(job: PlanJob, log: TextIO, parent: Parent, cancellation: Cancellation
             parity=None,
         )
         if library.builds_without_gpu:
-            return replace(plan, proofs=_proofs_of_log(job, built, build_log))
+            return replace(plan, proofs=proofs_of_log(job, built, build_log))
         gpu = stack.enter_context(opened_gpu(driver()))
         engine = engine_from_plan(library, trt, trt_logger, built.plan, job.name)
         parent.phase("start", "Inspecting layers", None, 1)
@@ -135,7 +135,7 @@ def _built(job: PlanJob, log: TextIO, parent: Parent, cancellation: Cancellation
         )
 
 
-def _proofs_of_log(job: PlanJob, built: Built, log: BuildLog) -> BuildProofs:
+def proofs_of_log(job: PlanJob, built: Built, log: BuildLog) -> BuildProofs:
     """What the log of a build without a GPU proves; raises PlanRefusedError."""
     layers = layers_of_log(log.verbose)
     told = proven_layers(layers, ToldBy.BUILD_LOG, job)
