@@ -102,7 +102,7 @@ def _answers(module: Any, onnx: Path, monitor_says: bool) -> dict[str, Any]:  # 
 
 @pytest.mark.parametrize("goes_on", [True, False])
 def test_the_build_sides_double_answers_what_the_library_answers(
-    goes_on: bool,
+    goes_on: bool,  # noqa: FBT001
     small_bundle: Path,
 ) -> None:
     onnx = small_bundle / "onnx" / "fusion_mlp.onnx"
