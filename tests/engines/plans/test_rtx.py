@@ -6,6 +6,7 @@ Nothing stands in for the library here. It builds without a GPU; nothing of this
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import shutil
 import signal
@@ -28,26 +29,28 @@ from engines import verify
 from engines.bundle.folder import Bundle
 from engines.bundle.manifest import Precision
 from engines.bundle.plan_record import AttentionFusion, BuiltPlan, PlanOptions, ToldBy
-from engines.cli.progress import PhaseEvent
+from engines.cli.progress import JsonDisplay, PhaseEvent
 from engines.contract import Component
 from engines.errors import (
     BundleCorruptError,
     PlanBuildError,
     PlanMemoryError,
     PlanRefusedError,
+    PlanUnsupportedError,
     ProviderUnavailableError,
 )
-from engines.plans import plan_from_onnx as plan_from_onnx_module
-from engines.plans.attention import proven_attention
-from engines.plans.build_log import BuildLog
+from engines.plans import here
+from engines.plans.building import plan_from_onnx as plan_from_onnx_module
+from engines.plans.building.build_log import BuildLog
+from engines.plans.building.child import plan_in_process
+from engines.plans.building.job import PlanJob
+from engines.plans.building.monitor import Cancellation, progress_monitor
+from engines.plans.building.plan_from_onnx import Built, plan_from_onnx
+from engines.plans.building.worker import proofs_of_log
 from engines.plans.bundle_plans import PlanRequest, plan_job, plan_specs
-from engines.plans.child import plan_in_process
-from engines.plans.job import PlanJob
-from engines.plans.layers import layers_of_log
-from engines.plans.monitor import Cancellation, progress_monitor
-from engines.plans.plan_from_onnx import Built, plan_from_onnx
-from engines.plans.precision import proven_layers
-from engines.plans.worker import proofs_of_log
+from engines.plans.proofs.attention import proven_attention
+from engines.plans.proofs.layers import layers_of_log
+from engines.plans.proofs.precision import proven_layers
 from engines.tensorrt.libraries import TENSORRT_RTX
 from engines.tensorrt.library import load, logger
 from engines.tensorrt.loader import engine_from_plan
@@ -267,9 +270,26 @@ def test_attention_without_a_fused_layer_is_refused_by_name(
 def test_a_head_too_wide_for_any_fused_kernel_is_the_librarys_own_refusal(unbuilt: Path) -> None:
     job = _job(unbuilt, Component.TEXT_ENCODER)
     _attending(job.onnx, 512)
-    with pytest.raises(PlanBuildError, match="Attention operation was not supported by a dedica"):
+    with pytest.raises(PlanUnsupportedError, match="not supported by a dedicated kernel"):
         _build(job)
     assert not job.plan.exists()
+
+
+def test_an_export_of_a_model_that_the_library_does_not_build_stops_at_onnx(
+    unbuilt: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsupported(*_: Any) -> None:
+        raise PlanUnsupportedError("heads of 4 are not supported by a dedicated kernel")
+
+    monkeypatch.setattr(here, "build_here", unsupported)
+    stream = io.StringIO()
+    build = partial(
+        here.build_if_possible, unbuilt, display=JsonDisplay(stream), draw=engines_build.draw
+    )
+    assert build(request=PlanRequest()) is None
+    assert "stops at ONNX here, without plans: heads of 4" in stream.getvalue()
+    with pytest.raises(PlanUnsupportedError):
+        build(request=PlanRequest(library=TENSORRT_RTX.name))
 
 
 def test_a_build_whose_log_tells_no_layers_proves_nothing(unbuilt: Path, session: _Session) -> None:

@@ -16,7 +16,7 @@ from engines.bundle.folder import KERNELS_FOLDER, Bundle
 from engines.bundle.plan_record import LibraryName
 from engines.engine import Provider
 from engines.errors import BundleCorruptError, PlanMismatchError, PlanRefusedError
-from engines.plans import on_gpu, parity
+from engines.plans.proofs import on_gpu, parity
 from engines.tensorrt import provider as tensorrt_provider
 from runtime import FaceDiffuser
 from runtime.gpu.backend import GpuBackend

@@ -1,4 +1,4 @@
-"""The process that builds one plan, started by engines.plans.child.
+"""The process that builds one plan, started by engines.plans.building.child.
 
 The job comes as the first line of stdin; another line, or the end of stdin because the parent is
 gone, cancels. Messages leave on what was stdout; whatever else prints goes to the build log.
@@ -26,14 +26,14 @@ from engines.errors import (
     PlanMemoryError,
     PlanRefusedError,
 )
-from engines.plans.attention import proven_attention
-from engines.plans.build_log import BuildLog
-from engines.plans.job import Failure, PlanJob, WorkerMessage
-from engines.plans.layers import layers_of_log
-from engines.plans.monitor import Cancellation, PlanCancelledError, progress_monitor
-from engines.plans.parity import plan_parity
-from engines.plans.plan_from_onnx import Built, plan_from_onnx
-from engines.plans.precision import inspected_layers, proven_layers
+from engines.plans.building.build_log import BuildLog
+from engines.plans.building.job import Failure, PlanJob, WorkerMessage
+from engines.plans.building.monitor import Cancellation, PlanCancelledError, progress_monitor
+from engines.plans.building.plan_from_onnx import Built, plan_from_onnx
+from engines.plans.proofs.attention import proven_attention
+from engines.plans.proofs.layers import layers_of_log
+from engines.plans.proofs.parity import plan_parity
+from engines.plans.proofs.precision import inspected_layers, proven_layers
 from engines.processes import ParentPipe
 from engines.tensorrt.engine import TensorRtEngine
 from engines.tensorrt.libraries import LIBRARIES

@@ -5,7 +5,7 @@ from __future__ import annotations
 from engines import commands
 from engines.contract import CONTRACTS
 from engines.errors import PlanBuildError
-from engines.plans.job import PlanJob
+from engines.plans.building.job import PlanJob
 from engines.tensorrt import vendor
 from engines.tensorrt.libraries import LIBRARIES, TENSORRT
 from engines.tensorrt.library import ErrorLog, TensorRt, version_of
