@@ -78,6 +78,10 @@ class NonFiniteError(FaceDiffuserError):
     """An engine produced NaN or infinity; names the engine, the step and the timestep."""
 
 
+class ConstantOutputError(FaceDiffuserError):
+    """An engine gave the same numbers everywhere, as one does that computes nothing."""
+
+
 class RequestError(FaceDiffuserError, ValueError):
     """A request cannot be drawn as it was asked for."""
 
@@ -91,4 +95,4 @@ class ReferenceImageError(RequestError):
 
 
 class CancelledError(FaceDiffuserError):
-    """The caller's on_step returned False."""
+    """The caller's on_step gave a falsy answer, or its cancel token was set."""

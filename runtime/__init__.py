@@ -8,6 +8,7 @@ from engines.errors import (
     BundleNotFoundError,
     BundleSchemaError,
     CancelledError,
+    ConstantOutputError,
     ContractError,
     DeviceMemoryError,
     FaceDiffuserError,
@@ -25,13 +26,16 @@ from runtime.method.saliency import Fusion, Saliency
 from runtime.method.schedule import Scheduler, Stage
 from runtime.request import OutputType, Request
 from runtime.result import Result, StepInfo, StepSaliency
+from runtime.turns import CancelToken
 
 __all__ = [
     "BundleCorruptError",
     "BundleError",
     "BundleNotFoundError",
     "BundleSchemaError",
+    "CancelToken",
     "CancelledError",
+    "ConstantOutputError",
     "ContractError",
     "CudaError",
     "DeviceMemoryError",

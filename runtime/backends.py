@@ -11,6 +11,7 @@ from engines.cuda.driver import driver
 from engines.engine import Provider
 from engines.errors import PlanMismatchError, ProviderUnavailableError, RequestError
 from engines.providers import GPU_PROVIDERS, HOST_PROVIDERS, GpuProvider
+from engines.threads import checked_threads
 from runtime.host.backend import HostBackend
 from runtime.host.pool import EnginePool
 from runtime.trajectory import Backend, RequestKind
@@ -32,6 +33,7 @@ def opened_backend(
     machine or bundle is not made for are passed over: a damaged plan or a full GPU is an error.
     """
     candidates = list(Provider) if wanted is None else [_named(wanted)]
+    threads = checked_threads(threads)
     if low_memory:
         candidates = [each for each in candidates if each in HOST_PROVIDERS][:1]
         if not candidates:

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from engines.bundle.manifest import Dimensions
 from engines.contract import Component
 from engines.errors import ReferenceImageError
 from engines.guides import Pass
 from runtime.inputs.identity import Identity
-from runtime.inputs.photo import load_reference, reference_pixels
+from runtime.inputs.photo import Photo, load_reference, reference_pixels
 from runtime.inputs.prompt import PromptTokens
 from runtime.trajectory import Backend, PassEmbeds
-
-Photo = str | Path | Image.Image | npt.NDArray[np.uint8]
 
 
 class Conditioning:
@@ -57,6 +53,12 @@ class Conditioning:
             raise ReferenceImageError(
                 "this identity was encoded by another image encoder than this bundle's; "
                 "encode the photo again with FaceDiffuser.encode_reference"
+            )
+        if (width := len(reference.embeds)) != self._dimensions.subject_width:
+            raise ReferenceImageError(
+                f"this identity is {width} numbers wide, this bundle's image encoder gives "
+                f"{self._dimensions.subject_width}; encode the photo again with "
+                "FaceDiffuser.encode_reference"
             )
         return reference
 

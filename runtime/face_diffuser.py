@@ -2,43 +2,46 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
-
-import numpy as np
+from typing import Any, Self
 
 from engines.bundle.folder import TOKENIZER_PATH, Bundle
-from engines.contract import LATENT_PX, Component
+from engines.contract import Component
 from engines.engine import Provider
 from engines.errors import CancelledError, FaceDiffuserError, RequestError
 from engines.guides import GuidanceRule
 from runtime.backends import opened_backend
 from runtime.clock import Clock
-from runtime.conditioning import Conditioning, Photo
+from runtime.conditioning import Conditioning
 from runtime.inputs.identity import Identity
-from runtime.inputs.prompt import Tokenizer
-from runtime.method.guidance import Float32Array
+from runtime.inputs.photo import Photo
+from runtime.inputs.prompt import PromptTokens, TextTokens, Tokenizer
 from runtime.method.saliency import Fusion
-from runtime.method.schedule import coefficient_table, timesteps_of
-from runtime.request import Request
+from runtime.preparation import initial_latents, kind_of, steps_table
+from runtime.request import Request, check_reference_resolution
 from runtime.result import Result, StepInfo
 from runtime.sampler import sample
-from runtime.trajectory import Backend, PassEmbeds, RequestKind, Trajectory
+from runtime.trajectory import Backend, PassEmbeds, Trajectory
+from runtime.turns import CancelToken, StopOf, Turns
 
-OnStepCallback = Callable[[StepInfo], bool | None]
+OnStepCallback = Callable[[StepInfo], Any]
 
 
 class FaceDiffuser:
-    """An open bundle. Not thread-safe: its buffers are reused from request to request."""
+    """An open bundle, for any number of threads: their calls take turns, in no promised order.
+
+    A call from on_step, within a drawing, is drawn at once on the CPU; on a GPU it is an error.
+    """
 
     def __init__(
         self, bundle: Bundle, backend: Backend, declined: Mapping[Provider, str] | None = None
     ) -> None:
         self._drawn_on = backend
-        self._closed = False
+        self._turns = Turns(backend.close)
         self.declined: Mapping[Provider, str] = dict(declined or {})
         manifest = bundle.manifest
         self._dimensions = manifest.dimensions
@@ -61,7 +64,8 @@ class FaceDiffuser:
         provider: "tensorrt", "onnxruntime-cuda", "onnxruntime-cpu" or "openvino" (its U-Nets in
         bfloat16 where the processor has it: faster, and less exact); None takes the first of them
         that can run here, and `declined` says why not those before it. A provider that is asked for
-        and cannot run is an error. threads: processor cores to use, by default all. low_memory:
+        and cannot run is an error. threads: processor cores to use, from 1 and at
+        most as many as there are, by default all. low_memory:
         keep one engine in memory at a time, at the price of opening it again when its turn comes
         (on the CPU, which it chooses). Raises the BundleError family, ProviderUnavailableError and
         DeviceMemoryError.
@@ -99,12 +103,12 @@ class FaceDiffuser:
         The arguments are Request's. A GPU's backend does this for Request's own defaults when it
         opens; the CPU has nothing to warm up. Raises RequestError and DeviceMemoryError.
         """
-        self._check_open()
         request = Request(
             prompt="", references=(), height=height, width=width, num_images=num_images,
             guidance_rule=GuidanceRule(guidance_rule), fusion=Fusion(fusion), saliency=saliency,
         )  # fmt: skip
-        self._drawn_on.warm_up(self._kind(request))
+        with self._turn():
+            self._drawn_on.warm_up(kind_of(request, self.native_px))
 
     def encode_reference(
         self, image: Photo, *, reference_resolution: int = Request.reference_resolution
@@ -115,52 +119,64 @@ class FaceDiffuser:
         the photo is brought to first (the released --object_resolution). Raises
         ReferenceImageError.
         """
-        self._check_open()
-        return self._conditioning.encoded(image, reference_resolution)
+        check_reference_resolution(reference_resolution)
+        with self._turn():
+            return self._conditioning.encoded(image, reference_resolution)
 
-    def generate(self, request: Request, *, on_step: OnStepCallback | None = None) -> Result:
+    def generate(
+        self,
+        request: Request,
+        *,
+        on_step: OnStepCallback | None = None,
+        cancel: CancelToken | None = None,
+    ) -> Result:
         """Draw the pictures of a request.
 
-        on_step is called when a step is done; returning False there raises CancelledError. On a GPU
-        nothing waits between the steps unless on_step is given. Raises the RequestError family for
-        what cannot be drawn and NonFiniteError if an engine fails.
+        on_step is called when a step is done; a falsy answer other than None raises CancelledError.
+        cancel: a threading.Event, or whatever else has is_set(): looked at after each step and
+        while the call waits for its turn; once it is set, CancelledError is raised. On a GPU
+        nothing waits between the steps unless on_step or cancel is given. Raises the RequestError
+        family for what cannot be drawn, NonFiniteError or ConstantOutputError if an engine fails.
         """
-        self._check_open()
-        clock = Clock()
-        latents, seeds = self._initial_latents(request)
-        table = self._table(request)
-        embeds = self._embeds(request, clock)
-        trajectory = Trajectory(
-            kind=self._kind(request),
-            latents=latents,
-            table=table,
-            boundaries=request.boundaries(len(table)),
-            embeds=embeds,
-            guidance_scale=request.guidance_scale,
-            output_type=request.output_type,
-        )
+        if not isinstance(request, Request):
+            raise RequestError(
+                f"generate takes a Request, got {type(request).__name__}; "
+                "write generate(Request(prompt=..., references=[...]))"
+            )
+        with self._turn(cancel):
+            return self._drawn(request, on_step, cancel)
 
-        def after_step(info: StepInfo) -> None:
-            if on_step is not None and on_step(info) is False:
-                raise CancelledError(f"cancelled at step {info.step + 1} of {info.num_steps}")
+    async def generate_async(
+        self,
+        request: Request,
+        *,
+        on_step: OnStepCallback | None = None,
+        cancel: CancelToken | None = None,
+    ) -> Result:
+        """The same for asyncio: drawn in a thread, so that the event loop goes on meanwhile.
 
-        stepper = self._drawn_on.stepper(trajectory)
-        drawn = sample(trajectory, stepper, None if on_step is None else after_step)
-        return Result(
-            images=drawn.images,
-            seed=seeds[0],
-            seeds=seeds,
-            timings_ms=clock.timings_ms(drawn.timings_ms),
-            provider=self.provider,
-            request=request,
-            saliency=drawn.saliency if request.saliency else None,
+        on_step is called in that thread. A task that is cancelled stops the drawing at its next
+        step, and ends when that has happened.
+        """
+        stop = StopOf(cancel)
+        drawing = asyncio.ensure_future(
+            asyncio.to_thread(self.generate, request, on_step=on_step, cancel=stop)
         )
+        try:
+            return await asyncio.shield(drawing)
+        except asyncio.CancelledError:
+            stop.set()
+            with suppress(FaceDiffuserError):
+                await drawing
+            raise
 
     def close(self) -> None:
-        """Close all engines; the object is of no use afterwards."""
-        if not self._closed:
-            self._closed = True
-            self._drawn_on.close()
+        """Close all engines; the object is of no use afterwards.
+
+        A drawing that is under way in another thread, or around this call, ends with an error after
+        its step, and then the engines close.
+        """
+        self._turns.close()
 
     def __enter__(self) -> Self:
         return self
@@ -173,64 +189,78 @@ class FaceDiffuser:
     ) -> None:
         self.close()
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise FaceDiffuserError("this FaceDiffuser is closed; open the bundle again")
-
-    def _kind(self, request: Request) -> RequestKind:
-        height, width = self._latents_area(request)
-        return RequestKind(
-            images=request.num_images,
-            height=height,
-            width=width,
-            guidance_rule=request.guidance_rule,
-            fusion=request.fusion,
-            saliency=request.saliency,
-        )
-
-    def _latents_area(self, request: Request) -> tuple[int, int]:
-        if request.latents is not None:
-            height, width = request.latents.shape[2:]
-            return int(height), int(width)
-        height, width = (
-            (size or self.native_px) // LATENT_PX for size in (request.height, request.width)
-        )
-        return height, width
-
-    def _initial_latents(self, request: Request) -> tuple[Float32Array, tuple[int, ...]]:
-        """Noise of each image from its own seed, in NumPy's frozen RandomState stream."""
-        seed = int.from_bytes(os.urandom(4)) if request.seed is None else request.seed
-        seeds = tuple((seed + image) % 2**32 for image in range(request.num_images))
-        channels = self._dimensions.latent_channels
-        if request.latents is not None:
-            latents = np.asarray(request.latents, np.float32)
-            if latents.shape[1] != channels:
+    @contextmanager
+    def _turn(self, cancel: CancelToken | None = None) -> Iterator[None]:
+        with self._turns.turn(cancel) as depth:
+            if depth > 1 and not self._drawn_on.nests:
                 raise RequestError(
-                    f"latents have {latents.shape[1]} channels, this model has {channels}"
+                    f"{self.provider} draws one picture at a time: a call from within on_step "
+                    "would spoil the one it is called from; make it when that has ended"
                 )
-            return latents, seeds
-        shape = (channels, *self._latents_area(request))
-        noise = [np.random.RandomState(each).standard_normal(shape) for each in seeds]
-        return np.stack(noise).astype(np.float32), seeds
+            yield
 
-    def _table(self, request: Request) -> Float32Array:
-        schedule, steps = self._noise_schedule, request.num_inference_steps
-        first = timesteps_of(request.scheduler, schedule, steps)[0]
-        if first >= schedule.num_train_timesteps:
-            raise RequestError(
-                f"num_inference_steps={steps} needs timestep {first}, the "
-                f"model knows {schedule.num_train_timesteps}; take fewer steps"
-            )
-        return coefficient_table(request.scheduler, schedule, steps, request.guidance_scale)
+    def _drawn(
+        self, request: Request, on_step: OnStepCallback | None, cancel: CancelToken | None
+    ) -> Result:
+        clock = Clock()
+        latents, seeds = initial_latents(request, self._dimensions)
+        table = steps_table(request, self._noise_schedule)
+        tokens, negative = self._tokens(request, clock)
+        embeds = self._embeds(request, tokens, negative, clock)
+        trajectory = Trajectory(
+            kind=kind_of(request, self.native_px),
+            latents=latents,
+            table=table,
+            boundaries=request.boundaries(len(table)),
+            embeds=embeds,
+            guidance_scale=request.guidance_scale,
+            output_type=request.output_type,
+        )
 
-    def _embeds(self, request: Request, clock: Clock) -> PassEmbeds:
+        def after_step(info: StepInfo) -> None:
+            place = f"at step {info.step + 1} of {info.num_steps}"
+            answer = None if on_step is None else on_step(info)
+            # A NumPy bool is no bool: what is falsy counts.
+            if answer is not None and not answer:
+                raise CancelledError(f"cancelled {place}")
+            self._turns.check(cancel, place)
+
+        watched = on_step is not None or cancel is not None
+        drawn = sample(
+            trajectory,
+            self._drawn_on.stepper(trajectory),
+            after_step if watched else None,
+            still_wanted=lambda: self._turns.check(cancel),
+        )
+        return Result(
+            images=drawn.images,
+            seed=seeds[0],
+            seeds=seeds,
+            timings_ms=clock.timings_ms(drawn.timings_ms),
+            provider=self.provider,
+            request=request,
+            unread=_unread(prompt=tokens.unread, negative_prompt=negative.unread),
+            saliency=drawn.saliency if request.saliency else None,
+        )
+
+    def _tokens(self, request: Request, clock: Clock) -> tuple[PromptTokens, TextTokens]:
         with clock.measure("text"):
-            tokens = self._tokenizer.prompt_tokens(request.prompt, len(request.references))
-            negative_ids = self._tokenizer.text_ids(request.negative_prompt)
+            return (
+                self._tokenizer.prompt_tokens(request.prompt, len(request.references)),
+                self._tokenizer.text_tokens(request.negative_prompt),
+            )
+
+    def _embeds(
+        self, request: Request, tokens: PromptTokens, negative: TextTokens, clock: Clock
+    ) -> PassEmbeds:
         with clock.measure("references"):
             identities = [
                 self._conditioning.identity(reference, request.reference_resolution)
                 for reference in request.references
             ]
         with clock.measure("text"):
-            return self._conditioning.pass_embeds(tokens, negative_ids, identities)
+            return self._conditioning.pass_embeds(tokens, negative.ids, identities)
+
+
+def _unread(**texts: str) -> dict[str, str]:
+    return {name: text for name, text in texts.items() if text}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,12 +17,20 @@ from engines.contract import LATENT_PX, SIZE_MULTIPLE_PX
 from engines.errors import RequestError
 from engines.guides import GuidanceRule
 from runtime.inputs.identity import Identity
-from runtime.inputs.photo import check_array
+from runtime.inputs.photo import Photo, check_array
 from runtime.method.saliency import Fusion
 from runtime.method.schedule import Scheduler, StageBoundaries
 
-Reference = str | Path | Image.Image | npt.NDArray[np.uint8] | Identity
+Reference = Photo | Identity
 Choice = TypeVar("Choice", bound=StrEnum)
+
+# Far beyond what a model makes of them (scripts take 5; noise reaches 6), and far below what half
+# precision can hold.
+MAX_GUIDANCE_SCALE = 100.0
+MAX_LATENT = 1000.0
+# The model reads 77 tokens, some 400 characters; what is longer takes its time and has no effect.
+MAX_TEXT_CHARACTERS = 10_000
+MAX_REFERENCE_RESOLUTION = 4096
 
 
 class OutputType(StrEnum):
@@ -38,11 +46,13 @@ class Request:
     """What to draw.
 
     prompt: with <|image|> after the word for each person. references: one photo or Identity per
-    marker, in the prompt's order. seed: of the first image, image i has seed + i; None draws one.
-    height, width: px, multiples of 64; None takes the model's own. alpha, beta: shares of the steps
-    after which fusion starts and ends (paper); start_merge_step, final_step: the released script's
-    inclusive step numbers, which win when given. latents: initial noise [num_images, 4, h, w],
-    kept as a float32 copy.
+    marker, in the prompt's order; a photo is a path, a PIL picture, uint8 [h, w, 3], the bytes of a
+    picture's file or a file open for reading. guidance_scale: above 1, up to 100. seed: of the
+    first image, image i has seed + i; None draws one. height, width: px, multiples of 64; None
+    takes the model's own. alpha, beta: shares of the steps after which fusion starts and ends
+    (paper); start_merge_step, final_step: the released script's inclusive step numbers, which win
+    when given. latents: initial noise [num_images, 4, h, w], within 1000 on either side of 0, kept
+    as a float32 copy that cannot be written.
     reference_resolution: px that references are brought to first (released --object_resolution).
     saliency: give the fusion steps' maps and masks back. Raises RequestError.
     """
@@ -70,12 +80,12 @@ class Request:
 
     def __post_init__(self) -> None:
         for name in ("prompt", "negative_prompt"):
-            if not isinstance(getattr(self, name), str):
-                raise RequestError(f"{name} must be text, got {getattr(self, name)!r}")
+            self._check_text(name, getattr(self, name))
         self._check_references()
         self._check_int("num_inference_steps", 1, 999)
         self._check_int("num_images", 1, 16)
-        self._check_int("reference_resolution", 1, 4096)
+        check_reference_resolution(self.reference_resolution)
+        self._check_int("reference_resolution", 1, MAX_REFERENCE_RESOLUTION)
         if self.seed is not None:
             self._check_int("seed", 0, 2**32 - 1)
         for name in ("start_merge_step", "final_step"):
@@ -87,8 +97,13 @@ class Request:
                 object.__setattr__(self, name, int(getattr(self, name)))
         if not _is_finite(self.guidance_scale) or self.guidance_scale <= 1:
             raise RequestError(
-                f"guidance_scale must be above 1, got {self.guidance_scale!r}: at 1 and below "
+                f"guidance_scale must be above 1, got {self.guidance_scale!r:.80}: at 1 and below "
                 "neither model has a guidance to compare; the released scripts take 5"
+            )
+        if self.guidance_scale > MAX_GUIDANCE_SCALE:
+            raise RequestError(
+                f"guidance_scale must be {MAX_GUIDANCE_SCALE:g} or less, "
+                f"got {self.guidance_scale!r}; the released scripts take 5"
             )
         if not (_is_finite(self.alpha) and _is_finite(self.beta)) or not (
             0 <= self.alpha <= self.beta <= 1
@@ -100,7 +115,7 @@ class Request:
         for name in ("guidance_scale", "alpha", "beta"):
             object.__setattr__(self, name, float(getattr(self, name)))
         if not isinstance(self.saliency, bool):
-            raise RequestError(f"saliency must be True or False, got {self.saliency!r}")
+            raise RequestError(f"saliency must be True or False, got {self.saliency!r:.80}")
         for name, kind in (
             ("scheduler", Scheduler),
             ("guidance_rule", GuidanceRule),
@@ -110,6 +125,18 @@ class Request:
             object.__setattr__(self, name, _choice(name, kind, getattr(self, name)))
         if self.latents is not None:
             object.__setattr__(self, "latents", self._checked_latents())
+
+    def __repr__(self) -> str:
+        """Everything but photos and noise, of which the kind is told."""
+        shown = []
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name == "references":
+                value = [type(each).__name__ for each in value]
+            elif field.name == "latents" and value is not None:
+                value = f"float32 {list(value.shape)}"
+            shown.append(f"{field.name}={value!r}")
+        return f"Request({', '.join(shown)})"
 
     def boundaries(self, steps: int) -> StageBoundaries:
         """The stages of a run of so many steps."""
@@ -129,18 +156,29 @@ class Request:
             )
         object.__setattr__(self, "references", tuple(references))
         for number, reference in enumerate(self.references, 1):
-            if not isinstance(reference, str | Path | Image.Image | np.ndarray | Identity):
+            is_file = callable(getattr(reference, "read", None))
+            if not is_file and not isinstance(reference, _REFERENCE_TYPES):
                 raise RequestError(
-                    f"reference {number} must be a path, a PIL picture, a uint8 array [h, w, 3] "
-                    f"or an Identity, got {type(reference).__name__}"
+                    f"reference {number} must be a path, a PIL picture, a uint8 array [h, w, 3], "
+                    "the bytes of a picture's file, a file open for reading bytes or an Identity, "
+                    f"got {type(reference).__name__}"
                 )
             if isinstance(reference, np.ndarray):
                 check_array(reference)
 
+    def _check_text(self, name: str, value: Any) -> None:
+        if not isinstance(value, str):
+            raise RequestError(f"{name} must be text, got {type(value).__name__}")
+        if len(value) > MAX_TEXT_CHARACTERS:
+            raise RequestError(
+                f"{name} must have {MAX_TEXT_CHARACTERS} characters or fewer, got {len(value)}; "
+                "the model reads some 400 of them"
+            )
+
     def _check_int(self, name: str, low: int, high: int) -> None:
         value = getattr(self, name)
         if isinstance(value, bool) or not isinstance(value, int | np.integer):
-            raise RequestError(f"{name} must be a whole number, got {value!r}")
+            raise RequestError(f"{name} must be a whole number, got {value!r:.80}")
         if not low <= value <= high:
             raise RequestError(f"{name} must be from {low} to {high}, got {value}")
         # NumPy's integers overflow where Python's do not: seed + image, 1000 // steps.
@@ -148,7 +186,7 @@ class Request:
 
     def _check_size(self, name: str, size: int) -> None:
         if isinstance(size, bool) or not isinstance(size, int | np.integer):
-            raise RequestError(f"{name} must be a whole number of px, got {size!r}")
+            raise RequestError(f"{name} must be a whole number of px, got {size!r:.80}")
         if size % SIZE_MULTIPLE_PX or not 0 < size <= 4096:
             nearest = (int(size) + SIZE_MULTIPLE_PX // 2) // SIZE_MULTIPLE_PX * SIZE_MULTIPLE_PX
             nearest = min(max(nearest, SIZE_MULTIPLE_PX), 4096)
@@ -180,7 +218,28 @@ class Request:
             single = latents.astype(np.float32)
         if not np.isfinite(single).all():
             raise RequestError("latents must be finite in float32, got NaN or infinity")
+        if (most := float(np.abs(single).max())) > MAX_LATENT:
+            raise RequestError(
+                f"latents must lie within {MAX_LATENT:g} on either side of 0, as noise does, "
+                f"got {most:.3g}"
+            )
+        single.setflags(write=False)
         return single
+
+
+_REFERENCE_TYPES = (
+    str, Path, Image.Image, np.ndarray, bytes, bytearray, memoryview, Identity,
+)  # fmt: skip
+
+
+def check_reference_resolution(value: Any) -> None:
+    """Raise RequestError unless it is a whole number of px in range."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise RequestError(f"reference_resolution must be a whole number, got {value!r:.80}")
+    if not 1 <= value <= MAX_REFERENCE_RESOLUTION:
+        raise RequestError(
+            f"reference_resolution must be from 1 to {MAX_REFERENCE_RESOLUTION}, got {value}"
+        )
 
 
 def _is_finite(value: Any) -> bool:
@@ -196,4 +255,4 @@ def _choice(name: str, kind: type[Choice], value: Any) -> Choice:
         return kind(value)
     except ValueError as error:
         choices = ", ".join(repr(each.value) for each in kind)
-        raise RequestError(f"{name} must be one of {choices}, got {value!r}") from error
+        raise RequestError(f"{name} must be one of {choices}, got {value!r:.80}") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -27,7 +27,7 @@ class StepInfo:
 
     @cached_property
     def latents(self) -> Float32Array:
-        """[images, 4, h, w] float32 after the step, fetched when first asked for, in on_step."""
+        """[images, 4, h, w] float32 after the step, a copy, fetched when first asked for there."""
         return self.read_latents()
 
 
@@ -47,8 +47,9 @@ class Result:
     images: PIL pictures, or an array: "np" [images, height, width, 3] float32 in [0, 1], "latent"
     [images, 4, h, w] float32. seeds: one per image. timings_ms: milliseconds spent on text,
     references, scene, fusion, subject, decode (these four by the GPU's own clock, where there is
-    one), and in total. saliency: one entry per fusion step if
-    it was asked for.
+    one), and in total. unread: the end of "prompt" or "negative_prompt" that lies beyond the
+    model's window, so that it had no effect; empty where all of it was read. saliency: one entry
+    per fusion step if it was asked for. request keeps the photos it was made with.
     """
 
     images: Any
@@ -57,4 +58,13 @@ class Result:
     timings_ms: dict[str, float]
     provider: str
     request: Request
+    unread: Mapping[str, str]
     saliency: tuple[StepSaliency, ...] | None
+
+    def __repr__(self) -> str:
+        """Which pictures these are, and nothing of what they show or of who is in them."""
+        kind = type(self.images).__name__
+        return (
+            f"Result({len(self.images)} images in a {kind}, seed={self.seed}, "
+            f"provider={self.provider!r}, timings_ms={self.timings_ms})"
+        )

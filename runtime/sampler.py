@@ -11,14 +11,21 @@ from runtime.trajectory import Drawn, Stepper, Trajectory
 OnStep = Callable[[StepInfo], None]
 
 
-def sample(trajectory: Trajectory, stepper: Stepper, on_step: OnStep | None = None) -> Drawn:
+def sample(
+    trajectory: Trajectory,
+    stepper: Stepper,
+    on_step: OnStep | None = None,
+    *,
+    still_wanted: Callable[[], None] = lambda: None,
+) -> Drawn:
     """Denoise with two models on one trajectory.
 
     Every step ends on the same latents, whoever predicted their noise, and the next one starts from
     them. on_step is called when a step is done; without it, nothing waits for any step but the
-    last.
+    last. still_wanted is called before each step and raises to end the run.
     """
     for step, stage in enumerate(trajectory.stages()):
+        still_wanted()
         match stage:
             case Stage.SCENE:
                 stepper.scene(step)

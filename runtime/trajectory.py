@@ -111,6 +111,11 @@ class Backend(Protocol):
     @property
     def provider(self) -> str: ...
 
+    @property
+    def nests(self) -> bool:
+        """Whether a run may begin while another stands between two steps."""
+        ...
+
     def run(
         self, component: Component, inputs: Mapping[str, Array], output_shape: tuple[int, ...]
     ) -> Array:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from engines.blame import raised_within
 from engines.bundle.folder import Bundle
 from engines.contract import CONTRACTS, Component
 from engines.engine import Array, Provider, check_buffers
@@ -19,6 +20,12 @@ from engines.onnxruntime.library import (
     opened_session,
     session_dtypes,
 )
+from engines.threads import processors
+
+# Every session has threads of its own, which wait while others compute: the encoders, which run
+# once a picture, get no more than they profit from. (The pool that sessions can share exists once
+# a process, and then no session may have its own, not even the application's.)
+_MOST_THREADS = {Component.TEXT_ENCODER: 4, Component.IMAGE_ENCODER: 8, Component.FUSION_MLP: 1}
 
 
 class OnnxRuntimeEngine:
@@ -27,14 +34,17 @@ class OnnxRuntimeEngine:
     def __init__(self, component: Component, onnx_path: Path, threads: int | None = None) -> None:
         """Load a graph.
 
-        threads: processor cores to use, by default all. Raises ProviderUnavailableError if ONNX
-        Runtime or its CPU provider is not installed, BundleCorruptError if the file does not load,
-        ContractError if its tensors are not the contract's.
+        threads: processor cores to use, by default all, fewer for the encoders. Raises
+        ProviderUnavailableError if ONNX Runtime or its CPU provider is not installed,
+        BundleCorruptError if the file does not load, ContractError if its tensors are not the
+        contract's.
         """
         ort = onnxruntime_with(CPU_PROVIDER)
         self.component = component
         self.provider = str(Provider.ONNXRUNTIME_CPU)
         options = ort.SessionOptions()
+        if component in _MOST_THREADS:
+            threads = min(threads or processors(), _MOST_THREADS[component])
         if threads is not None:
             options.intra_op_num_threads = threads
         self._session = opened_session(ort, component, onnx_path, options, [CPU_PROVIDER])
@@ -62,6 +72,8 @@ class OnnxRuntimeEngine:
         try:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:
+            if not raised_within(error, {"onnxruntime"}):
+                raise
             shapes = {name: buffer.shape for name, buffer in self._buffers.items()}
             raise ContractError(f"{self.component} cannot run on {shapes}: {error}") from error
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from engines import commands
+from engines.blame import raised_within
 from engines.contract import CONTRACTS, Component
 from engines.errors import (
     BundleCorruptError,
@@ -66,6 +67,8 @@ def opened_session(
         session = ort.InferenceSession(onnx_path, options, providers=providers)
     except Exception as error:
         # ONNX Runtime raises a family of unrelated classes, all of which mean: not this file.
+        if not raised_within(error, {"onnxruntime"}):
+            raise
         raise BundleCorruptError(
             f"{onnx_path} does not load: {error}; check the bundle with",
             fix=commands.verified(bundle),

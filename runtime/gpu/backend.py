@@ -42,6 +42,9 @@ class GpuBackend:
     with so many trials.
     """
 
+    # Steps of one size share their device buffers.
+    nests = False
+
     def __init__(
         self,
         bundle: Bundle,

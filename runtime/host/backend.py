@@ -23,6 +23,9 @@ from runtime.trajectory import Drawn, RequestKind, Trajectory, as_pictures
 class HostBackend:
     """Runs everything at once, in the calling thread."""
 
+    # Buffers are read before a step ends, so that another run may use them from then on.
+    nests = True
+
     def __init__(self, engines: EnginePool) -> None:
         self._engines = engines
 
@@ -82,8 +85,8 @@ class HostStepper:
         """Steps are done when they return."""
 
     def latents_reader(self) -> Callable[[], Float32Array]:
-        latents = self._latents
-        return lambda: latents
+        # A copy: a callback that writes into it does not change the picture.
+        return self._latents.copy
 
     def finish(self) -> Drawn:
         output_type = self._trajectory.output_type

@@ -8,17 +8,19 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from engines.bundle.folder import Bundle
+from engines.bundle.weights import WeightCheck
 from engines.contract import CONTRACTS, Component
 from engines.engine import Array, Engine, Provider
 from engines.providers import HOST_PROVIDERS, OpenEngine
-from runtime.non_finite import non_finite
+from runtime.host.outputs import check_output
 
 
 class EnginePool:
     """Runs components by name on numpy arrays, binding buffers only when a shape changes.
 
     provider: one of HOST_PROVIDERS. low_memory: hold one engine at a time, opening it again
-    whenever another was used in between. open_engine: instead of the provider's own.
+    whenever another was used in between. open_engine: instead of the provider's own. Weights are
+    compared with their digests while engines open, and before the first run of each.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class EnginePool:
         self._open_engine = open_engine or HOST_PROVIDERS[provider].open
         self._engines: dict[Component, Engine] = {}
         self._buffers: dict[Component, dict[str, Array]] = {}
+        self._weights = WeightCheck(bundle, Component)
         if not low_memory:
             self._open_all()
 
@@ -49,10 +52,12 @@ class EnginePool:
     ) -> Array:
         """Run one component; returns its output, valid until this component runs again.
 
-        Inputs are converted to the engine's own element types. Raises NonFiniteError, naming the
-        engine and `where` in the run it was, if the output has a NaN or an infinity.
+        Inputs are converted to the engine's own element types. Raises NonFiniteError or
+        ConstantOutputError, naming the engine and `where` in the run it was, if the output has a
+        NaN or an infinity or is the same everywhere, BundleCorruptError for altered weights.
         """
         engine = self._engine(component)
+        self._weights.require(component)
         output = CONTRACTS[component].outputs[0].name
         shapes = {name: array.shape for name, array in inputs.items()} | {output: output_shape}
         buffers = self._buffers.get(component, {})
@@ -62,14 +67,19 @@ class EnginePool:
             self._buffers[component] = buffers
         for name, array in inputs.items():
             buffers[name][...] = array
-        engine.enqueue()
         result = buffers[output]
-        if not np.isfinite(result).all():
-            raise non_finite(component, engine.provider, where, self._bundle.path)
+        # What an engine leaves unwritten must not pass for its answer.
+        result.fill(np.nan)
+        engine.enqueue()
+        check_output(component, result, engine.provider, where, self._bundle.path)
         return result
 
     def close(self) -> None:
         """Close every engine and drop its buffers."""
+        self._weights.close()
+        self._close_engines()
+
+    def _close_engines(self) -> None:
         self._buffers.clear()
         for engine in self._engines.values():
             engine.close()
@@ -93,6 +103,7 @@ class EnginePool:
     def _engine(self, component: Component) -> Engine:
         if component not in self._engines:
             if self._low_memory:
-                self.close()
+                self._close_engines()
+                self._weights.require_unchanged(component)
             self._engines[component] = self._open_engine(self._bundle, component, self._threads)
         return self._engines[component]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import numpy.typing as npt
 from engines.bundle.files import write_atomic
 from engines.errors import ReferenceImageError
 
-_FORMAT = "face-diffuser identity 1"
+_FORMAT = "face-diffuser identity 2"
+# Files of the first format carry no digest.
+_FORMATS = (_FORMAT, "face-diffuser identity 1")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,19 +38,36 @@ class Identity:
             )
         if not embeds.size or not np.isfinite(embeds).all():
             raise ReferenceImageError("an identity's embeds must be finite; encode the photo again")
+        # A copy of its own, so that what was checked is what is drawn.
+        embeds = embeds.copy()
+        embeds.setflags(write=False)
+        object.__setattr__(self, "embeds", embeds)
         if not isinstance(self.encoder, str) or not self.reference_resolution >= 1:
             raise ReferenceImageError("an identity names its encoder and a resolution from 1 px")
 
+    def __repr__(self) -> str:
+        """Whose encoder and what size, and nothing of the person."""
+        return (
+            f"Identity({len(self.embeds)} numbers, encoder={self.encoder[:12]!r}, "
+            f"reference_resolution={self.reference_resolution})"
+        )
+
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file, atomically. It is personal data as much as the photo."""
+        """Write a safetensors file, atomically and for its owner's eyes alone (mode 0600).
+
+        It is personal data as much as the photo. Raises FileRefusedError where a link, a device or
+        a read-only file lies there.
+        """
         from safetensors.numpy import save
 
         metadata = {
             "format": _FORMAT,
             "encoder": self.encoder,
             "reference_resolution": str(self.reference_resolution),
+            "digest": self._digest(),
         }
-        write_atomic(Path(path), save({"embeds": np.ascontiguousarray(self.embeds)}, metadata))
+        content = save({"embeds": np.ascontiguousarray(self.embeds)}, metadata)
+        write_atomic(Path(path), content, mode=0o600)
 
     @classmethod
     def load(cls, path: str | Path) -> Identity:
@@ -55,16 +75,30 @@ class Identity:
         from safetensors import SafetensorError, safe_open
 
         try:
+            if not Path(path).is_file():
+                raise ReferenceImageError("there is no such file")
             with safe_open(path, framework="numpy") as file:
                 metadata = file.metadata() or {}
-                if metadata.get("format") != _FORMAT:
+                if metadata.get("format") not in _FORMATS:
                     raise ReferenceImageError("this is no identity; make one with Identity.save")
-                return cls(
+                loaded = cls(
                     embeds=file.get_tensor("embeds"),
                     encoder=metadata["encoder"],
                     reference_resolution=int(metadata["reference_resolution"]),
                 )
+            has_digest = metadata["format"] == _FORMAT or "digest" in metadata
+            if has_digest and metadata["digest"] != loaded._digest():
+                raise ReferenceImageError("it was altered or damaged; encode the photo again")
         except ReferenceImageError as error:
             raise ReferenceImageError(f"{path}: {error}") from error
-        except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-            raise ReferenceImageError(f"{path} is not a readable identity: {error}") from error
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError, OverflowError) as error:
+            raise ReferenceImageError(
+                f"{path} is not a readable identity: {error}; encode the photo again"
+            ) from error
+        return loaded
+
+    def _digest(self) -> str:
+        """SHA-256 of all that an identity says."""
+        digest = hashlib.sha256(f"{self.encoder}\n{self.reference_resolution}\n".encode())
+        digest.update(self.embeds.astype("<f4").tobytes())
+        return digest.hexdigest()

@@ -3,50 +3,89 @@
 from __future__ import annotations
 
 import io
-import warnings
+import os
+import struct
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
+from engines.blame import raised_within
 from engines.errors import ReferenceImageError
+from runtime.inputs.levels import eight_bits
+from runtime.inputs.photo_file import GIVE, content_of, kind_of, name_of, without_metadata
 
 Uint8Array = npt.NDArray[np.uint8]
 Float32Array = npt.NDArray[np.float32]
 
+# A file is open for reading bytes.
+Photo = str | Path | Image.Image | Uint8Array | bytes | bytearray | memoryview | IO[bytes]
+Decoded = TypeVar("Decoded")
+
+_CONTENT = (str, os.PathLike, bytes, bytearray, memoryview)
 _BACKGROUND = (255, 255, 255, 255)
 _MAX_SIDE_PX = 16384
+# Strips up to this long cost little, however narrow.
+_NARROW_PX, _MAX_ASPECT = 1024, 8
+_PILLOWS_OWN_PIXELS = 1024 * 1024 * 1024 // 4 // 3
+# What EXIF's orientation asks for (the TIFF 6.0 specification, tag 274).
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
 _BLOCK_ROWS = 256
 
 
 def load_reference(source: Any) -> Uint8Array:
     """A photo as uint8 RGB [h, w, 3].
 
-    EXIF rotation is applied, transparency lies on white, 16-bit is scaled, of an animation the
-    first frame counts. Raises ReferenceImageError naming what cannot be read.
+    EXIF rotation is applied, transparency lies on white, more than 8 bits are scaled, of an
+    animation the first frame counts; damaged metadata is ignored. Raises ReferenceImageError naming
+    what cannot be read, and nothing of what it shows.
     """
+    name = name_of(source)
     if isinstance(source, np.ndarray):
         check_array(source)
-        _check_sides("the reference", source.shape[1], source.shape[0])
+        _check_sides(name, source.shape[1], source.shape[0])
         return source
-    name = "the reference" if isinstance(source, Image.Image) else str(source)
+    if isinstance(source, Image.Image):
+        image = source
+    elif isinstance(source, _CONTENT) or callable(getattr(source, "read", None)):
+        content = content_of(source)
+        opened = _decoded(name, content, lambda: _opened(without_metadata(content)))
+        if opened is None:
+            kind = kind_of(content)
+            what = f"is {kind}, which is not read here" if kind else "is no picture that is read"
+            raise ReferenceImageError(f"{name} {what}; {GIVE}")
+        image = opened
+    else:
+        raise ReferenceImageError(f"{type(source).__name__} is no photo; {GIVE}")
+    _check_sides(name, *image.size)
+    return _decoded(name, None, lambda: _rgb(image))
+
+
+def _decoded(name: str, content: bytes | None, decode: Callable[[], Decoded]) -> Decoded:
+    """What Pillow makes of a photo; its decoders raise whatever they stumble over."""
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of pictures that unpack to hundreds of megapixels, and raises of larger.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = source if isinstance(source, Image.Image) else _opened(source)
-            _check_sides(name, *image.size)
-            return _rgb(image)
-    except ReferenceImageError:
-        raise
+        return decode()
     except Exception as error:
-        # Pillow's decoders raise whatever they stumble over; all of it means the same to a caller.
+        packages = {factory.__module__.partition(".")[0] for factory, _ in Image.OPEN.values()}
+        if not raised_within(error, {"PIL", "numpy", *packages}):
+            raise  # such as a time limit of the caller's
+        if isinstance(error, ReferenceImageError):
+            raise ReferenceImageError(f"{name}: {error}") from error
+        kind = kind_of(content) if content is not None else None
+        # Pillow's sentences may name an object's address, but nothing of a picture.
+        reason = type(error).__name__ if " object at 0x" in str(error) else error
         raise ReferenceImageError(
-            f"{name} cannot be read as a picture ({error or type(error).__name__}); "
-            "give a PNG, JPEG or WebP photo"
-        ) from error
+            f"{name} cannot be read as a picture ({kind or 'no known format'}: {reason!s:.200}); "
+            f"{GIVE}"
+        ) from None
 
 
 def check_array(array: npt.NDArray[Any]) -> None:
@@ -100,32 +139,63 @@ def _resized(plane: Float32Array, height: int, width: int) -> Float32Array:
     return np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.BILINEAR))
 
 
-def _opened(path: str | Path) -> Image.Image:
-    content = Path(path).read_bytes()
-    if not content:
-        raise ReferenceImageError(f"{path} is empty; give a PNG, JPEG or WebP photo")
-    return Image.open(io.BytesIO(content))
+def _opened(content: bytes) -> Image.Image | None:
+    """The picture, not decoded yet; None where no decoder knows the format.
+
+    Image.open itself refuses, by a limit of its own, photos that are within ours.
+    """
+    Image.init()
+    for kind in Image.ID:
+        factory, accept = Image.OPEN[kind]
+        if accept is not None and accept(content[:16]) is not True:
+            continue
+        with suppress(SyntaxError, IndexError, TypeError, struct.error):
+            image: Image.Image = factory(io.BytesIO(content), "")
+            return image
+    return None
 
 
 def _check_sides(name: str, width: int, height: int) -> None:
-    # The limit bounds what padding a narrow strip to a square may cost.
-    if not 0 < min(width, height) <= max(width, height) <= _MAX_SIDE_PX:
+    """Bounds what decoding, and padding a narrow strip to a square, may cost."""
+    short, long = sorted((width, height))
+    if not 0 < short <= long <= _MAX_SIDE_PX:
         raise ReferenceImageError(
             f"{name} is {width}x{height} px; give a photo of 1 to {_MAX_SIDE_PX} px a side, "
             "cropped to the person"
+        )
+    if long > _NARROW_PX and long > _MAX_ASPECT * short:
+        raise ReferenceImageError(
+            f"{name} is {width}x{height} px, more than {_MAX_ASPECT} times as long as wide; "
+            "crop it to the person"
+        )
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and limit != _PILLOWS_OWN_PIXELS and width * height > limit:
+        raise ReferenceImageError(
+            f"{name} is {width}x{height} px, more than the {limit} px that this program allows "
+            "(PIL.Image.MAX_IMAGE_PIXELS); make it smaller"
         )
 
 
 def _rgb(image: Image.Image) -> Uint8Array:
     if getattr(image, "is_animated", False):
         image.seek(0)
-    image = ImageOps.exif_transpose(image)
+    image.load()
+    image = _upright(image)
     if image.mode.startswith("I") or image.mode == "F":
-        # Pillow's own conversion from 16 bit clips instead of scaling; its floats count to 255.
-        scale = 1 if image.mode == "F" else 257
-        values = np.nan_to_num(np.asarray(image, np.float64) / scale)
-        image = Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
+        image = eight_bits(image)
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, _BACKGROUND), rgba)
     return np.asarray(image.convert("RGB"))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF says; as it is where that is damaged."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception as error:
+        if not raised_within(error, {"PIL"}):
+            raise
+        return image
+    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
+    return image if turn is None else image.transpose(turn)

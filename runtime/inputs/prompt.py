@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,17 @@ _BOS, _EOS = "<|startoftext|>", "<|endoftext|>"
 
 Ids = npt.NDArray[np.int32]
 
+# What is written where the marker was meant: <image>, <|img|>, [image], <| image |> ...
+_NEARLY = re.compile(r"[<\[{(]\s*\|?\s*(?:image|img)\s*\d*\s*\|?\s*[>\]})]", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class TextTokens:
+    """A text's token ids, [tokens] int32. unread: the end of the text that did not fit, or ""."""
+
+    ids: Ids
+    unread: str
+
 
 @dataclass(frozen=True)
 class PromptTokens:
@@ -27,11 +39,13 @@ class PromptTokens:
 
     text_ids: without markers, cut so that it ends in the end token. subject_ids: the same words,
     cut at the window's end (as released). subject_positions: each person's token, in order.
+    unread: the end of the prompt that did not fit, or "".
     """
 
     text_ids: Ids
     subject_ids: Ids
     subject_positions: tuple[int, ...]
+    unread: str
 
 
 class Tokenizer:
@@ -54,16 +68,23 @@ class Tokenizer:
         import tokenizers  # on use: it takes a tenth of importing the runtime
 
         try:
-            tokenizer = tokenizers.Tokenizer.from_file(str(path))
+            tokenizer = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
         except Exception as error:
-            # The tokenizers library raises bare Exception.
+            if type(error) is not Exception and not isinstance(error, OSError | ValueError):
+                raise  # such as a signal handler's own; the tokenizers library raises Exception
             raise BundleCorruptError(f"{path} is not a tokenizer: {error}") from error
         return cls(tokenizer, window)
 
+    def text_tokens(self, text: str) -> TextTokens:
+        """Start, words, end, padded with end; words that do not fit are told as unread."""
+        words, starts, read = self._words_and_places(text)
+        fit = self._window - 2
+        unread = read[starts[fit] :].strip() if len(words) > fit else ""
+        return TextTokens(self._padded([self._bos, *words[:fit], self._eos]), unread)
+
     def text_ids(self, text: str) -> Ids:
-        """Start, words, end, padded with end; words that do not fit are dropped."""
-        words = self._words(text)[: self._window - 2]
-        return self._padded([self._bos, *words, self._eos])
+        """The ids alone of text_tokens."""
+        return self.text_tokens(text).ids
 
     def prompt_tokens(self, prompt: str, num_references: int) -> PromptTokens:
         """Ids of a prompt whose every <|image|> names a person.
@@ -76,6 +97,7 @@ class Tokenizer:
             raise PromptError(
                 f"the prompt has {len(parts)} {MARKER} and there are {num_references} references; "
                 f"write one {MARKER} after the word for each person and give a reference for each"
+                + _like_a_marker(prompt)
             )
         ids, positions = [self._bos], []
         for number, part in enumerate(parts, 1):
@@ -94,10 +116,14 @@ class Tokenizer:
             positions.append(position)
         ids += [*self._words(tail), self._eos]
         text = "".join([*parts, tail])
-        return PromptTokens(self.text_ids(text), self._padded(ids), tuple(positions))
+        whole = self.text_tokens(text)
+        return PromptTokens(whole.ids, self._padded(ids), tuple(positions), whole.unread)
 
     def _words(self, text: str) -> list[int]:
-        """Byte-pair ids of a text, HTML entities resolved as CLIP does."""
+        return self._words_and_places(text)[0]
+
+    def _words_and_places(self, text: str) -> tuple[list[int], list[int], str]:
+        """Byte-pair ids, where each starts, and the text they are of: HTML entities resolved."""
         text = html.unescape(html.unescape(text))
         try:
             text.encode()
@@ -106,9 +132,14 @@ class Tokenizer:
                 f"the text has no valid character at place {error.start + 1} "
                 f"({text[error.start]!r}); write it again as UTF-8"
             ) from error
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
-        return ids
+        found = self._tokenizer.encode(text, add_special_tokens=False)
+        return found.ids, [start for start, _ in found.offsets], text
 
     def _padded(self, ids: list[int]) -> Ids:
         padding = [self._eos] * (self._window - len(ids))
         return np.array([*ids, *padding][: self._window], np.int32)
+
+
+def _like_a_marker(prompt: str) -> str:
+    found = next((each for each in _NEARLY.findall(prompt) if each != MARKER), None)
+    return "" if found is None else f"; {found!r} is no marker, write {MARKER}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from engines.bundle.files import FileRefusedError
 from runtime import Identity, ReferenceImageError
 
 METADATA = {"format": "face-diffuser identity 1", "encoder": "abc", "reference_resolution": "256"}
@@ -93,3 +95,46 @@ def test_a_truncated_file_is_named(kept: int, tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ReferenceImageError, match=r"nobody\.safetensors"):
         Identity.load(tmp_path / "nobody.safetensors")
+
+
+def test_an_altered_identity_is_refused_wherever_it_was_altered(tmp_path: Path) -> None:
+    path = tmp_path / "him.safetensors"
+    identity().save(path)
+    whole = path.read_bytes()
+    random = np.random.default_rng(1)
+    for place in random.integers(8, len(whole), 80):
+        content = bytearray(whole)
+        content[place] ^= 1 << int(random.integers(0, 8))
+        path.write_bytes(content)
+        with pytest.raises(ReferenceImageError):
+            Identity.load(path)
+
+
+def test_an_identity_is_for_its_owners_eyes(tmp_path: Path) -> None:
+    path = tmp_path / "him.safetensors"
+    path.write_bytes(b"")
+    path.chmod(0o666)
+    identity().save(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_nothing_that_is_not_ours_is_replaced(tmp_path: Path) -> None:
+    victim, link, pipe = (tmp_path / name for name in ("victim", "link", "pipe"))
+    victim.write_bytes(b"mine")
+    victim.chmod(0o400)
+    link.symlink_to(victim)
+    os.mkfifo(pipe)
+    for path in (victim, link, pipe, Path("/dev/null"), tmp_path):
+        with pytest.raises(FileRefusedError):
+            identity().save(path)
+    assert victim.read_bytes() == b"mine"
+    assert link.is_symlink()
+
+
+def test_an_identity_does_not_change_with_what_it_was_made_from() -> None:
+    embeds = EMBEDS.copy()
+    made = identity(embeds=embeds)
+    embeds[:] = 0
+    np.testing.assert_array_equal(made.embeds, EMBEDS)
+    with pytest.raises(ValueError, match="read-only"):
+        made.embeds[0] = 0

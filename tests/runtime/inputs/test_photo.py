@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
+import struct
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from runtime import Identity, ReferenceImageError
 from runtime.inputs.photo import load_reference, reference_pixels
@@ -181,3 +188,141 @@ def test_a_foreign_file_is_no_identity(content: bytes, tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(ReferenceImageError, match=r"him\.safetensors"):
         Identity.load(path)
+
+
+def test_damaged_and_oversized_metadata_is_ignored(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(3).integers(0, 256, (8, 12, 3), dtype=np.uint8)
+    photo = Image.fromarray(pixels)
+    photo.save(tmp_path / "garbage.png", exif=b"Exif\0\0" + b"\xff" * 20)
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("comment", "x" * (2 << 20), zip=True)
+    photo.save(tmp_path / "long_text.png", pnginfo=texts, icc_profile=b"no profile" * 10)
+    content = bytearray((tmp_path / "long_text.png").read_bytes())
+    content[content.index(b"iCCP") + 12] ^= 255  # its checksum is wrong now
+    (tmp_path / "bad_sum.png").write_bytes(content)
+    for path in tmp_path.iterdir():
+        np.testing.assert_array_equal(load_reference(path), pixels)
+
+
+def test_a_jpegs_resolution_in_words_is_ignored_and_its_turn_is_not(tmp_path: Path) -> None:
+    entries = [(0x0112, 3, 1, struct.pack(">HH", 6, 0)), (282, 2, 4, b"72\0\0")]
+    block = b"MM\0*\0\0\0\x08" + struct.pack(">H", len(entries))
+    block += b"".join(struct.pack(">HHI", *entry[:3]) + entry[3] for entry in entries)
+    path = tmp_path / "him.jpg"
+    Image.new("RGB", (4, 2)).save(path, exif=b"Exif\0\0" + block + b"\0" * 36, comment=b"\xff" * 99)
+    assert load_reference(path).shape == (4, 2, 3)
+
+
+def test_a_phones_108_megapixels_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "phone.png"
+    Image.new("1", (12000, 9000), 1).save(path)
+    assert load_reference(path).shape == (9000, 12000, 3)
+
+
+@pytest.mark.parametrize("long", [(1, 16384), (16384, 100)])
+def test_a_narrow_strip_is_refused_by_its_size(long: tuple[int, int]) -> None:
+    with pytest.raises(ReferenceImageError, match=rf"{long[0]}x{long[1]} px.*crop"):
+        load_reference(Image.new("L", long))
+
+
+@pytest.mark.parametrize(
+    ("levels", "expected"),
+    [
+        (np.array([[0, 4095]], np.uint16), [0, 255]),
+        (np.array([[0, 65535]], np.uint16), [0, 255]),
+        (np.array([[0, 255]], np.uint16), [0, 255]),
+        (np.array([[0, 65535]], np.int32), [0, 255]),
+        (np.array([[0, 2**31 - 1]], np.int32), [0, 255]),
+        (np.array([[0, -1]], np.int32), [0, 255]),  # 2**32 - 1, read with a sign
+        (np.array([[0, 0.5, 1]], np.float32), [0, 128, 255]),
+        (np.array([[0, 65535]], np.float32), [0, 255]),
+    ],
+)
+def test_every_depth_reaches_from_black_to_white(
+    levels: npt.NDArray[Any], expected: list[int]
+) -> None:
+    assert load_reference(Image.fromarray(levels))[0, :, 0].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    "levels",
+    [
+        np.full((2, 2), 1e-4, np.float32),
+        np.full((2, 2), np.nan, np.float32),
+        np.full((2, 2), 1e12, np.float32),
+        np.full((2, 2), 100_000, np.int32),
+    ],
+)
+def test_levels_that_would_look_black_are_refused(levels: npt.NDArray[Any]) -> None:
+    with pytest.raises(ReferenceImageError, match="level"):
+        load_reference(Image.fromarray(levels))
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (struct.pack(">I", 24) + b"ftypheic\0\0\0\0mif1heic" + b"\0" * 99, "HEIC"),
+        (struct.pack(">I", 24) + b"ftypqt  \0\0\0\0" + b"\0" * 99, "QuickTime"),
+        (b"%PDF-1.7 " + b"\0" * 99, "PDF"),
+        (b"\xff\x0a" + b"\0" * 99, "JPEG XL"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git-lfs"),
+        (b"<!DOCTYPE html><p>Not found", "web page"),
+    ],
+)
+def test_what_a_file_is_instead_is_named(content: bytes, kind: str, tmp_path: Path) -> None:
+    (tmp_path / "him").write_bytes(content)
+    for source in (tmp_path / "him", content):
+        with pytest.raises(ReferenceImageError, match=kind) as error:
+            load_reference(source)
+        assert " object at 0x" not in str(error.value)
+
+
+def test_bytes_and_open_files_are_photos_as_often_as_they_are_asked(tmp_path: Path) -> None:
+    path = tmp_path / "him.png"
+    Image.new("RGB", (3, 2), "red").save(path)
+    content = path.read_bytes()
+    with path.open("rb") as file:
+        for source in (content, bytearray(content), memoryview(content), io.BytesIO(content), file):
+            for _ in range(2):
+                assert load_reference(source).shape == (2, 3, 3)
+    with path.open(encoding="latin-1") as text, pytest.raises(ReferenceImageError, match="'rb'"):
+        load_reference(text)
+
+
+def test_no_special_file_is_waited_on(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        with pytest.raises(ReferenceImageError, match="no regular file"):
+            load_reference(path)
+
+
+def test_a_callers_exception_is_not_taken_for_a_decoders() -> None:
+    class TimeLimit(OSError):
+        """What a signal handler may raise while a decoder runs."""
+
+    class Slow(Image.Image):
+        def load(self) -> Any:
+            raise TimeLimit
+
+    slow = Slow()
+    slow._size = (1, 1)
+    with pytest.raises(TimeLimit):
+        load_reference(slow)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "tiff", "gif", "bmp", "tga"])
+def test_mutated_photos_decode_or_are_refused(kind: str) -> None:
+    random, stream = np.random.default_rng(len(kind)), io.BytesIO()
+    noise = random.integers(0, 256, (24, 24, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    has_exif = kind in ("png", "jpeg", "webp", "tiff")
+    Image.fromarray(noise).save(stream, kind, **({"exif": exif} if has_exif else {}))
+    for _ in range(40):
+        content = bytearray(stream.getvalue())
+        for place in random.integers(0, len(content), 6):
+            content[place] = random.integers(0, 256)
+        with contextlib.suppress(ReferenceImageError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert load_reference(bytes(content)).ndim == 3
