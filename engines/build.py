@@ -13,14 +13,16 @@ from typing import Any
 from engines import commands
 from engines.bundle.folder import Bundle
 from engines.bundle.lock import build_lock
+from engines.bundle.plan_record import PlanSpec
 from engines.bundle.records import document_of
 from engines.cli.command import run_command
-from engines.cli.progress import display_on
+from engines.cli.progress import Display, display_on
 from engines.contract import Component
 from engines.plans.bundle_plans import PlanRequest, PlansBuilt, plan_job, plan_specs
 from engines.plans.flags import add_plan_flags, plan_request
 from engines.plans.forecast import forecast
 from engines.plans.here import build_here
+from engines.plans.store import finished_plan
 from engines.processes import run_module
 from engines.tensorrt.target import plan_target
 
@@ -59,13 +61,35 @@ def _build(options: argparse.Namespace, request: PlanRequest) -> dict[str, Any]:
         forecasts = [forecast(plan_job(bundle, spec), target) for spec in specs]
         for each in forecasts:
             display.say(each.sentence())
-        return {"bundle": str(options.bundle), "expected_nbytes": {
-            each.name: each.expected_nbytes for each in forecasts
-        }}  # fmt: skip
+        return {
+            "bundle": str(options.bundle),
+            "expected_nbytes": {each.name: each.expected_nbytes for each in forecasts},
+            "known": _known(bundle, specs, display),
+        }
     started = time.monotonic()
     with build_lock(options.bundle):
         outcome = build_here(options.bundle, target, request, display, draw)
     return _report(options.bundle, outcome, time.monotonic() - started)
+
+
+def _known(bundle: Bundle, specs: list[PlanSpec], display: Display) -> dict[str, Any]:
+    """What plans that are built already take on the GPU."""
+    found = {}
+    for spec in specs:
+        record = finished_plan(bundle.path, bundle.manifest, spec)
+        if record is None:
+            continue
+        built = record.built
+        weights = built.file.nbytes if built.weights_nbytes is None else built.weights_nbytes
+        display.say(
+            f"{spec.name} is built: on the GPU it takes {weights >> 20} MiB of weights and "
+            f"{built.device_memory_nbytes >> 20} MiB of activations"
+        )
+        found[spec.name] = {
+            "weights_nbytes": built.weights_nbytes,
+            "device_memory_nbytes": built.device_memory_nbytes,
+        }
+    return found
 
 
 def _report(bundle: Path, outcome: PlansBuilt, seconds: float) -> dict[str, Any]:

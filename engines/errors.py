@@ -43,7 +43,11 @@ class PlanBuildError(FaceDiffuserError):
 
 
 class PlanMemoryError(PlanBuildError):
-    """The GPU's memory was not enough to build."""
+    """The memory of the GPU or the host was not enough to build."""
+
+
+class PlanUnsupportedError(PlanBuildError):
+    """The library has no kernel for something that the model has."""
 
 
 class PlanRefusedError(PlanBuildError):

@@ -55,7 +55,7 @@ def _tensorrt_library() -> object:
 
 
 def _tensorrt_rtx(bundle: Bundle, gpu: Gpu, stream: Stream) -> DeviceProvider:
-    from engines.plans.on_gpu import compared
+    from engines.plans.proofs.on_gpu import compared
     from engines.tensorrt.rtx_provider import RtxProvider
 
     return RtxProvider(bundle, gpu, compared)

@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _compared(bundle: Path, *, say: bool) -> dict[str, float]:
     """Relative L2 of each plan that was compared, by its name."""
     # Imported here: digests need no GPU.
-    from engines.plans.on_gpu import compare_on_gpu
+    from engines.plans.proofs.on_gpu import compare_on_gpu
 
     found = {}
     for record in compare_on_gpu(bundle):

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from PIL import Image
 
 from engines.bundle.folder import Bundle
 from engines.bundle.manifest import Precision
+from engines.bundle.plan_record import PlanRecord
+from engines.contract import Component
 from mini.probes import answers, open_probes, setting_view
 from mini.world import SCENES
 from tests.paths import ROOT
@@ -26,6 +29,24 @@ def readme_commands(first_word: str) -> list[str]:
     """The README's commands that start with a word, as a shell takes them."""
     joined = (ROOT / "README.md").read_text().replace("\\\n", " ")
     return [line.strip() for line in joined.splitlines() if line.startswith(f"    {first_word}")]
+
+
+def _check_plans(bundle: Path, plans: list[PlanRecord]) -> None:
+    """Seven plans of NVIDIA's own builder, each proved by its own log."""
+    assert {plan.spec.component for plan in plans} == set(Component)
+    assert len(plans) == 7, "SDM has one for each number of passes"
+    for plan in plans:
+        proofs = plan.built.proofs
+        assert proofs.layers is not None and proofs.attention is not None
+        assert proofs.layers.half_layers == proofs.layers.compute_layers > 0
+        assert proofs.network.single == proofs.network.sinusoids
+        if plan.spec.component is Component.VAE_DECODER:
+            assert len(proofs.attention.unfused) == proofs.attention.nodes == 1
+        else:
+            assert proofs.attention.fused == proofs.attention.nodes
+        assert plan.built.device_memory_nbytes > 1 << 20
+        assert (plan.built.parity, plan.built_on.gpu) == (None, None), "executed nowhere"
+        assert (bundle / plan.spec.path).stat().st_size == plan.built.file.nbytes
 
 
 @pytest.mark.slow
@@ -49,6 +70,8 @@ def test_the_commands_of_the_readme_end_in_pictures(tmp_path: Path) -> None:
     assert opened.manifest.precision is Precision.FP16
     for record in opened.manifest.components.values():
         assert all(figures.relative_l2 <= figures.bound for figures in record.parity.values())
+    if find_spec("tensorrt_rtx") is not None:
+        _check_plans(tmp_path / "bundle", opened.manifest.plans)
     _, setting = open_probes()
     for path in ("bundle/preview.png", "park.png", "reading.png"):
         with Image.open(tmp_path / path) as picture:

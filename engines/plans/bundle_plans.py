@@ -21,9 +21,9 @@ from engines.cli.progress import Display
 from engines.contract import Component
 from engines.errors import PlanMemoryError, ProviderUnavailableError
 from engines.guides import pass_counts
-from engines.plans.child import OnEvent, plan_in_process
+from engines.plans.building.child import OnEvent, plan_in_process
+from engines.plans.building.job import PlanJob
 from engines.plans.forecast import forecast
-from engines.plans.job import PlanJob
 from engines.plans.profiles import (
     DEFAULT_PROFILE,
     FIXED_PROFILE,

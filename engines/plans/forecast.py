@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from engines.contract import CONTRACTS
-from engines.plans.job import PlanJob
+from engines.plans.building.job import PlanJob
 from engines.tensorrt.machine import ThisGpu
 from engines.tensorrt.target import PlanTarget
 

@@ -11,9 +11,9 @@ from engines.bundle.folder import Bundle
 from engines.bundle.manifest import Manifest
 from engines.bundle.plan_record import PlanRecord
 from engines.cli.progress import Display
-from engines.errors import ProviderUnavailableError
+from engines.errors import PlanUnsupportedError, ProviderUnavailableError
 from engines.plans.bundle_plans import PlanRequest, PlansBuilt, build_plans, check_precision
-from engines.plans.picture import compare_pictures
+from engines.plans.proofs.picture import compare_pictures
 from engines.tensorrt.target import PlanTarget, plan_target
 
 
@@ -64,4 +64,11 @@ def build_if_possible(
             f"On the machine that will run it: {commands.plans_built(bundle)}"
         )
         return None
-    return build_here(bundle, target, request, display, draw)
+    try:
+        return build_here(bundle, target, request, display, draw)
+    except PlanUnsupportedError as error:
+        # Nobody asked for this library by its name.
+        if request.library is not None:
+            raise
+        display.say(f"{bundle} stops at ONNX here, without plans: {error}")
+        return None

@@ -34,7 +34,8 @@ class ErrorLog:
     def hear(self, severity: str, message: str) -> None:
         """A LogSink."""
         if "ERROR" in severity and _TRAILER not in message:
-            self.errors.append(message.strip())
+            # In one line, as reasons are told.
+            self.errors.append(" ".join(message.split()))
 
     def reason(self) -> str:
         """The first error: what comes after it follows from it."""

@@ -57,7 +57,7 @@ def test_what_only_looks_like_a_part_stays(source: str) -> None:
         "importlib.util.find_spec('runtime')\n",
         "run_module('runtime', 'a man')\n",
         "command = [sys.executable, '-m', 'engines.verify', bundle]\n",
-        "Child('engines.plans.worker')\n",
+        "Child('engines.plans.building.worker')\n",
     ],
 )
 def test_a_plain_name_that_would_be_left_fails_the_build(source: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import inspect
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import sys
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -45,6 +47,15 @@ class Bindings:
     version: str
     surface: Surface
     environment: dict[str, str]
+
+
+def surface_of(module: ModuleType) -> Surface:
+    """The surface of a module that can be imported here."""
+    return {
+        name: {member: getattr(value, member).__doc__ or "" for member in dir(value)}
+        for name, value in vars(module).items()
+        if inspect.isclass(value)
+    }
 
 
 def real_bindings(major: str, cache: Path) -> Bindings:

@@ -12,6 +12,7 @@ from tests.contract.bindings import Surface
 from tests.paths import ROOT
 
 PROTOCOLS = ROOT / "engines" / "tensorrt" / "vendor.py"
+RTX_PROTOCOLS = ROOT / "engines" / "tensorrt" / "vendor_rtx.py"
 MODULE = ROOT / "engines" / "tensorrt" / "library.py"
 
 
@@ -36,6 +37,18 @@ def wanted() -> set[Want]:
                 wants.add(Want(statement.name, "__init__", _arguments(statement)))
     for path in sources():
         wants |= set(_chains(ast.parse(path.read_text())))
+    return wants
+
+
+def wanted_of_rtx() -> set[Want]:
+    """What TensorRT for RTX must have: all of the above, and what stands under its own names."""
+    wants = wanted()
+    for name, body in _classes(RTX_PROTOCOLS).items():
+        # What both libraries have goes under the name of the class that it adds to.
+        owner = ast.unparse(body.bases[0]).removeprefix("vendor.")
+        wants |= set(_members(name if owner == "Protocol" else owner, body))
+    for path in sources():
+        wants |= set(_chains(ast.parse(path.read_text()), "rtx"))
     return wants
 
 
@@ -124,11 +137,11 @@ def _arguments(function: ast.FunctionDef) -> tuple[str, ...]:
     return tuple(argument.arg for argument in given if argument.arg != "self")
 
 
-def _chains(tree: ast.AST) -> Iterator[Want]:
+def _chains(tree: ast.AST, module: str = "trt") -> Iterator[Want]:
     """`trt.X` and `trt.X.Y`, whatever object `trt` is an attribute of."""
     for node in ast.walk(tree):
         if not isinstance(node, ast.Attribute):
             continue
-        match = re.search(r"\b_?trt\.([A-Z]\w+)(?:\.(\w+))?$", ast.unparse(node))
+        match = re.search(rf"\b_?{module}\.([A-Z]\w+)(?:\.(\w+))?$", ast.unparse(node))
         if match:
             yield Want(match.group(1), match.group(2) or "")

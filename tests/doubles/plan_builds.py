@@ -15,8 +15,8 @@ from engines.bundle.plan_record import (
 from engines.bundle.records import to_json
 from engines.cli.progress import JsonDisplay
 from engines.errors import PlanMemoryError
-from engines.plans.child import OnEvent
-from engines.plans.job import PlanJob
+from engines.plans.building.child import OnEvent
+from engines.plans.building.job import PlanJob
 
 
 class Said(JsonDisplay):

@@ -33,23 +33,33 @@ SMALL = Profile(
 )
 
 
-def add_plans(bundle: Path, architecture: int = 90, version: str = VERSION) -> None:
-    """Write a plan of every component and name it in the manifest."""
+def add_plans(
+    bundle: Path,
+    architecture: int = 90,
+    version: str = VERSION,
+    library: LibraryName = LibraryName.TENSORRT,
+) -> None:
+    """Write a plan of every component and name it in the manifest.
+
+    Those of TensorRT for RTX are for all cards, and were executed on none.
+    """
     opened = Bundle.open(bundle)
     (bundle / PLANS_FOLDER).mkdir(exist_ok=True)
-    plans = [_added(opened, component, architecture, version) for component in Component]
+    plans = [_added(opened, component, architecture, version, library) for component in Component]
     manifest = replace(opened.manifest, plans=[*opened.manifest.plans, *plans])
     (bundle / MANIFEST_NAME).write_text(manifest.to_json())
 
 
-def _added(bundle: Bundle, component: Component, architecture: int, version: str) -> PlanRecord:
+def _added(
+    bundle: Bundle, component: Component, architecture: int, version: str, library: LibraryName
+) -> PlanRecord:
     record = bundle.component(component)
     spec = PlanSpec(
         component=component,
         profile=SMALL.name,
-        library=LibraryName.TENSORRT,
+        library=library,
         version=version,
-        architectures=(architecture,),
+        architectures=() if library is LibraryName.TENSORRT_RTX else (architecture,),
         onnx_digest=record.onnx_digest(),
         shapes=shape_ranges(component, SMALL, bundle.manifest.dimensions),
         options=PlanOptions(),
@@ -74,7 +84,9 @@ def _added(bundle: Bundle, component: Component, architecture: int, version: str
                 layers=None,
                 attention=None,
             ),
-            parity=PlanParity(relative_l2=0.0, bound=1.0, cases=1, gpu="Double", driver="unknown"),
+            parity=None
+            if library is LibraryName.TENSORRT_RTX
+            else PlanParity(relative_l2=0.0, bound=1.0, cases=1, gpu="Double", driver="unknown"),
         ),
         built_on=BuiltOn(
             host="Double of a host", gpu="Double of a GPU", driver="unknown", cuda="13.0"

@@ -183,14 +183,14 @@ class IOptimizationProfile:
 
     def __init__(self) -> None:
         self._shapes: dict[str, tuple[Shape, Shape, Shape]] = {}
+        self._valid = True
 
     def set_shape(self, input: str, min: Shape, opt: Shape, max: Shape) -> None:
-        if not all(a <= b <= c for a, b, c in zip(min, opt, max, strict=True)):
-            raise ValueError("Shapes provided for min, opt, max are inconsistent")
+        self._valid &= all(a <= b <= c for a, b, c in zip(min, opt, max, strict=True))
         self._shapes[input] = (min, opt, max)
 
     def __bool__(self) -> bool:
-        return True
+        return self._valid
 
 
 class ITimingCache:
@@ -224,6 +224,8 @@ class IBuilderConfig:
         self._limits[pool] = pool_size
 
     def add_optimization_profile(self, profile: IOptimizationProfile) -> int:
+        if not profile:
+            return -1
         self._profiles.append(profile)
         return len(self._profiles) - 1
 

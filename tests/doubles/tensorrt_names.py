@@ -56,54 +56,54 @@ def settings() -> Settings:
     return Settings(**json.loads(os.environ.get(SETTINGS, "{}")))
 
 
-class _Member(Enum):
+class Member(Enum):
     """Members are objects without a useful integer."""
 
     def __int__(self) -> int:
         return 17 + list(type(self)).index(self)
 
 
-class BuilderFlag(_Member):
+class BuilderFlag(Member):
     TF32 = "TF32"
 
 
-class NetworkDefinitionCreationFlag(_Member):
+class NetworkDefinitionCreationFlag(Member):
     STRONGLY_TYPED = "STRONGLY_TYPED"
 
 
-class MemoryPoolType(_Member):
+class MemoryPoolType(Member):
     WORKSPACE = "WORKSPACE"
 
 
-class ProfilingVerbosity(_Member):
+class ProfilingVerbosity(Member):
     LAYER_NAMES_ONLY = "LAYER_NAMES_ONLY"
     DETAILED = "DETAILED"
 
 
-class LayerInformationFormat(_Member):
+class LayerInformationFormat(Member):
     ONELINE = "ONELINE"
     JSON = "JSON"
 
 
-class ExecutionContextAllocationStrategy(_Member):
+class ExecutionContextAllocationStrategy(Member):
     STATIC = "STATIC"
     ON_PROFILE_CHANGE = "ON_PROFILE_CHANGE"
     USER_MANAGED = "USER_MANAGED"
 
 
-class DataType(_Member):
+class DataType(Member):
     FLOAT = "FLOAT"
     HALF = "HALF"
     INT32 = "INT32"
     BOOL = "BOOL"
 
 
-class LayerType(_Member):
+class LayerType(Member):
     CONSTANT = "CONSTANT"
     SHUFFLE = "SHUFFLE"
 
 
-class _Severity(_Member):
+class _Severity(Member):
     INTERNAL_ERROR = "INTERNAL_ERROR"
     ERROR = "ERROR"
     WARNING = "WARNING"

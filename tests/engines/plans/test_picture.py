@@ -18,7 +18,7 @@ from engines.bundle.plan_record import PlanRecord
 from engines.contract import Component
 from engines.errors import PlanBuildError, PlanRefusedError
 from engines.plans.bundle_plans import PlanRequest, build_plans
-from engines.plans.picture import compare_pictures
+from engines.plans.proofs.picture import compare_pictures
 from engines.processes import Ended
 from tests.doubles.plan_builds import Builds, Said
 from tests.engines.conftest import TARGET, SetUp

@@ -22,13 +22,13 @@ from engines.errors import (
     PlanRefusedError,
     ProviderUnavailableError,
 )
+from engines.plans.building.job import PlanJob
+from engines.plans.building.monitor import Cancellation, PlanCancelledError, progress_monitor
+from engines.plans.building.plan_from_onnx import plan_from_onnx
 from engines.plans.bundle_plans import PlanRequest, plan_job, plan_specs
-from engines.plans.job import PlanJob
-from engines.plans.layers import layers_of_inspector
-from engines.plans.monitor import Cancellation, PlanCancelledError, progress_monitor
-from engines.plans.parity import plan_parity
-from engines.plans.plan_from_onnx import plan_from_onnx
-from engines.plans.precision import inspected_layers, proven_layers
+from engines.plans.proofs.layers import layers_of_inspector
+from engines.plans.proofs.parity import plan_parity
+from engines.plans.proofs.precision import inspected_layers, proven_layers
 from engines.tensorrt.engine import TensorRtEngine
 from engines.tensorrt.libraries import TENSORRT
 from engines.tensorrt.library import ErrorLog, load, logger

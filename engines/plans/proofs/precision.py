@@ -13,8 +13,8 @@ from engines.bundle.manifest import Precision
 from engines.bundle.plan_record import LayerPrecision, NetworkPrecision, ToldBy
 from engines.contract import CONTRACTS, ElementType
 from engines.errors import PlanRefusedError
-from engines.plans.job import PlanJob
-from engines.plans.layers import EngineLayer, layers_of_inspector
+from engines.plans.building.job import PlanJob
+from engines.plans.proofs.layers import EngineLayer, layers_of_inspector
 from engines.tensorrt import vendor
 from engines.tensorrt.library import TensorRt, accepted, given
 

@@ -1,4 +1,4 @@
-"""The process that builds one plan, started by engines.plans.child.
+"""The process that builds one plan, started by engines.plans.building.child.
 
 The job comes as the first line of stdin; another line, or the end of stdin because the parent is
 gone, cancels. Messages leave on what was stdout; whatever else prints goes to the build log.
@@ -26,14 +26,14 @@ from engines.errors import (
     PlanMemoryError,
     PlanRefusedError,
 )
-from engines.plans.attention import proven_attention
-from engines.plans.build_log import BuildLog
-from engines.plans.job import Failure, PlanJob, WorkerMessage
-from engines.plans.layers import layers_of_log
-from engines.plans.monitor import Cancellation, PlanCancelledError, progress_monitor
-from engines.plans.parity import plan_parity
-from engines.plans.plan_from_onnx import Built, plan_from_onnx
-from engines.plans.precision import inspected_layers, proven_layers
+from engines.plans.building.build_log import BuildLog
+from engines.plans.building.job import Failure, PlanJob, WorkerMessage
+from engines.plans.building.monitor import Cancellation, PlanCancelledError, progress_monitor
+from engines.plans.building.plan_from_onnx import Built, plan_from_onnx
+from engines.plans.proofs.attention import proven_attention
+from engines.plans.proofs.layers import layers_of_log
+from engines.plans.proofs.parity import plan_parity
+from engines.plans.proofs.precision import inspected_layers, proven_layers
 from engines.processes import ParentPipe
 from engines.tensorrt.engine import TensorRtEngine
 from engines.tensorrt.libraries import LIBRARIES
@@ -113,7 +113,7 @@ def _built(job: PlanJob, log: TextIO, parent: Parent, cancellation: Cancellation
             parity=None,
         )
         if library.builds_without_gpu:
-            return replace(plan, proofs=_proofs_of_log(job, built, build_log))
+            return replace(plan, proofs=proofs_of_log(job, built, build_log))
         gpu = stack.enter_context(opened_gpu(driver()))
         engine = engine_from_plan(library, trt, trt_logger, built.plan, job.name)
         parent.phase("start", "Inspecting layers", None, 1)
@@ -135,7 +135,7 @@ def _built(job: PlanJob, log: TextIO, parent: Parent, cancellation: Cancellation
         )
 
 
-def _proofs_of_log(job: PlanJob, built: Built, log: BuildLog) -> BuildProofs:
+def proofs_of_log(job: PlanJob, built: Built, log: BuildLog) -> BuildProofs:
     """What the log of a build without a GPU proves; raises PlanRefusedError."""
     layers = layers_of_log(log.verbose)
     told = proven_layers(layers, ToldBy.BUILD_LOG, job)

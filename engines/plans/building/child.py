@@ -17,9 +17,10 @@ from engines.errors import (
     PlanBuildError,
     PlanMemoryError,
     PlanRefusedError,
+    PlanUnsupportedError,
     ProviderUnavailableError,
 )
-from engines.plans.job import Failure, PlanJob, WorkerMessage
+from engines.plans.building.job import Failure, PlanJob, WorkerMessage
 from engines.processes import Child, Ended
 
 # Ctrl-C ends a build within a second: a worker is asked first and ended when it does not hear.
@@ -29,6 +30,7 @@ _KINDS: dict[str, type[FaceDiffuserError]] = {
     kind.__name__: kind
     for kind in (
         PlanMemoryError,
+        PlanUnsupportedError,
         PlanRefusedError,
         PlanBuildError,
         ProviderUnavailableError,

@@ -15,7 +15,7 @@ from engines.engine import DeviceEngine, DeviceTensor
 from engines.errors import PlanRefusedError
 from engines.gate import Array, bound_of, gate_inputs, gate_shapes, relative_l2
 from engines.onnxruntime.cpu import OnnxRuntimeEngine
-from engines.plans.job import PlanJob
+from engines.plans.building.job import PlanJob
 from engines.tensorrt.machine import driver_version
 
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from engines.bundle.plan_record import AttentionFusion
 from engines.contract import Component
 from engines.errors import PlanRefusedError
-from engines.plans.job import PlanJob
-from engines.plans.layers import EngineLayer
+from engines.plans.building.job import PlanJob
+from engines.plans.proofs.layers import EngineLayer
 from engines.tensorrt import vendor
 from engines.tensorrt.library import TensorRtRtx
 

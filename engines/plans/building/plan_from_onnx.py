@@ -7,14 +7,19 @@ from typing import Any, cast
 
 from engines.bundle.files import write_atomic
 from engines.bundle.plan_record import NetworkPrecision
-from engines.errors import PlanBuildError, PlanMemoryError, ProviderUnavailableError
-from engines.plans.attention import attention_nodes
-from engines.plans.job import PlanJob
-from engines.plans.monitor import PlanCancelledError
-from engines.plans.network_from_onnx import network_from_onnx
-from engines.plans.precision import proven_network
+from engines.errors import (
+    PlanBuildError,
+    PlanMemoryError,
+    PlanUnsupportedError,
+    ProviderUnavailableError,
+)
+from engines.plans.building.job import PlanJob
+from engines.plans.building.monitor import PlanCancelledError
+from engines.plans.building.network_from_onnx import network_from_onnx
+from engines.plans.proofs.attention import attention_nodes
+from engines.plans.proofs.precision import proven_network
 from engines.tensorrt import vendor, vendor_rtx
-from engines.tensorrt.libraries import LIBRARIES, TENSORRT_RTX
+from engines.tensorrt.libraries import LIBRARIES, TENSORRT_RTX, Library
 from engines.tensorrt.library import (
     ErrorLog,
     TensorRt,
@@ -22,6 +27,9 @@ from engines.tensorrt.library import (
     accepted,
     bytes_of,
 )
+
+# Such as attention with heads that are too narrow, too wide, or in single precision.
+_UNSUPPORTED = "not supported by a dedicated kernel"
 
 
 @dataclass(frozen=True)
@@ -63,11 +71,19 @@ def plan_from_onnx(
     if monitor.cancelled:
         raise PlanCancelledError(f"{job.name}: the build was cancelled")
     if plan is None:
-        kind = PlanMemoryError if log.tells_of_memory() else PlanBuildError
-        raise kind(f"{job.name}: {library.title} built nothing: {log.reason()}; see {job.log}")
+        raise _nothing_built(library, log, job)
     if library.has_timing_cache:
         write_atomic(job.timing_cache, bytes_of(config.get_timing_cache().serialize()))
     return Built(bytes_of(plan), proof, attention)
+
+
+def _nothing_built(library: Library, log: ErrorLog, job: PlanJob) -> PlanBuildError:
+    kind = PlanBuildError
+    if log.tells_of_memory():
+        kind = PlanMemoryError
+    elif _UNSUPPORTED in log.reason():
+        kind = PlanUnsupportedError
+    return kind(f"{job.name}: {library.title} built nothing: {log.reason()}; see {job.log}")
 
 
 def _builder(trt: TensorRt, logger: vendor.ILogger, log: ErrorLog, job: PlanJob) -> vendor.Builder:

@@ -15,7 +15,7 @@ from engines.cuda.gpu import Gpu, opened_gpu
 from engines.engine import DeviceEngine
 from engines.errors import PlanMismatchError
 from engines.plans.bundle_plans import plan_job
-from engines.plans.parity import plan_parity
+from engines.plans.proofs.parity import plan_parity
 from engines.plans.store import publish, write_journal
 from engines.tensorrt.engine import TensorRtEngine
 from engines.tensorrt.libraries import LIBRARIES, TENSORRT_RTX, Library, is_for, words_for

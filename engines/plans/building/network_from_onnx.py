@@ -5,7 +5,7 @@ from __future__ import annotations
 from engines import commands
 from engines.contract import CONTRACTS
 from engines.errors import PlanBuildError
-from engines.plans.job import PlanJob
+from engines.plans.building.job import PlanJob
 from engines.tensorrt import vendor
 from engines.tensorrt.libraries import LIBRARIES, TENSORRT
 from engines.tensorrt.library import ErrorLog, TensorRt, version_of
@@ -50,10 +50,10 @@ def network_from_onnx(
 def parser_errors(parser: vendor.OnnxParser, log: ErrorLog) -> str:
     """Every error of a parser, each with its node; then what the log alone says, such as files."""
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
+    known = [" ".join(error.desc().split()) for error in errors]
     told = [
-        f"node {error.node()} {error.node_name()} ({error.node_operator()}): {error.desc()}"
-        for error in errors
+        f"node {error.node()} {error.node_name()} ({error.node_operator()}): {reason}"
+        for error, reason in zip(errors, known, strict=True)
     ]
-    known = [error.desc() for error in errors]
     told += [error for error in log.errors if not any(desc and desc in error for desc in known)]
     return "; ".join(told) or "no reason given"

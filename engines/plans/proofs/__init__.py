@@ -1,0 +1,1 @@
+"""What proves a plan: its types, its fused attention, and comparisons with the CPU."""
