@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from engines.bundle import files, lock
+from engines.bundle import lock
 from engines.bundle.files import atomic_path, remove_partial_files, write_atomic
 
 
@@ -56,7 +56,7 @@ def test_a_file_system_that_cannot_sync_is_written_all_the_same(
     def refused(_: int) -> None:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
-    monkeypatch.setattr(files.os, "fsync", refused)
+    monkeypatch.setattr(os, "fsync", refused)
     write_atomic(tmp_path / "picture", b"new")
     assert (tmp_path / "picture").read_bytes() == b"new"
 
