@@ -24,7 +24,7 @@ from engines.plans.building.job import Failure, PlanJob, WorkerMessage
 from engines.processes import Child, Ended
 
 # Ctrl-C ends a build within a second: a worker is asked first and ended when it does not hear.
-_CANCEL_S = 0.7
+_CANCEL_S = 0.5
 
 _KINDS: dict[str, type[FaceDiffuserError]] = {
     kind.__name__: kind
