@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from engines import commands
 from engines.contract import Component
 from engines.errors import NonFiniteError
 from runtime.gpu.kernels import Model
@@ -16,8 +17,8 @@ from runtime.trajectory import Trajectory
 def non_finite(component: Component, provider: str, where: str, bundle: Path) -> NonFiniteError:
     """The error of one engine; where: such as " at step 3, timestep 601"."""
     return NonFiniteError(
-        f"{component} on {provider} produced NaN or infinity{where}; "
-        f"check the bundle with: python -m engines.verify {bundle}"
+        f"{component} on {provider} produced NaN or infinity{where}; check the bundle with",
+        fix=commands.verified(bundle),
     )
 
 
