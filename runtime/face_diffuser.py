@@ -12,7 +12,7 @@ from typing import Any, Self
 from engines.bundle.folder import TOKENIZER_PATH, Bundle
 from engines.contract import Component
 from engines.engine import Provider
-from engines.errors import CancelledError, FaceDiffuserError, RequestError
+from engines.errors import CancelledError, FaceDiffuserError, NonFiniteError, RequestError
 from engines.guides import GuidanceRule
 from runtime.backends import opened_backend
 from runtime.clock import Clock
@@ -21,7 +21,7 @@ from runtime.inputs.identity import Identity
 from runtime.inputs.photo import Photo
 from runtime.inputs.prompt import PromptTokens, TextTokens, Tokenizer
 from runtime.method.saliency import Fusion
-from runtime.preparation import initial_latents, kind_of, steps_table
+from runtime.preparation import initial_latents, kind_of, steps_table, unusual
 from runtime.request import Request, check_reference_resolution
 from runtime.result import Result, StepInfo
 from runtime.sampler import sample
@@ -227,12 +227,19 @@ class FaceDiffuser:
             self._turns.check(cancel, place)
 
         watched = on_step is not None or cancel is not None
-        drawn = sample(
-            trajectory,
-            self._drawn_on.stepper(trajectory),
-            after_step if watched else None,
-            still_wanted=lambda: self._turns.check(cancel),
-        )
+        try:
+            drawn = sample(
+                trajectory,
+                self._drawn_on.stepper(trajectory),
+                after_step if watched else None,
+                still_wanted=lambda: self._turns.check(cancel),
+            )
+        except NonFiniteError as error:
+            if (blamed := unusual(request)) is None:
+                raise
+            raise NonFiniteError(
+                f"{error.reason.partition(';')[0]}; the request's {blamed} is the likely cause"
+            ) from error
         return Result(
             images=drawn.images,
             seed=seeds[0],

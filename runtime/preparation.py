@@ -14,6 +14,20 @@ from runtime.method.schedule import coefficient_table, timesteps_of
 from runtime.request import Request
 from runtime.trajectory import RequestKind
 
+# Scripts take a guidance scale of 5; noise of any seed stays within 7.
+_USUAL_GUIDANCE_SCALE, _USUAL_LATENT = 20.0, 10.0
+
+
+def unusual(request: Request) -> str | None:
+    """What of a request may drive a healthy model beyond its numbers; None for nothing."""
+    if request.guidance_scale > _USUAL_GUIDANCE_SCALE:
+        return f"guidance_scale of {request.guidance_scale:g} (scripts take 5)"
+    if request.latents is not None:
+        most = float(np.abs(request.latents).max())
+        if most > _USUAL_LATENT:
+            return f"latents, which reach {most:.3g} (noise stays within 7)"
+    return None
+
 
 def kind_of(request: Request, native_px: int) -> RequestKind:
     """What a backend prepares for ahead of this request."""

@@ -56,11 +56,30 @@ def candidate(
         for name, source in sources.items():
             link = folder / name
             link.parent.mkdir(exist_ok=True)
-            link.symlink_to(source.resolve(), target_is_directory=source.is_dir())
+            place(source.resolve(), link)
         (folder / MANIFEST_NAME).write_text(manifest.to_json())
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def place(source: Path, target: Path) -> None:
+    """Let a file or folder be seen at another place too: linked, or copied where nothing links."""
+    try:
+        target.symlink_to(source, target_is_directory=source.is_dir())
+    except OSError:
+        if source.is_dir():
+            shutil.copytree(source, target, copy_function=linked)
+        else:
+            linked(source, target)
+
+
+def linked(source: str | Path, target: str | Path) -> None:
+    """A second name of a file, or a copy where the file system has no links."""
+    try:
+        Path(target).hardlink_to(source)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import shutil
-import sys
 from pathlib import Path
 
+from engines.bundle.candidate import linked
 from engines.bundle.folder import BUILD_FOLDER
 from engines.bundle.manifest import MANIFEST_NAME
 
@@ -24,7 +25,7 @@ def folder_beside(bundle: Path) -> Path:
 def can_swap(bundle: Path) -> bool:
     """Whether a folder beside a bundle can take its place: not where a disk is mounted on it."""
     target = bundle.resolve()
-    return not target.is_mount() and os.access(target.parent, os.W_OK)
+    return not os.path.ismount(target) and os.access(target.parent, os.W_OK)
 
 
 def seed(bundle: Path, beside: Path) -> None:
@@ -38,7 +39,7 @@ def seed(bundle: Path, beside: Path) -> None:
         elif str(name) != MANIFEST_NAME and name.parts != (BUILD_FOLDER, "lock"):
             copy.parent.mkdir(parents=True, exist_ok=True)
             if not copy.exists():
-                _linked(path, copy)
+                linked(path, copy)
 
 
 def swap(bundle: Path, beside: Path) -> None:
@@ -53,16 +54,9 @@ def swap(bundle: Path, beside: Path) -> None:
     shutil.rmtree(beside, ignore_errors=True)
 
 
-def _linked(path: Path, copy: Path) -> None:
-    try:
-        copy.hardlink_to(path)
-    except OSError:
-        shutil.copy2(path, copy)  # a file system without links
-
-
 def _exchanged(first: Path, second: Path) -> bool:
     """Exchange two folders at once, where the system can: at no time is one of them missing."""
-    if sys.platform != "linux":
+    if platform.system() != "Linux":
         return False
     try:
         renameat2 = ctypes.CDLL(None, use_errno=True).renameat2

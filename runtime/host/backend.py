@@ -9,6 +9,7 @@ from PIL import Image
 
 from engines.contract import LATENT_PX, Component
 from engines.engine import Array
+from engines.errors import NonFiniteError
 from engines.guides import SDM_GUIDES, TDM_GUIDE, Guide
 from runtime.clock import Clock
 from runtime.host.pool import EnginePool
@@ -91,6 +92,8 @@ class HostStepper:
     def finish(self) -> Drawn:
         output_type = self._trajectory.output_type
         if output_type is OutputType.LATENT:
+            if not np.isfinite(self._latents).all():
+                raise NonFiniteError("the latents after the last step have a NaN or an infinity")
             images: object = self._latents
         else:
             with self._clock.measure("decode"):

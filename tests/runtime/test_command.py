@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import runtime.backends
+from engines.bundle.files import write_atomic
 from engines.errors import ProviderUnavailableError
+from runtime import FaceDiffuser
+from runtime import __main__ as command
 from runtime.__main__ import main
 from tests.runtime.gpu.double import REFERENCE
 
@@ -71,3 +82,141 @@ def test_an_unknown_provider_is_a_wrong_word(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         main([*arguments, "--provider", "cuda"])
     assert exit_.value.code == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["a.xyz", "noending", "folder.png", "file/a.png", "link.png", "pipe.png", "locked.png"]
+)
+def test_a_name_that_cannot_be_written_is_refused_before_anything_is_drawn(
+    name: str, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "link.png").symlink_to(tmp_path / "file")
+    (tmp_path / "locked.png").touch(0o400)
+    os.mkfifo(tmp_path / "pipe.png")
+    monkeypatch.setattr(FaceDiffuser, "open", lambda *_, **__: pytest.fail("it was opened"))
+    assert main([*arguments, "--out", str(tmp_path / name)]) == 1
+
+
+def test_a_photo_is_not_overwritten_by_its_picture(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = Path(shutil.copy(REFERENCE, tmp_path / "him.png"))
+    words = [*arguments, "--reference", str(photo), "--out", str(photo)]
+    assert main(words) == 1
+    assert "is what is drawn from" in capsys.readouterr().err
+    assert photo.read_bytes() == REFERENCE.read_bytes()
+
+
+def test_what_was_drawn_is_kept_where_its_place_has_gone(
+    arguments: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    gone = tmp_path / "picture.png"
+
+    def failing(path: Path, content: bytes) -> None:
+        if path == gone:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write_atomic(path, content)
+
+    monkeypatch.setattr("runtime.__main__.write_atomic", failing)
+    assert main(arguments) == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    kept = Path(told.rpartition(" is kept in ")[2]) / "picture.png"
+    assert Image.open(kept).size == (64, 64)
+    shutil.rmtree(kept.parent)
+
+
+def test_a_picture_tells_bundle_seed_and_settings_but_no_prompt(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    bare = tmp_path / "bare.png"
+    words = [*arguments, "--seed", "7", "--negative-prompt", "rain"]
+    assert main(words) == 0
+    assert main([*words, "--no-metadata", "--out", str(bare)]) == 0
+    picture, plain = Image.open(tmp_path / "picture.png"), Image.open(bare)
+    about = json.loads(picture.info["face-diffuser"])
+    assert about["seed"] == 7
+    assert len(about["bundle"]) == 64
+    assert about["settings"]["num_inference_steps"] == 2
+    assert "trainedAlgorithmicMedia" in picture.info["XML:com.adobe.xmp"]
+    content = (tmp_path / "picture.png").read_bytes()
+    assert b"a man" not in content
+    assert b"rain" not in content
+    assert not plain.info
+    np.testing.assert_array_equal(np.asarray(picture), np.asarray(plain))
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".webp"])
+def test_other_formats_carry_the_mark_too(
+    suffix: str, arguments: list[str], tmp_path: Path
+) -> None:
+    assert main([*arguments, "--out", str(tmp_path / f"a{suffix}")]) == 0
+    assert b"trainedAlgorithmicMedia" in (tmp_path / f"a{suffix}").read_bytes()
+
+
+def test_words_that_the_model_does_not_read_are_told(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompt = "a man <|image|> in a park" + " with many trees" * 60 + " at night"
+    assert main([prompt, *arguments[1:], "--json"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["unread"]["prompt"].endswith("at night")
+    assert "the model read prompt up to its last token" in printed.err
+
+
+def test_a_terminal_of_ascii_gets_a_picture_with_another_name(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "bild_\u65e5\u672c.png"
+    run = subprocess.run(
+        [sys.executable, "-m", "runtime", *arguments, "--out", str(out)],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0
+    assert out.is_file()
+
+
+def test_a_closed_stdout_is_found_before_json_is_drawn_for(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(FaceDiffuser, "open", lambda *_, **__: pytest.fail("it was opened"))
+    assert main([*arguments, "--json"]) == 1
+    assert "stdout, which is closed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("threads", ["0", "-1"])
+def test_a_number_of_threads_is_refused_in_a_sentence(
+    threads: str, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, "--threads", threads]) == 1
+    assert "threads must be a whole number from 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(signal.SIGTERM, "stopped by SIGTERM; nothing was written"),
+     (signal.SIGINT, "interrupted; nothing was written")],
+)  # fmt: skip
+def test_a_stopped_drawing_says_that_nothing_was_written(
+    number: int,
+    words: str,
+    arguments: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(FaceDiffuser, "open", lambda *_, **__: os.kill(os.getpid(), number))
+    assert main(arguments) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == words
+
+
+def test_every_option_has_help_and_its_default() -> None:
+    for action in command.parser()._actions:
+        assert action.help, action.dest
+        default = action.default
+        if isinstance(default, int | float) and not isinstance(default, bool):
+            assert str(default) in action.help % {"default": default}, action.dest
