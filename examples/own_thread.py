@@ -1,7 +1,7 @@
 """Drawing beside an event loop: python examples/own_thread.py [BUNDLE [STEPS]]
 
-One thread owns the open bundle. Handlers wait for it without blocking the loop, and requests are
-drawn one after another, each with its own people.
+Calls from any thread take turns, so many threads would only wait. One thread draws; handlers wait
+for it without blocking the loop, and no other thread of the application is used up.
 """
 
 import asyncio

@@ -7,10 +7,11 @@ from importlib.util import find_spec
 from engines import commands
 from engines.errors import BuildError
 
-# By import name. Triton is not among them: a bundle without GPU kernels runs on CPUs.
+# By import name. What is there for some platforms alone, kernels' compiler and plans' builder, is
+# not among them: a bundle without kernels and plans runs on CPUs.
 PACKAGES = (
-    "torch", "diffusers", "transformers", "huggingface_hub", "onnx", "onnxscript", "onnxruntime",
-    "onnx_graphsurgeon", "polygraphy", "tqdm",
+    "torch", "diffusers", "transformers", "huggingface_hub", "filelock", "onnx", "onnxscript",
+    "onnxruntime", "onnx_graphsurgeon", "polygraphy", "tqdm",
 )  # fmt: skip
 
 
