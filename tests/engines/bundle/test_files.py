@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from engines.bundle import files, lock
+from engines.bundle import lock
 from engines.bundle.files import atomic_path, remove_partial_files, write_atomic
 
 
