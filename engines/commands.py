@@ -6,7 +6,11 @@ the same command is `python -m face_diffuser.export.build`. Messages take their 
 
 from __future__ import annotations
 
+import json
+import os
 import shlex
+from collections.abc import Sequence
+from pathlib import Path
 
 # "" in a checkout, "face_diffuser." in a wheel.
 PREFIX = __name__.removesuffix("engines.commands")
@@ -19,6 +23,8 @@ DRAW = "runtime"
 DOCTOR = "runtime.doctor"
 BENCHMARKS = "benchmarks"
 
+_BUILD_WORDS = "build/command.json"
+
 
 def typed(module: str, *words: object) -> str:
     """One of the commands above with its words, quoted for a shell."""
@@ -26,8 +32,36 @@ def typed(module: str, *words: object) -> str:
 
 
 def rebuilt(bundle: object) -> str:
-    """What builds a bundle again."""
-    return typed(BUILD, "--out", bundle)
+    """What builds a bundle again, with the words that it was built with where it keeps them."""
+    try:
+        words = json.loads((Path(str(bundle)) / _BUILD_WORDS).read_bytes())
+        known = isinstance(words, list) and all(isinstance(word, str) for word in words)
+    except (OSError, ValueError, RecursionError):
+        known = False
+    return typed(BUILD, *(words if known else []), "--out", bundle)
+
+
+def remember_build(bundle: Path, words: Sequence[str]) -> None:
+    """Keep the words of a build command in the bundle's folder, for `rebuilt`.
+
+    --out is left out, because a bundle may be moved, and paths are made absolute, because the
+    command may be typed elsewhere.
+    """
+    kept: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        if word in ("--out", "--json"):
+            if word == "--out":
+                next(rest, None)
+        elif not word.startswith("--out="):
+            kept.append(str(Path(word).resolve()) if _is_path(word) else word)
+    path = bundle / _BUILD_WORDS
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(kept))
+
+
+def _is_path(word: str) -> bool:
+    return os.sep in word and not word.startswith("-") and Path(word).exists()
 
 
 def plans_built(bundle: object, *words: object) -> str:

@@ -6,11 +6,13 @@ import argparse
 import dataclasses
 import sys
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines import commands
+from engines.bundle.lock import build_lock
 from engines.bundle.manifest import Precision
 from engines.cli.command import run_command
 from engines.cli.progress import Display, JsonDisplay, TerminalDisplay
@@ -66,13 +68,16 @@ def main(arguments: list[str] | None = None) -> int:
     flags = parser()
     options = flags.parse_args(arguments)
     plans = None if options.onnx_only else plan_request(flags, options)
-    return run_command(lambda: _build(options, plans), as_json=options.json)
+    words = sys.argv[1:] if arguments is None else arguments
+    return run_command(lambda: _build(options, plans, words), as_json=options.json)
 
 
-def _build(options: argparse.Namespace, plans: PlanRequest | None) -> dict[str, Any]:
+def _build(
+    options: argparse.Namespace, plans: PlanRequest | None, words: Sequence[str]
+) -> dict[str, Any]:
     require_packages()
     # Only now: importing PyTorch takes seconds, and a machine without it can still be told why.
-    from export.bundle import build_bundle, locked_folder
+    from export.bundle import beside_good_bundle, build_bundle, locked_folder
     from export.checkpoint.checkpoint import Checkpoint
     from export.checkpoint.random_weights import random_checkpoint
     from export.checks.picture import NOISE_PREVIEW, PREVIEW, PREVIEW_NAME
@@ -92,9 +97,10 @@ def _build(options: argparse.Namespace, plans: PlanRequest | None) -> dict[str, 
     for line in source.licenses():
         say(f"license: {line}")
     build_options = BuildOptions(precision=options.precision, opset=options.opset)
-    with locked_folder(options.out):
+    with locked_folder(options.out), beside_good_bundle(options.out) as folder:
+        commands.remember_build(folder, words)
         manifest = build_bundle(
-            options.out,
+            folder,
             source,
             build_options,
             say,
@@ -102,6 +108,7 @@ def _build(options: argparse.Namespace, plans: PlanRequest | None) -> dict[str, 
             draw=draw,
             preview=NOISE_PREVIEW if options.random_weights else PREVIEW,
         )
+    with build_lock(options.out):
         built = (
             None if plans is None else build_if_possible(options.out, plans, _display(say), draw)
         )

@@ -15,6 +15,7 @@ from engines.bundle.files import FileRecord, file_record, remove_partial_files, 
 from engines.bundle.folder import BUILD_FOLDER, KERNELS_FOLDER, TOKENIZER_PATH
 from engines.bundle.lock import build_lock
 from engines.bundle.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest, Precision
+from engines.bundle.swap import can_swap, folder_beside, seed, swap
 from engines.contract import Component
 from engines.errors import BuildError
 from engines.plans.store import published_plans, remove_unlisted_plans
@@ -156,3 +157,20 @@ def locked_folder(bundle: Path) -> Iterator[None]:
         raise BuildError(f"{bundle} is not empty and no bundle; name another folder with --out")
     with build_lock(bundle):
         yield
+
+
+@contextlib.contextmanager
+def beside_good_bundle(bundle: Path) -> Iterator[Path]:
+    """Yield the folder to build in: the bundle's own, or one beside a bundle that works already.
+
+    The one beside takes the bundle's place when the block succeeds; until then, and where it is
+    stopped, what was there works as before, and the same build goes on where it stopped.
+    """
+    if not (bundle / MANIFEST_NAME).is_file() or not can_swap(bundle):
+        yield bundle
+        return
+    beside = folder_beside(bundle)
+    seed(bundle, beside)
+    with build_lock(beside):
+        yield beside
+        swap(bundle, beside)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import io
 import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from engines import commands
-from engines.bundle.files import write_atomic
+from engines.bundle.files import FileRefusedError, write_atomic
 from engines.cli.command import run_command
-from engines.errors import RequestError
+from engines.errors import FaceDiffuserError, RequestError
 from runtime import (
     FaceDiffuser,
     Fusion,
@@ -25,22 +26,56 @@ from runtime import (
     Scheduler,
     StepInfo,
 )
+from runtime.picture_files import (
+    check_writable,
+    encoded,
+    metadata,
+    npy,
+    numbered,
+    takes_latents,
+    toolkit_version,
+)
 
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(Request)}
+
+
+# What each of Request's fields means, as --help says it.
+_HELP = {
+    "negative_prompt": "what the picture should not show",
+    "num_inference_steps": "steps from noise to picture; pndm wants 50, ddim does with fewer",
+    "guidance_scale": "how closely to follow the prompt, above 1",
+    "seed": "of the first picture, the next ones count on (default: drawn and told)",
+    "num_images": "pictures to draw, 1 to 16",
+    "height": "px, a multiple of 64 (default: the model's own)",
+    "width": "px, a multiple of 64 (default: the model's own)",
+    "alpha": "share of the steps after which people are fused into the scene",
+    "beta": "share of the steps after which only people are enhanced",
+    "start_merge_step": "last step of the scene alone, from 0; wins over alpha (default: by alpha)",
+    "final_step": "last step of the fusion; wins over beta (default: by beta)",
+    "reference_resolution": "px that photos are brought to first",
+    "scheduler": "how a step moves from one noise level to the next",
+    "guidance_rule": "where the guidance of people starts: the paper's rule, or released code's",
+    "fusion": "how the two models are mixed, where both draw",
+}
 
 
 def parser() -> argparse.ArgumentParser:
     """Flags take their defaults from Request."""
     flags = argparse.ArgumentParser(prog=commands.typed(commands.DRAW), description=__doc__)
+    flags.add_argument("--version", action="version", version=toolkit_version())
     flags.add_argument("prompt", help="write <|image|> after the word for each person")
     flags.add_argument(
         "--reference", action="append", default=[], type=Path, metavar="PHOTO",
         help="photo of a person; once per <|image|>, in the prompt's order",
     )  # fmt: skip
-    flags.add_argument("--bundle", type=Path, default=Path("bundle"))
+    flags.add_argument(
+        "--bundle", type=Path, default=Path("bundle"),
+        help="folder that export.build made (default: %(default)s)",
+    )  # fmt: skip
     flags.add_argument(
         "--out", type=Path, default=Path("image.png"),
-        help="picture to write (several get numbers); a name ending in .npy takes the latents",
+        help="picture to write (several get numbers); a name ending in .npy takes the latents "
+        "(default: %(default)s)",
     )  # fmt: skip
     for name, kind in (
         ("negative_prompt", str), ("num_inference_steps", int), ("guidance_scale", float),
@@ -48,32 +83,38 @@ def parser() -> argparse.ArgumentParser:
         ("beta", float), ("start_merge_step", int), ("final_step", int),
         ("reference_resolution", int),
     ):  # fmt: skip
-        flags.add_argument(_flag(name), type=kind, default=_DEFAULTS[name])
+        flags.add_argument(_flag(name), type=kind, default=_DEFAULTS[name], help=_help(name))
     for name, choices in (
         ("scheduler", Scheduler), ("guidance_rule", GuidanceRule), ("fusion", Fusion),
     ):  # fmt: skip
         values = [choice.value for choice in choices]
-        flags.add_argument(_flag(name), choices=values, default=str(_DEFAULTS[name]))
+        default = str(_DEFAULTS[name])
+        flags.add_argument(_flag(name), choices=values, default=default, help=_help(name))
     flags.add_argument("--latents", type=Path, help=".npy with initial noise [images, 4, h, w]")
     flags.add_argument(
         "--provider", choices=[each.value for each in Provider],
         help="compute on this one or fail (default: the first of these that can run here)",
     )  # fmt: skip
-    flags.add_argument("--threads", type=int, help="processor cores to use (default: all)")
+    flags.add_argument("--threads", type=int, help="processor cores to use, from 1 (default: all)")
     flags.add_argument(
         "--low-memory", action="store_true", help="hold one engine in memory at a time"
     )
+    flags.add_argument(
+        "--no-metadata", action="store_true",
+        help="write pictures that tell neither bundle, seed and settings nor that a model made "
+        "them",
+    )  # fmt: skip
     flags.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     return flags
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
-    return run_command(lambda: _draw(options), as_json=options.json)
+    return run_command(lambda: _draw(options), as_json=options.json, resumes=False)
 
 
 def _draw(options: argparse.Namespace) -> dict[str, Any]:
-    as_latents = options.out.suffix == ".npy"
+    as_latents = takes_latents(options.out)
     names = set(_DEFAULTS) - {"prompt", "references", "latents", "output_type", "saliency"}
     request = Request(
         prompt=options.prompt,
@@ -82,7 +123,11 @@ def _draw(options: argparse.Namespace) -> dict[str, Any]:
         output_type=OutputType.LATENT if as_latents else OutputType.PIL,
         **{name: getattr(options, name) for name in names},
     )
-    progress = _show_progress if sys.stderr.isatty() else None
+    count = 1 if as_latents else request.num_images
+    files = [numbered(options.out, image, count) for image in range(count)]
+    for file in files:
+        _check_out(file, options)
+    progress = _show_progress if sys.stderr is not None and sys.stderr.isatty() else None
     with FaceDiffuser.open(
         options.bundle,
         provider=options.provider,
@@ -91,14 +136,17 @@ def _draw(options: argparse.Namespace) -> dict[str, Any]:
     ) as face_diffuser:
         result = face_diffuser.generate(request, on_step=progress)
     if as_latents:
-        files = [options.out]
-        write_atomic(options.out, _npy(result.images))
+        contents = [npy(result.images)]
     else:
-        files = [
-            _numbered(options.out, image, len(result.images)) for image in range(len(result.images))
+        told = [None if options.no_metadata else metadata(result, n) for n in range(count)]
+        contents = [
+            encoded(picture, file, about)
+            for picture, file, about in zip(result.images, files, told, strict=True)
         ]
-        for file, picture in zip(files, result.images, strict=True):
-            write_atomic(file, _encoded(picture, file))
+    _write(files, contents)
+    for name, text in result.unread.items():
+        words = f"warning: the model read {name} up to its last token and not: {text}"
+        print(words, file=sys.stderr)
     if not options.json:
         written, total_s = ", ".join(map(str, files)), result.timings_ms["total"] / 1e3
         print(f"{written}: seed {result.seed}, {total_s:.1f} s on {result.provider}")
@@ -106,9 +154,39 @@ def _draw(options: argparse.Namespace) -> dict[str, Any]:
         "files": [str(file) for file in files],
         "seeds": list(result.seeds),
         "provider": result.provider,
+        "bundle": result.bundle,
+        "unread": dict(result.unread),
         "declined": dict(face_diffuser.declined),
         "timings_ms": result.timings_ms,
     }
+
+
+def _check_out(file: Path, options: argparse.Namespace) -> None:
+    """Refuse a name before anything is drawn for it."""
+    check_writable(file)
+    for given in (*options.reference, options.latents):
+        if given is not None and file.exists() and given.exists() and file.samefile(given):
+            raise RequestError(f"--out {file} is what is drawn from; name another file")
+
+
+def _write(files: Sequence[Path], contents: Sequence[bytes]) -> None:
+    """Write what was drawn; where that fails after all, into a new folder for temporary files."""
+    for number, (file, content) in enumerate(zip(files, contents, strict=True)):
+        try:
+            write_atomic(file, content)
+        except (OSError, FileRefusedError) as error:
+            rescue = Path(tempfile.mkdtemp(prefix="face-diffuser-"))
+            for left, kept in zip(files[number:], contents[number:], strict=True):
+                write_atomic(rescue / left.name, kept)
+            raise FaceDiffuserError(
+                f"{file} could not be written ({error}); what was drawn is kept in {rescue}"
+            ) from error
+
+
+def _help(name: str) -> str:
+    """A field's help, with its default where it has one."""
+    default = _DEFAULTS[name]
+    return _HELP[name] + ("" if default is None else f" (default: {str(default) or 'nothing'})")
 
 
 def _flag(name: str) -> str:
@@ -120,27 +198,6 @@ def _load_latents(path: Path) -> Any:
         return np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise RequestError(f"{path} is not a readable .npy array: {error}") from error
-
-
-def _npy(latents: Any) -> bytes:
-    stream = io.BytesIO()
-    np.save(stream, latents)
-    return stream.getvalue()
-
-
-def _encoded(picture: Any, path: Path) -> bytes:
-    from PIL import Image
-
-    kind = Image.registered_extensions().get(path.suffix.lower())
-    if kind is None or kind not in Image.SAVE:
-        raise RequestError(f"cannot write pictures as {path.suffix or path.name}; name it .png")
-    stream = io.BytesIO()
-    picture.save(stream, kind)
-    return stream.getvalue()
-
-
-def _numbered(path: Path, image: int, count: int) -> Path:
-    return path if count == 1 else path.with_stem(f"{path.stem}-{image}")
 
 
 def _show_progress(info: StepInfo) -> None:

@@ -44,6 +44,7 @@ class FaceDiffuser:
         self._turns = Turns(backend.close)
         self.declined: Mapping[Provider, str] = dict(declined or {})
         manifest = bundle.manifest
+        self._bundle_digest = manifest.digest()
         self._dimensions = manifest.dimensions
         self._noise_schedule = manifest.noise_schedule
         self._tokenizer = Tokenizer.open(bundle.path / TOKENIZER_PATH, manifest.dimensions.tokens)
@@ -238,6 +239,7 @@ class FaceDiffuser:
             seeds=seeds,
             timings_ms=clock.timings_ms(drawn.timings_ms),
             provider=self.provider,
+            bundle=self._bundle_digest,
             request=request,
             unread=_unread(prompt=tokens.unread, negative_prompt=negative.unread),
             saliency=drawn.saliency if request.saliency else None,

@@ -49,7 +49,8 @@ class Result:
     references, scene, fusion, subject, decode (these four by the GPU's own clock, where there is
     one), and in total. unread: the end of "prompt" or "negative_prompt" that lies beyond the
     model's window, so that it had no effect; empty where all of it was read. saliency: one entry
-    per fusion step if it was asked for. request keeps the photos it was made with.
+    per fusion step if it was asked for. bundle: digest of the manifest it was drawn from. request
+    keeps the photos it was made with.
     """
 
     images: Any
@@ -57,6 +58,7 @@ class Result:
     seeds: tuple[int, ...]
     timings_ms: dict[str, float]
     provider: str
+    bundle: str
     request: Request
     unread: Mapping[str, str]
     saliency: tuple[StepSaliency, ...] | None

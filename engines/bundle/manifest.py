@@ -6,7 +6,8 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated, Literal
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from engines import commands
 from engines.bundle.files import FileRecord
 from engines.bundle.plan_record import PlanRecord
-from engines.bundle.records import Count, Range, from_json, to_json
+from engines.bundle.records import Count, InsidePath, Range, document_of, read
 from engines.contract import Component
 from engines.errors import BundleCorruptError, BundleSchemaError
 
@@ -29,15 +30,22 @@ class Precision(StrEnum):
     FP32 = "fp32"
 
 
+# Variance that one step of the noise adds.
+Beta = Annotated[float, Range(1e-9, 0.999)]
+Size = Annotated[int, Range(1, 65536)]
+Level = Annotated[float, Range(-1000, 1000)]
+Deviation = Annotated[float, Range(1e-6, 1000)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class NoiseSchedule:
     """The noise levels a model was trained on (a diffusers scheduler_config.json)."""
 
-    num_train_timesteps: Count = 1000
-    beta_start: float = 0.00085
-    beta_end: float = 0.012
+    num_train_timesteps: Annotated[int, Range(1, 100_000)] = 1000
+    beta_start: Beta = 0.00085
+    beta_end: Beta = 0.012
     beta_schedule: Literal["scaled_linear", "linear"] = "scaled_linear"
-    steps_offset: int = 1
+    steps_offset: Annotated[int, Range(0, 1000)] = 1
     set_alpha_to_one: bool = False
 
     def alphas_cumprod(self) -> npt.NDArray[np.float64]:
@@ -58,14 +66,14 @@ class Dimensions:
     what reference pixels are normalized with.
     """
 
-    tokens: Count
-    text_width: Count
-    subject_width: Count
-    latent_channels: Count
-    image_px: Count
-    native_px: Count
-    image_mean: tuple[float, ...]
-    image_std: tuple[float, ...]
+    tokens: Size
+    text_width: Size
+    subject_width: Size
+    latent_channels: Size
+    image_px: Size
+    native_px: Size
+    image_mean: tuple[Level, Level, Level]
+    image_std: tuple[Deviation, Deviation, Deviation]
 
     def sizes(self) -> dict[str, int]:
         """What the contract's fixed symbols stand for."""
@@ -109,11 +117,16 @@ class ComponentRecord:
     """
 
     input_digest: str
-    onnx: str
-    cpu_onnx: str
-    files: dict[str, FileRecord]
+    onnx: InsidePath
+    cpu_onnx: InsidePath
+    files: dict[InsidePath, FileRecord]
     parity: dict[str, Parity]
     fp32_islands: list[Fp32Island] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for graph in (self.onnx, self.cpu_onnx):
+            if graph not in self.files:
+                raise ValueError(f"{graph} is not among the component's files")
 
     def onnx_digest(self) -> str:
         """Digest of what a plan is built from."""
@@ -143,17 +156,22 @@ class Manifest:
     dimensions: Dimensions
     noise_schedule: NoiseSchedule
     components: dict[Component, ComponentRecord]
-    files: dict[str, FileRecord]
+    files: dict[InsidePath, FileRecord]
     pipeline_parity: dict[str, float]
     sources: dict[str, str]
     tools: dict[str, str]
     licenses: list[str]
     plans: list[PlanRecord] = field(default_factory=list)
-    timing_cache: dict[str, FileRecord] = field(default_factory=dict)
+    timing_cache: dict[InsidePath, FileRecord] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if missing := sorted(set(Component) - set(self.components)):
             raise ValueError(f"components missing: {', '.join(missing)}")
+        for component, record in self.components.items():
+            # A graph is named after its component, or after one with the same weights.
+            name = PurePosixPath(record.onnx).stem
+            if name not in set(Component) or self.components[Component(name)] != record:
+                raise ValueError(f"{record.onnx} is not the graph of {component}")
 
     def all_files(self) -> dict[str, FileRecord]:
         """Every file of the bundle but the manifest itself, by its path inside the bundle."""
@@ -166,19 +184,25 @@ class Manifest:
         """The files that engines.build makes on the machine that runs them."""
         return {plan.spec.path: plan.built.file for plan in self.plans} | self.timing_cache
 
+    def digest(self) -> str:
+        """What names this bundle: SHA-256 of everything the manifest says, so of all its files."""
+        return _digest(document_of(self))
+
     def to_json(self) -> str:
-        return to_json(self, indent=1) + "\n"
+        document = document_of(self)
+        return json.dumps(document | {"digest": _digest(document)}, indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str, bundle: str) -> Manifest:
         """Parse the manifest of a bundle; bundle: its path, for messages.
 
         Raises BundleSchemaError for another schema version and BundleCorruptError for anything else
-        that is not a manifest.
+        that is not a manifest, or not the one that was written.
         """
         fix = commands.rebuilt(bundle)
         try:
-            version = json.loads(text)["schema_version"]
+            document = json.loads(text)
+            version = document["schema_version"]
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise BundleCorruptError(
                 f"{bundle}/{MANIFEST_NAME} is not a manifest ({error!r}); build it again", fix=fix
@@ -190,9 +214,18 @@ class Manifest:
                 fix=fix,
             )
         try:
-            return from_json(cls, text)
-        except ValueError as error:
+            # Bundles of earlier builds have none.
+            told = document.pop("digest", None)
+            manifest = read(cls, document)
+            if told is not None and told != _digest(document):
+                raise ValueError("its text is not the one that its digest was made of")
+        except (ValueError, RecursionError, OverflowError) as error:
             raise BundleCorruptError(
                 f"{bundle}/{MANIFEST_NAME} is incomplete or altered ({error}); build it again",
                 fix=fix,
             ) from error
+        return manifest
+
+
+def _digest(document: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

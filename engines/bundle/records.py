@@ -65,6 +65,14 @@ class Pattern:
 Count = Annotated[int, Range(1)]
 Nbytes = Annotated[int, Range(0)]
 Seconds = Annotated[float, Range(0)]
+# The path of a file below a bundle, with forward slashes: nothing that leads out of it.
+InsidePath = Annotated[
+    str,
+    Pattern(
+        r"(?!.*(?:^|/)\.{1,2}(?:/|$))[^/\\:\x00]+(?:/[^/\\:\x00]+)*",
+        "the path of a file inside the bundle",
+    ),
+]
 Sha256 = Annotated[str, Pattern(r"[0-9a-f]{64}", "64 hexadecimal digits")]
 
 

@@ -20,7 +20,14 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPVisionModelWithProjection
 
 from engines.contract import NOISE_PREDICTORS, Component
+from export.checkpoint.configurations import (
+    check_unet,
+    check_vae,
+    noise_schedule,
+    tokenizer_of,
+)
 from export.checkpoint.fusion_mlp import FusionMLP
+from export.checkpoint.layouts import is_change, layout_of, listed
 from export.checkpoint.modules_from_weights import (
     image_encoder_from,
     module_from_weights,
@@ -145,14 +152,10 @@ class Checkpoint:
         return read_json(self._part(component).configs[0])
 
     def scheduler_config(self) -> dict[str, Any]:
-        """The base's scheduler configuration, whose models predict the noise."""
+        """The base's scheduler configuration, all of which is followed."""
         path = self._base / "scheduler" / "scheduler_config.json"
         config = read_json(path)
-        if config.get("prediction_type", "epsilon") != "epsilon":
-            raise CheckpointError(
-                f"{path} says prediction_type {config['prediction_type']!r}; "
-                "only models that predict the noise (epsilon) are supported"
-            )
+        noise_schedule(config, path)
         return config
 
     @property
@@ -225,18 +228,30 @@ class Checkpoint:
         for role, weights in self._roles.items():
             if role == "tdm" and _UNET_MARK in weights.files:
                 continue
-            unexpected = [name for name in weights.files if not name.startswith(_PREFIXES)]
+            unexpected = [
+                name for name in weights.files if is_change(name) or not name.startswith(_PREFIXES)
+            ]
             needed = (_UNET,) if role == "tdm" else _PREFIXES[:4]
             lacking = [prefix for prefix in needed if not weights.names(prefix)]
             if unexpected or lacking:
+                other = layout_of(unexpected)
                 raise CheckpointError(
-                    f"{weights.path} is not a {role.upper()} checkpoint of the released layout: "
+                    f"{weights.path} is "
+                    + (f"{other}; " if other else "")
+                    + f"not a {role.upper()} checkpoint of the released layout: "
                     f"lacking: {', '.join(f'{prefix}*' for prefix in lacking) or '(none)'}; "
-                    f"unexpected: {', '.join(unexpected) or '(none)'}; name another with --{role}"
+                    f"unexpected: {listed(unexpected)}; name another with --{role}"
                 )
+        self._check_configurations()
+
+    def _check_configurations(self) -> None:
+        """Raises CheckpointError for what would not be computed as the libraries do."""
         self.scheduler_config()
-        if not any((self.tokenizer_folder / f).is_file() for f in ("tokenizer.json", "vocab.json")):
-            raise CheckpointError(f"{self.tokenizer_folder} has no tokenizer.json or vocab.json")
+        for component in NOISE_PREDICTORS:
+            check_unet(self.config(component), self._part(component).configs[0])
+        check_vae(self.config(Component.VAE_DECODER), self._base / "vae" / "config.json")
+        text = text_config_from(self.config(Component.TEXT_ENCODER))
+        tokenizer_of(self.tokenizer_folder, text.vocab_size, text.max_position_embeddings)
 
     def _public_name(self, path: Path) -> str:
         """A file's name below its part: base/vae/config.json, sdm/model.safetensors."""

@@ -24,6 +24,9 @@ from export.checkpoint.weight_files import CheckpointError, WeightFiles
 
 Module = TypeVar("Module", bound=nn.Module)
 
+# Tensors that a message names at most.
+_SHOWN = 12
+
 # A buffer of older transformers, which newer ones compute.
 _POSITION_IDS = "position_ids"
 
@@ -82,8 +85,8 @@ def module_from_weights(
     """The module with the tensors whose names start with prefix: float32, eval mode, no gradients.
 
     Built without memory of its own, it takes each tensor as it comes, so that there is one float32
-    copy at most. Raises CheckpointError, which lists every missing, unexpected and mis-shaped
-    tensor and every one that is no finite floating-point number.
+    copy at most. Raises CheckpointError, which lists missing, unexpected and mis-shaped
+    tensors and those that is no finite floating-point number.
     """
     try:
         with torch.device("meta"):
@@ -113,7 +116,8 @@ def module_from_weights(
     if problems:
         raise CheckpointError(
             f"{weights.path} does not hold the weights that {config} describes:\n  "
-            + "\n  ".join(problems)
+            + "\n  ".join(problem[:200] for problem in problems[:_SHOWN])
+            + (f"\n  and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else "")
         )
     module.load_state_dict(state, strict=True, assign=True)
     _fill_position_ids(module)

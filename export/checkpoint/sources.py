@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from export import shipped
-from export.checkpoint.weight_files import WEIGHT_FILE_NAMES, CheckpointError
+from export.checkpoint.weight_files import WEIGHT_FILE_NAMES, CheckpointError, is_there
 from export.options import RELEASED_MODEL
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
@@ -54,11 +54,12 @@ def checkpoint_path(source: str, revision: str | None, role: str) -> Path:
     if not path.is_dir():
         return path
     for folder in (path, *(path / name for name in inner)):
-        if any((folder / name).is_file() for name in WEIGHT_FILE_NAMES):
+        if any(is_there(folder / name) for name in WEIGHT_FILE_NAMES):
             return folder
     looked_in = ", ".join(str(folder) for folder in (path, *(path / name for name in inner)))
     raise CheckpointError(
-        f"no weights for the {role}: looked in {looked_in} for {', '.join(WEIGHT_FILE_NAMES)}; "
+        f"no weights for the {role}: looked in {looked_in} for "
+        f"{', '.join(WEIGHT_FILE_NAMES[:6])} ...; "
         f"name the right folder or file with --{role.lower()}"
     )
 

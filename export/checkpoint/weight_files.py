@@ -19,15 +19,23 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from engines.errors import FaceDiffuserError
+from export.checkpoint.layouts import bare_name, flattened, listed, without_averages
 
 # In the order of preference: safetensors holds no code; whole files before shards.
 _STEMS = ("model", "pytorch_model", "diffusion_pytorch_model")
-WEIGHT_FILE_NAMES = (
-    *(f"{stem}.safetensors{index}" for index in ("", ".index.json") for stem in _STEMS),
-    "diffusion_pytorch_model.fp16.safetensors",
-    *(f"{stem}.bin{index}" for index in ("", ".index.json") for stem in _STEMS),
-)
-_DATA_PARALLEL_PREFIX = "module."
+# Where only a variant was saved, that of half precision; its index has had two spellings.
+WEIGHT_FILE_NAMES = tuple(
+    name
+    for kind in ("safetensors", "bin")
+    for ending in (
+        f".{kind}", f".{kind}.index.json", f".fp16.{kind}", f".{kind}.index.fp16.json",
+        f".fp16.{kind}.index.json",
+    )
+    for stem in _STEMS
+    for name in (stem + ending,)
+)  # fmt: skip
+_PICKLED = (".bin", ".pt", ".pth", ".ckpt")
+_LFS = b"version https://git-lfs"
 
 
 class CheckpointError(FaceDiffuserError):
@@ -39,7 +47,8 @@ class WeightFiles:
     """One checkpoint: its tensors' names and the file that holds each.
 
     path: what messages call it (the file, or the index of a sharded one).
-    files: tensor name, without the `module.` of data-parallel training -> (file, stored name).
+    files: tensor name, without what wrappers put into it and without averages (EMA) that lie beside
+    the weights -> (file, stored name).
     """
 
     path: Path
@@ -52,17 +61,21 @@ class WeightFiles:
         Raises CheckpointError if there is none or if it cannot be read.
         """
         path = _weight_file_in(path) if path.is_dir() else path
-        if path.name.endswith(".index.json"):
+        if ".index." in path.name and path.suffix == ".json":
             stored = _sharded_names(path)
-        elif path.suffix in (".safetensors", ".bin"):
+        elif path.suffix in (".safetensors", *_PICKLED):
             stored = dict.fromkeys(_names_in(path), path)
         else:
             raise CheckpointError(
                 f"{path}: expected a .safetensors, .bin or .index.json file, or a folder with one"
             )
-        files = {name.removeprefix(_DATA_PARALLEL_PREFIX): (stored[name], name) for name in stored}
-        if len(files) != len(stored):
-            raise CheckpointError(f"{path} holds tensors both with and without a module. prefix")
+        kept = without_averages(stored)
+        files = {bare_name(name): (stored[name], name) for name in kept}
+        if len(files) != len(kept):
+            raise CheckpointError(
+                f"{path} holds tensors both with and without a wrapper's prefix (module., "
+                "_orig_mod.)"
+            )
         return WeightFiles(path, files)
 
     def names(self, prefix: str = "") -> list[str]:
@@ -108,18 +121,24 @@ def read_json(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} is missing; the checkpoint cannot be read without"
         ) from error
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a readable JSON file: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        reason = _not_fetched(path) or f"is not a readable JSON file: {error}"
+        raise CheckpointError(f"{path} {reason}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} should hold a JSON object, found {type(content).__name__}")
     return content
 
 
 def _weight_file_in(folder: Path) -> Path:
-    found = [folder / name for name in WEIGHT_FILE_NAMES if (folder / name).is_file()]
+    found = [folder / name for name in WEIGHT_FILE_NAMES if is_there(folder / name)]
     if not found:
-        raise CheckpointError(f"{folder} has no weights; expected one of {WEIGHT_FILE_NAMES}")
+        raise CheckpointError(f"{folder} has no weights; expected one of {WEIGHT_FILE_NAMES[:9]}")
     return found[0]
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is a file, or a link that should lead to one."""
+    return path.is_file() or path.is_symlink()
 
 
 def _sharded_names(index: Path) -> dict[str, Path]:
@@ -131,7 +150,7 @@ def _sharded_names(index: Path) -> dict[str, Path]:
     held = {name: shard for shard in sorted(set(shards.values())) for name in _names_in(shard)}
     if held != shards:
         wrong = sorted(name for name in held | shards if held.get(name) != shards.get(name))
-        raise CheckpointError(f"{index} does not agree with its shards about: {', '.join(wrong)}")
+        raise CheckpointError(f"{index} does not agree with its shards about: {listed(wrong)}")
     return shards
 
 
@@ -144,9 +163,13 @@ def _shard(index: Path, file: object) -> Path:
 
 
 def _names_in(path: Path) -> list[str]:
+    if path.is_symlink() and not path.exists():
+        raise CheckpointError(
+            f"{path} is a link to {path.readlink()}, which is missing; copy or download it again"
+        )
     if not path.is_file():
         raise CheckpointError(f"{path} is missing")
-    if path.suffix == ".bin":
+    if path.suffix in _PICKLED:
         return list(_load_bin(path))
     try:
         with safe_open(path, framework="pt") as file:
@@ -156,7 +179,7 @@ def _names_in(path: Path) -> list[str]:
 
 
 def _read(path: Path, pairs: list[tuple[str, str]]) -> Iterator[tuple[str, Tensor]]:
-    if path.suffix == ".bin":
+    if path.suffix in _PICKLED:
         tensors = _load_bin(path)
         yield from ((name, tensors[stored]) for name, stored in pairs)
         return
@@ -175,9 +198,14 @@ def _load_bin(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # a damaged or hostile pickle can fail in any way
         raise CheckpointError(_damaged(path, error)) from error
-    if not isinstance(content, dict) or not all(isinstance(t, Tensor) for t in content.values()):
+    if not isinstance(content, dict):
         raise CheckpointError(f"{path} is not a checkpoint: expected a dict of tensors by name")
-    return content
+    if not all(isinstance(t, Tensor) for t in content.values()):
+        content = flattened(content) or {}
+    tensors = {str(name): tensor for name, tensor in content.items() if isinstance(tensor, Tensor)}
+    if not tensors or len(tensors) != len(content):
+        raise CheckpointError(f"{path} is not a checkpoint: expected a dict of tensors by name")
+    return tensors
 
 
 def _is_zip(path: Path) -> bool:
@@ -185,7 +213,21 @@ def _is_zip(path: Path) -> bool:
         return file.read(4) == b"PK\x03\x04"
 
 
+def _not_fetched(path: Path) -> str | None:
+    """What to say of a pointer that git-lfs left in a file's place."""
+    try:
+        with path.open("rb") as file:
+            is_pointer = file.read(len(_LFS)) == _LFS
+    except OSError:
+        return None
+    return (
+        "is a pointer of git-lfs, not the file; fetch it with: git lfs pull" if is_pointer else None
+    )
+
+
 def _damaged(path: Path, error: Exception) -> str:
+    if (pointer := _not_fetched(path)) is not None:
+        return f"{path} {pointer}"
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return (
         f"{path} cannot be read as weights: it is truncated, damaged or holds code "

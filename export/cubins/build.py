@@ -157,14 +157,17 @@ def _compiled_in_parallel(
 def _compiled(folder: Path, element_type: str, architecture: int) -> KernelManifest:
     """Compile for one architecture in a process of its own, away from any cache."""
     triton = {name: None for name in os.environ if "TRITON" in name}
-    with tempfile.TemporaryDirectory() as cache:
+    with tempfile.TemporaryDirectory() as cache, tempfile.TemporaryDirectory() as staging:
         # Without line information cubins are smaller and hold no path of this machine.
         environment = triton | {"TRITON_CACHE_DIR": cache, "TRITON_DISABLE_LINE_INFO": "1"}
-        words = (folder, element_type, architecture)
+        # One that outlives a killed build writes into no bundle: this process moves its files.
+        words = (staging, element_type, architecture)
         ended = run_module(f"{__package__}.compiler", *words, environment=environment)
-    if ended.code:
-        reason = ended.last_words or f"exit status {ended.code}"
-        raise KernelBuildError(f"the kernels do not compile for sm_{architecture}: {reason}")
+        if ended.code:
+            reason = ended.last_words or f"exit status {ended.code}"
+            raise KernelBuildError(f"the kernels do not compile for sm_{architecture}: {reason}")
+        for cubin in sorted(Path(staging).glob("*.cubin")):
+            write_atomic(folder / cubin.name, cubin.read_bytes())
     kernels = json.loads(ended.printed)
     content = {"element_type": element_type, "digest": "", "compiler": "", "kernels": kernels}
     return read(KernelManifest, content)

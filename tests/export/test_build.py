@@ -13,10 +13,10 @@ import onnx
 import pytest
 import torch
 
+from engines.bundle import swap
 from engines.bundle.folder import Bundle
 from engines.bundle.manifest import Precision
 from engines.contract import Component
-from engines.errors import BundleCorruptError
 from engines.plans.bundle_plans import PlanRequest, build_plans
 from export.build import main
 from export.checkpoint.checkpoint import Checkpoint, Sources
@@ -51,8 +51,7 @@ def test_a_killed_build_resumes_and_keeps_what_was_finished(
             break
     build.wait()
     build.stderr.close()
-    with pytest.raises(BundleCorruptError, match="unfinished build"):
-        Bundle.open(bundle_copy)
+    assert Bundle.open(bundle_copy).verify() > 0  # what was there works as before
     monkeypatch.setitem(sys.modules, "cuda.bindings.driver", None)
     assert main(arguments) == 0
     bundle = Bundle.open(bundle_copy)
@@ -62,6 +61,7 @@ def test_a_killed_build_resumes_and_keeps_what_was_finished(
     assert told.endswith(f"python -m engines.build {bundle_copy}")
     assert record.is_file()
     assert (bundle_copy / "onnx" / "tdm_unet.onnx").stat().st_mtime_ns == kept
+    assert [path.name for path in bundle_copy.parent.iterdir()] == [bundle_copy.name]
 
 
 def test_a_drifting_graph_is_refused_by_name(golden_bundle: Path) -> None:
@@ -137,3 +137,37 @@ def test_the_forecast_is_what_the_weights_take(golden_bundle: Path, component: C
     written = (golden_bundle / "onnx" / f"{component}.data").stat().st_size
     # Small tensors live in the graph, and the exporter writes some constants of its own.
     assert written == pytest.approx(4 * elements, rel=0.2)
+
+
+def test_a_refused_rebuild_leaves_the_good_bundle_as_it_was(
+    bundle_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = Bundle.open(bundle_copy).manifest.digest()
+
+    def drifts(*_: object, **__: object) -> None:
+        raise ParityError("it drifts")
+
+    monkeypatch.setattr("export.bundle.build_component", drifts)
+    assert main(["--fp16", *PARTS, "--out", str(bundle_copy)]) == 1
+    bundle = Bundle.open(bundle_copy)
+    assert bundle.manifest.digest() == before
+    assert bundle.verify() > 0
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_a_finished_folder_takes_the_bundles_place(
+    exchanges: bool,  # noqa: FBT001
+    bundle_copy: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if not exchanges:
+        monkeypatch.setattr("engines.bundle.swap._exchanged", lambda *_: False)
+    beside = swap.folder_beside(bundle_copy)
+    swap.seed(bundle_copy, beside)
+    assert not (beside / "manifest.json").exists()
+    shutil.copy(bundle_copy / "manifest.json", beside)
+    (beside / "new").touch()
+    swap.swap(bundle_copy, beside)
+    assert Bundle.open(bundle_copy).verify() > 0
+    assert (bundle_copy / "new").is_file()
+    assert [path.name for path in bundle_copy.parent.iterdir()] == [bundle_copy.name]

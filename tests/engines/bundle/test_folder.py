@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from engines import verify
+from engines import commands, verify
 from engines.bundle.folder import Bundle
+from engines.contract import CONTRACTS
 from engines.errors import (
     BundleCorruptError,
     BundleNotFoundError,
     BundleSchemaError,
+    ConstantOutputError,
     NonFiniteError,
     ProviderUnavailableError,
 )
@@ -118,4 +121,104 @@ def test_a_non_finite_output_names_engine_step_and_timestep(
             width=64, alpha=0.5, beta=0.5,
         )  # fmt: skip
         with pytest.raises(NonFiniteError, match=r"sdm_unet .* at step 2, timestep 251"):
+            face_diffuser.generate(request)
+
+
+def test_an_unfinished_build_is_finished_by_its_own_words(bundle_copy: Path) -> None:
+    (bundle_copy / "manifest.json").unlink()
+    words = ["--fp32", "--tdm", str(GOLDEN / "TDM"), "--out", "elsewhere", "--json"]
+    commands.remember_build(bundle_copy, words)
+    with pytest.raises(BundleCorruptError, match="unfinished build") as error:
+        Bundle.open(bundle_copy)
+    assert error.value.fix == (f"{REBUILD} --fp32 --tdm {GOLDEN / 'TDM'} --out {bundle_copy}")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("noise_schedule", "beta_start", -0.5),
+        ("noise_schedule", "beta_schedule", "nonsense"),
+        ("noise_schedule", "set_alpha_to_one", [1]),
+        ("noise_schedule", "steps_offset", 2),
+        ("noise_schedule", "num_train_timesteps", 10**9),
+        ("dimensions", "image_mean", [0.5, 0.5]),
+        ("dimensions", "image_std", [0, 0.5, 0.5]),
+        ("dimensions", "native_px", 1024),
+        ("components", "tdm_unet", "cpu_onnx", "../stranger/tdm_unet.cpu.onnx"),
+        ("components", "tdm_unet", "cpu_onnx", "/etc/passwd"),
+        ("components", "tdm_unet", "cpu_onnx", "onnx/sdm_unet.cpu.onnx"),
+        ("components", "tdm_unet", "files", "/etc/passwd", {"nbytes": 1, "sha256": "0" * 64}),
+        ("licenses", []),
+    ],
+    ids=lambda change: "-".join(map(str, change[:-1])),
+)
+def test_an_altered_manifest_does_not_open(change: tuple[Any, ...], bundle_copy: Path) -> None:
+    path = bundle_copy / "manifest.json"
+    document = json.loads(path.read_text())
+    *parents, key, value = change
+    inner = document
+    for parent in parents:
+        inner = inner[parent]
+    inner[key] = value
+    path.write_text(json.dumps(document))
+    with pytest.raises(BundleCorruptError, match="incomplete or altered"):
+        Bundle.open(bundle_copy)
+
+
+def test_deep_nesting_is_no_manifest(bundle_copy: Path) -> None:
+    (bundle_copy / "manifest.json").write_text("[" * 100_000)
+    with pytest.raises(BundleCorruptError, match="is not a manifest"):
+        Bundle.open(bundle_copy)
+
+
+@pytest.mark.parametrize("low_memory", [False, True])
+def test_weights_too_large_to_hash_at_once_are_hashed_before_use(
+    low_memory: bool,  # noqa: FBT001
+    bundle_copy: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("engines.bundle.folder.CHEAP_NBYTES", 0)
+    request = Request(
+        prompt="a man <|image|>", references=[GOLDEN / "refs" / "man1.png"],
+        num_inference_steps=1, height=64, width=64, alpha=0, beta=1,
+    )  # fmt: skip
+    weights = bundle_copy / "onnx" / "sdm_unet.data"
+    whole = weights.read_bytes()
+    with FaceDiffuser.open(bundle_copy, threads=1, low_memory=low_memory) as face_diffuser:
+        assert len(face_diffuser.generate(request).images) == 1
+        if low_memory:  # it reads the file again
+            weights.write_bytes(whole[:-8] + bytes(8))
+            with pytest.raises(BundleCorruptError, match=r"sdm_unet\.data was altered"):
+                face_diffuser.generate(request)
+    weights.write_bytes(bytes(len(whole)))
+    with (
+        pytest.raises(BundleCorruptError, match=r"sdm_unet\.data was altered"),
+        FaceDiffuser.open(bundle_copy, threads=1, low_memory=low_memory) as face_diffuser,
+    ):
+        face_diffuser.generate(request)
+
+
+@pytest.mark.parametrize("spoil", ["zero", "nothing"])
+@pytest.mark.parametrize("component", ["tdm_unet", "vae_decoder", "text_encoder"])
+def test_an_engine_that_computes_nothing_is_noticed(
+    component: str, spoil: str, golden_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enqueue = onnxruntime_engine.OnnxRuntimeEngine.enqueue
+
+    def idle(engine: onnxruntime_engine.OnnxRuntimeEngine) -> None:
+        if engine.component != component:
+            enqueue(engine)
+        elif spoil == "zero":
+            for output in CONTRACTS[engine.component].outputs:
+                engine._buffers[output.name][...] = 0
+
+    monkeypatch.setattr(onnxruntime_engine.OnnxRuntimeEngine, "enqueue", idle)
+    bundle = Bundle.open(golden_bundle)
+    wanted = ConstantOutputError if spoil == "zero" else NonFiniteError
+    with FaceDiffuser(bundle, HostBackend(EnginePool(bundle))) as face_diffuser:
+        request = Request(
+            prompt="a man <|image|>", references=[GOLDEN / "refs" / "man1.png"],
+            num_inference_steps=2, height=64, width=64,
+        )  # fmt: skip
+        with pytest.raises(wanted, match=component):
             face_diffuser.generate(request)

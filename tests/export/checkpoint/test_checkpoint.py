@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
+import numpy as np
 import pytest
 import torch
+from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -20,6 +22,7 @@ from engines.contract import Component
 from export import shipped
 from export.checkpoint.checkpoint import SHIPPED_MODEL, Checkpoint, CheckpointError, Sources
 from export.checkpoint.fusion_mlp import FusionMLP
+from export.checkpoint.model_facts import noise_schedule_of
 from export.checkpoint.modules_from_weights import (
     image_encoder_from,
     text_encoder_from,
@@ -34,6 +37,8 @@ from export.checkpoint.random_weights import (
     RandomCheckpoint,
     random_checkpoint,
 )
+from export.graph.modules import module_of
+from tests.paths import GOLDEN
 
 WIDTH = 16
 TEXT = {
@@ -42,7 +47,7 @@ TEXT = {
     "num_hidden_layers": 1,
     "num_attention_heads": 2,
     "max_position_embeddings": 77,
-    "vocab_size": 600,
+    "vocab_size": 2050,
 }
 VISION = {
     "projection_dim": 12,
@@ -119,8 +124,8 @@ def sources(tmp_path: Path, sdm: Tensors, tdm: Tensors) -> Sources:
     write_json(base / "unet" / "config.json", UNET)
     write_json(base / "text_encoder" / "config.json", TEXT)
     write_json(base / "vae" / "config.json", VAE)
-    write_json(base / "scheduler" / "scheduler_config.json", {"prediction_type": "epsilon"})
-    write_json(base / "tokenizer" / "vocab.json", {})
+    shutil.copytree(GOLDEN / "base" / "scheduler", base / "scheduler")
+    shutil.copytree(GOLDEN / "base" / "tokenizer", base / "tokenizer")
     write_json(tmp_path / "clip" / "config.json", VISION)
     old_names = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value."}
     vae: Tensors = {}
@@ -434,3 +439,182 @@ def test_the_fusion_mlp_changes_marked_tokens_alone_by_its_formula() -> None:
         expected = mixed / (mixed.square().mean() + 1e-5).sqrt()
         # Six fp32 layers of width 10 at scale 1: a few units in the last place of 1.2e-7.
         torch.testing.assert_close(augmented[image, token], expected, atol=2e-6, rtol=0)
+
+
+def renamed(tensors: Tensors, change: Callable[[str], str]) -> Tensors:
+    return {change(name): tensor for name, tensor in tensors.items()}
+
+
+@pytest.mark.parametrize(
+    "prefix", ["_orig_mod.", "module._orig_mod.", "module.module.", "_fsdp_wrapped_module."]
+)
+def test_what_wrappers_put_into_names_is_taken_off(
+    prefix: str, sources: Sources, tmp_path: Path, tdm: Tensors
+) -> None:
+    within = prefix.removeprefix("module.").removeprefix("module.")
+    for number, change in enumerate((prefix + "unet.", f"unet.{within}")):
+        names = renamed(tdm, lambda name, new=change: name.replace("unet.", new, 1))  # type: ignore[misc]
+        save_bin(names, tmp_path / str(number) / "pytorch_model.bin")
+        checkpoint = Checkpoint.open(changed(sources, tdm=tmp_path / str(number)))
+        assert_holds(checkpoint.unet(Component.TDM_UNET), tdm, "unet.")
+
+
+def test_averages_beside_the_weights_are_left_aside(
+    sources: Sources, tmp_path: Path, tdm: Tensors
+) -> None:
+    averages = {name.replace("unet.", "ema_unet.", 1): t * 2 for name, t in tdm.items()}
+    save_bin(tdm | averages, tmp_path / "TDM" / "pytorch_model.bin")
+    assert_holds(Checkpoint.open(sources).unet(Component.TDM_UNET), tdm, "unet.")
+
+
+def test_nested_dictionaries_of_training_scripts_are_read(
+    sources: Sources, tmp_path: Path, tdm: Tensors
+) -> None:
+    bare = renamed(tdm, lambda name: name.removeprefix("unet."))
+    for number, content in enumerate(
+        ({"state_dict": tdm, "epoch": 3}, {"model": {"unet": bare}}, {"unet": bare, "step": 7})
+    ):
+        path = tmp_path / str(number) / "pytorch_model.bin"
+        path.parent.mkdir()
+        torch.save(content, path)
+        checkpoint = Checkpoint.open(changed(sources, tdm=path))
+        assert_holds(checkpoint.unet(Component.TDM_UNET), tdm, "unet.")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.fp16.safetensors",
+        "diffusion_pytorch_model.fp16.safetensors",
+        "diffusion_pytorch_model.fp16.bin",
+        "pytorch_model.fp16.bin",
+    ],
+)
+def test_a_lone_variant_is_read(name: str, sources: Sources, tmp_path: Path, tdm: Tensors) -> None:
+    path = tmp_path / "variant" / name
+    path.parent.mkdir()
+    save_file(tdm, path) if name.endswith("safetensors") else torch.save(tdm, path)
+    checkpoint = Checkpoint.open(changed(sources, tdm=path.parent))
+    assert_holds(checkpoint.unet(Component.TDM_UNET), tdm, "unet.")
+
+
+@pytest.mark.parametrize(
+    ("change", "layout"),
+    [
+        (lambda name: name.replace("unet.", "model.diffusion_model.", 1), "single-file"),
+        (lambda name: name.replace("unet.", "first_stage_model.", 1), "single-file"),
+        (lambda name: name + ".lora_A.weight", "LoRA"),
+        (lambda name: "lora_unet_" + name.replace(".", "_") + ".lora_down.weight", "LoRA"),
+        (lambda name: name.replace("unet.", "double_blocks.", 1), "transformer"),
+        (lambda name: "x." + "y" * 500 + name, "unexpected"),
+    ],
+)
+def test_another_layout_is_named_in_a_message_that_fits_a_screen(
+    change: Callable[[str], str], layout: str, sources: Sources, tmp_path: Path, tdm: Tensors
+) -> None:
+    many = {f"{name}.{n}": tensor for name, tensor in tdm.items() for n in range(3)}
+    save_bin(renamed(many, change), tmp_path / "TDM" / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=layout) as caught:
+        Checkpoint.open(sources)
+    assert len(str(caught.value)) < 2000
+
+
+def test_pointers_and_dangling_links_are_called_what_they_are(
+    sources: Sources, tmp_path: Path
+) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3438167540\n"
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_text(pointer)
+        with pytest.raises(CheckpointError, match="git lfs pull"):
+            Checkpoint.open(changed(sources, tdm=tmp_path / name))
+    (tmp_path / "gone").mkdir()
+    (tmp_path / "gone" / "model.safetensors").symlink_to("/nonexistent/blob")
+    with pytest.raises(CheckpointError, match="link to /nonexistent/blob"):
+        Checkpoint.open(changed(sources, tdm=tmp_path / "gone"))
+
+
+def reconfigured(sources: Sources, part: str, **fields: Any) -> None:
+    path = Path(sources.base) / part
+    config = json.loads(path.read_text()) | fields
+    write_json(path, {name: value for name, value in config.items() if value is not ...})
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        ("scheduler/scheduler_config.json", "timestep_spacing", "trailing"),
+        ("scheduler/scheduler_config.json", "rescale_betas_zero_snr", True),
+        ("scheduler/scheduler_config.json", "thresholding", True),
+        ("scheduler/scheduler_config.json", "clip_sample", True),
+        ("scheduler/scheduler_config.json", "use_karras_sigmas", True),
+        ("scheduler/scheduler_config.json", "trained_betas", [0.1]),
+        ("scheduler/scheduler_config.json", "beta_start", [0.1]),
+        ("scheduler/scheduler_config.json", "num_train_timesteps", -1),
+        ("scheduler/scheduler_config.json", "beta_schedule", "squaredcos_cap_v2"),
+        ("scheduler/scheduler_config.json", "skip_prk_steps", ...),
+        ("vae/config.json", "shift_factor", 0.1),
+        ("vae/config.json", "latents_mean", [0.0] * 4),
+        ("vae/config.json", "use_post_quant_conv", False),
+        ("unet/config.json", "class_embed_type", "timestep"),
+        ("unet/config.json", "cross_attention_norm", "layer_norm"),
+        ("unet/config.json", "center_input_sample", True),
+        ("unet/config.json", "only_cross_attention", True),
+        ("unet/config.json", "in_channels", 9),
+        ("unet/config.json", "sample_size", [8, 8]),
+        ("unet/config.json", "down_block_types", ["SimpleCrossAttnDownBlock2D", "DownBlock2D"]),
+        ("tokenizer/tokenizer_config.json", "pad_token", "!"),
+        ("tokenizer/tokenizer_config.json", "model_max_length", 40),
+        ("text_encoder/config.json", "vocab_size", 600),
+    ],
+)
+def test_a_field_that_is_not_followed_is_refused_by_name(
+    part: str, name: str, value: object, sources: Sources
+) -> None:
+    reconfigured(sources, part, **{name: value})
+    with pytest.raises(CheckpointError, match=name):
+        Checkpoint.open(sources)
+
+
+def test_fields_that_are_left_out_are_the_librarys_own(sources: Sources) -> None:
+    reconfigured(
+        sources, "scheduler/scheduler_config.json", beta_start=..., beta_end=...,
+        beta_schedule=..., steps_offset=..., num_train_timesteps=...,
+    )  # fmt: skip
+    checkpoint = Checkpoint.open(sources)
+    found = noise_schedule_of(checkpoint)
+    expected = PNDMScheduler.from_config(checkpoint.scheduler_config())
+    np.testing.assert_allclose(
+        found.alphas_cumprod(), expected.alphas_cumprod.double().numpy(), rtol=1e-5
+    )
+    assert found.steps_offset == expected.config.steps_offset
+
+
+@pytest.mark.parametrize("name", ["merges.txt", "vocab.json"])
+def test_a_tokenizer_that_is_not_whole_is_refused(name: str, sources: Sources) -> None:
+    folder = Path(sources.base) / "tokenizer"
+    (folder / name).unlink()
+    with pytest.raises(CheckpointError, match="tokenizer"):
+        Checkpoint.open(sources)
+    (folder / name).write_text("#version: 0.2\n")
+    with pytest.raises(CheckpointError, match=name):
+        Checkpoint.open(sources)
+
+
+def test_modules_compute_what_the_librarys_own_do(sources: Sources) -> None:
+    checkpoint, generator = Checkpoint.open(sources), torch.Generator().manual_seed(1)
+    latents = torch.randn(1, 4, 8, 8, generator=generator)
+    embeds = torch.randn(2, 77, WIDTH, generator=generator)
+    timestep = torch.tensor([501.0])
+    with torch.inference_mode():
+        unet = checkpoint.unet(Component.TDM_UNET)
+        expected = unet(latents.repeat(2, 1, 1, 1), timestep, embeds).sample
+        found = module_of(Component.TDM_UNET, checkpoint)(
+            latents=latents, timestep=timestep, prompt_embeds=embeds
+        )
+        # Float32 sums in another order: 1e-6 seen.
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        vae: Any = checkpoint.vae_decoder()
+        decoded = vae.decode(latents / vae.config.scaling_factor).sample.clamp(-1, 1)
+        found = module_of(Component.VAE_DECODER, checkpoint)(latents=latents)
+        torch.testing.assert_close(found, decoded, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,114 @@
+"""Pictures as files: names and formats checked before anything is drawn, and what they say of
+themselves."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from engines.bundle.files import check_replaceable
+from engines.errors import RequestError
+from runtime.result import Result
+
+# Settings that a picture may tell: nothing of who is in it or of what was asked for in words.
+_TOLD = (
+    "num_inference_steps", "guidance_scale", "num_images", "height", "width", "scheduler", "alpha",
+    "beta", "start_merge_step", "final_step", "guidance_rule", "fusion", "reference_resolution",
+)  # fmt: skip
+# IPTC's digital source type of pictures that a model has made (photo metadata standard 2023.1).
+_AI_MARK = (
+    '<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
+    '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description '
+    'xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" '
+    "Iptc4xmpExt:DigitalSourceType="
+    '"http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"/>'
+    '</rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
+)
+
+
+def toolkit_version() -> str:
+    """The installed version of this toolkit."""
+    try:
+        return version("face-diffuser")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def takes_latents(path: Path) -> bool:
+    """Whether a name asks for latents, not for a picture."""
+    return path.suffix.lower() == ".npy"
+
+
+def numbered(path: Path, image: int, count: int) -> Path:
+    """The file of one of several pictures."""
+    return path if count == 1 else path.with_stem(f"{path.stem}-{image}")
+
+
+def check_writable(path: Path) -> None:
+    """Raise RequestError or FileRefusedError unless a picture can be written at a path."""
+    if not takes_latents(path):
+        encoded(Image.new("RGB", (64, 64)), path)
+    check_replaceable(path)
+    folder = path.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise RequestError(f"{path} cannot be written: {folder} is no folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise RequestError(f"{path} cannot be written: {folder} is read-only for this user")
+
+
+def metadata(result: Result, image: int) -> dict[str, Any]:
+    """How a picture came about: bundle, seed and settings, without prompt, photos or names."""
+    request = result.request
+    settings = {name: getattr(request, name) for name in _TOLD}
+    return {
+        "bundle": result.bundle,
+        "seed": result.seeds[image],
+        "provider": result.provider,
+        "settings": {name: value for name, value in settings.items() if value is not None},
+    }
+
+
+def encoded(picture: Image.Image, path: Path, about: dict[str, Any] | None = None) -> bytes:
+    """A picture in the format that a name asks for. Raises RequestError for an unknown one.
+
+    about: what it says of itself, beside the mark that a model made it; None for neither (PNG; the
+    mark alone in JPEG and WebP, and nothing in other formats).
+    """
+    Image.init()
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    if kind is None or kind not in Image.SAVE:
+        raise RequestError(f"cannot write pictures as {path.suffix or path.name}; name it .png")
+    words: dict[str, Any] = {}
+    if about is not None and kind == "PNG":
+        info = PngInfo()
+        info.add_text("Software", f"face-diffuser {toolkit_version()}")
+        info.add_text("face-diffuser", json.dumps(about, default=str))
+        info.add_itxt("XML:com.adobe.xmp", _AI_MARK)
+        words["pnginfo"] = info
+    elif about is not None and kind in ("JPEG", "WEBP"):
+        words["xmp"] = _AI_MARK.encode()
+    stream = io.BytesIO()
+    try:
+        picture.save(stream, kind, **words)
+    except (OSError, ValueError, KeyError) as error:
+        raise RequestError(
+            f"cannot write pictures as {path.suffix} ({error}); name it .png"
+        ) from error
+    return stream.getvalue()
+
+
+def npy(latents: Any) -> bytes:
+    """An array as a .npy file."""
+    stream = io.BytesIO()
+    np.save(stream, latents)
+    return stream.getvalue()
