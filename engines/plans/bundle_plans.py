@@ -23,7 +23,7 @@ from engines.errors import PlanMemoryError, ProviderUnavailableError
 from engines.guides import pass_counts
 from engines.plans.building.child import OnEvent, plan_in_process
 from engines.plans.building.job import PlanJob
-from engines.plans.forecast import forecast
+from engines.plans.forecast import forecast, told_room
 from engines.plans.profiles import (
     DEFAULT_PROFILE,
     FIXED_PROFILE,
@@ -132,6 +132,8 @@ def build_plans(
     jobs = [plan_job(bundle, spec) for spec in specs if spec.name not in records]
     for job in jobs:
         display.say(forecast(job, target).sentence())
+    if jobs:
+        display.say(told_room(path, jobs))
     for number, job in enumerate(jobs, 1):
         display.start(job.name, number, len(jobs), shares=target.library.tells_progress)
         # The spec names these files by their digests, so they must be those of the manifest.

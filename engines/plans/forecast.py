@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from engines.contract import CONTRACTS
+from engines.contract import CONTRACTS, NOISE_PREDICTORS
+from engines.errors import PlanBuildError
 from engines.plans.building.job import PlanJob
 from engines.tensorrt.machine import ThisGpu
 from engines.tensorrt.target import PlanTarget
@@ -108,6 +112,26 @@ def forecast(job: PlanJob, target: PlanTarget) -> Forecast:
             free_nbytes=target.host_free_nbytes,
         )
     return _on_gpu(job, target.gpu)
+
+
+def told_room(folder: Path, jobs: Sequence[PlanJob]) -> str:
+    """How much the plans of a build add to a bundle, in words; raises PlanBuildError without room.
+
+    A plan holds the weights of its model and code, of which the sum was measured at full size.
+    """
+    nbytes = sum(job.weights_nbytes + _code_nbytes(job) for job in jobs)
+    free_nbytes = shutil.disk_usage(folder).free
+    told = f"{len(jobs)} plans add about {_mib(nbytes)} to {folder}"
+    if nbytes > free_nbytes:
+        raise PlanBuildError(
+            f"{told}, whose disk has {_mib(free_nbytes)} free; make room, or build some of them "
+            "with --component"
+        )
+    return told
+
+
+def _code_nbytes(job: PlanJob) -> int:
+    return (22 if job.spec.component in NOISE_PREDICTORS else 5) << 20
 
 
 def _on_gpu(job: PlanJob, gpu: ThisGpu) -> GpuForecast:

@@ -280,6 +280,29 @@ def test_a_terminal_gets_a_bar_with_the_time_left() -> None:
     assert isinstance(display_on(stream), JsonDisplay)
 
 
+def test_a_library_that_is_silent_gets_the_time_that_has_gone_and_no_share() -> None:
+    stream = io.StringIO()
+    display = TerminalDisplay(stream)
+    display.start("tdm_unet", 2, 7, shares=False)
+    for event in (_event("start", "build", None, 4), _event("step", "build", None, 3)):
+        display._drawn = 0.0
+        display.event(event)
+    display._started -= 75
+    display._drawn = 0.0
+    display.event(PhaseEvent(kind="tick"))
+    assert stream.getvalue().endswith("[2/7] tdm_unet 1 min 15 s build")
+    assert "%" not in stream.getvalue() and "left" not in stream.getvalue()
+    stream = io.StringIO()
+    lines = JsonDisplay(stream)
+    lines.start("tdm_unet", 2, 7, shares=False)
+    lines.event(_event("start", "build", None, 4))
+    lines.event(PhaseEvent(kind="tick"))
+    lines._started -= 61
+    lines.event(PhaseEvent(kind="tick"))
+    told = [json.loads(line) for line in stream.getvalue().splitlines()][1:]
+    assert [set(each) for each in told] == [{"event", "plan", "phase", "elapsed_s"}] * 2
+
+
 def test_errors_of_a_worker_keep_their_class(small_copy: Path, double: SetUp) -> None:
     double(fail={"vae": "nothing"})
     target, request = plan_target(), PlanRequest(components=(Component.VAE_DECODER,))

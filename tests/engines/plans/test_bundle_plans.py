@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from engines.bundle.records import document_of
 from engines.contract import Component
 from engines.errors import (
     BundleCorruptError,
+    PlanBuildError,
     PlanMemoryError,
     PlanMismatchError,
     PlanRefusedError,
@@ -254,6 +256,21 @@ def test_a_model_that_cannot_fit_is_not_begun(small_copy: Path) -> None:
     builds = Builds()
     with pytest.raises(PlanMemoryError, match="does not fit this GPU"):
         _build(small_copy, builds, UNETS, replace(TARGET, gpu=replace(GPU, free_nbytes=100)))
+    assert not builds.jobs
+
+
+def test_what_plans_add_to_a_bundle_is_told_and_must_have_room(
+    small_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = Said()
+    _build(small_copy, Builds(), UNETS, display=said)
+    assert any("3 plans add about 67 MiB to" in text for text in said.sentences)
+    builds = Builds()
+    monkeypatch.setattr(
+        "engines.plans.forecast.shutil.disk_usage", lambda _: SimpleNamespace(free=10)
+    )
+    with pytest.raises(PlanBuildError, match=r"whose disk has 1 MiB free; make room"):
+        _build(small_copy, builds)
     assert not builds.jobs
 
 
