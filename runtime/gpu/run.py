@@ -83,7 +83,6 @@ class GpuRun:
         return read
 
     def finish(self) -> Drawn:
-        self._check_turn()
         steps, output_type = self._steps, self._trajectory.output_type
         if output_type is OutputType.LATENT:
             self._download("latents")
@@ -102,18 +101,9 @@ class GpuRun:
         return Drawn(images=images, saliency=self._saliency(), timings_ms=self._timeline.spent_ms())
 
     def _launch(self, stage: Stage) -> None:
-        self._check_turn()
         self._timeline.mark(stage.value)
         self._work[stage]()
         self._taken += 1
-
-    def _check_turn(self) -> None:
-        """Raise FaceDiffuserError if another run has overwritten what this one was drawing."""
-        if self._turn != self._steps.turn:
-            raise FaceDiffuserError(
-                "another request was drawn before this one was done, on the same GPU memory; on a "
-                "GPU, draw the next request after on_step has returned and this one has ended"
-            )
 
     def _stage_inputs(self) -> None:
         trajectory, staged = self._trajectory, self._steps.buffers.staged

@@ -195,7 +195,10 @@ def test_latents_that_are_read_at_each_step_are_those_of_the_step(
     assert len({step.tobytes() for step in steps}) == 6
 
 
-def test_a_number_that_is_not_finite_is_noticed(bundle: Path, driver: cuda.Driver) -> None:
+def test_a_number_that_is_not_finite_is_noticed(
+    bundle: Path, driver: cuda.Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtime.request.MAX_LATENT", np.inf)
     with on_gpu(bundle, driver) as opened:
         enormous = np.full((1, 4, 64, 64), np.finfo(np.float32).max, np.float32)
         with pytest.raises(NonFiniteError, match=r"_unet on tensorrt produced NaN or infinity"):

@@ -5,7 +5,6 @@ Nothing stands in for the library here. It builds without a GPU; nothing of this
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import shutil
@@ -26,6 +25,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from engines import build as engines_build
 from engines import verify
+from engines.bundle.files import file_record
 from engines.bundle.folder import Bundle
 from engines.bundle.manifest import Precision
 from engines.bundle.plan_record import AttentionFusion, BuiltPlan, PlanOptions, ToldBy
@@ -174,7 +174,7 @@ class _Session:
 
     def __init__(self) -> None:
         self.trt = load(TENSORRT_RTX)
-        self.log = BuildLog(file=open("/dev/null", "w"))  # noqa: PTH123, SIM115  # as long as the process
+        self.log = BuildLog(file=io.StringIO())
         self.logger = logger(self.trt, self.log.hear, self.log.hear_verbose)
 
     def build(self, job: PlanJob) -> Built:
@@ -420,15 +420,16 @@ def _deep(path: Path) -> None:
 @pytest.fixture
 def slow_command(unbuilt: Path) -> list[str]:
     """A build that takes long enough to be stopped in, of a bundle that says so."""
-    manifest = json.loads((unbuilt / "manifest.json").read_text())
+    manifest = Bundle.open(unbuilt).manifest
     onnx_path = unbuilt / "onnx" / "text_encoder.onnx"
     _deep(onnx_path)
-    files = manifest["components"]["text_encoder"]["files"]
-    content = onnx_path.read_bytes()
-    files["onnx/text_encoder.onnx"] = {
-        "sha256": hashlib.sha256(content).hexdigest(), "nbytes": len(content)
-    }  # fmt: skip
-    (unbuilt / "manifest.json").write_text(json.dumps(manifest))
+    component = manifest.components[Component.TEXT_ENCODER]
+    files = component.files | {"onnx/text_encoder.onnx": file_record(onnx_path)}
+    components_there = manifest.components | {
+        Component.TEXT_ENCODER: replace(component, files=files)
+    }
+    changed = replace(manifest, components=components_there)
+    (unbuilt / "manifest.json").write_text(changed.to_json())
     components = ["--component", "text_encoder", "fusion_mlp"]
     return [sys.executable, "-m", "engines.build", str(unbuilt), *RTX, *components]
 
