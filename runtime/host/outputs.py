@@ -20,14 +20,20 @@ def check_output(
 
     output: [n, width], [n, tokens, width] or [n, channels, h, w]. where: such as " at step 3".
     """
-    # Along tokens or pixels; NaN and infinity come through both reductions.
-    along = output.reshape(*output.shape[:2], -1) if output.ndim == 4 else output
-    axis = 2 if output.ndim == 4 else 1
-    low, high = along.min(axis), along.max(axis)
-    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+    if not np.isfinite(output).all():
         raise non_finite(component, provider, where, bundle)
-    constant = (low == high).reshape(len(output), -1).all(1)
-    if output.size > len(output) and constant.any():
+    # Places, last: tokens or pixels. Two of them differ in nearly every answer, which ends it.
+    rows = len(output)
+    places = output.reshape(rows, output.shape[1], -1)
+    if output.ndim == 3:
+        places = places.swapaxes(1, 2)
+    elif output.ndim == 2:
+        places = places.reshape(rows, 1, -1)
+    first, middle = places[..., 0], places[..., places.shape[-1] // 2]
+    if (first != middle).any(1).all():
+        return
+    constant = (places == first[..., None]).reshape(rows, -1).all(1)
+    if output.size > rows and constant.any():
         raise ConstantOutputError(
             f"{component} on {provider} gave the same numbers everywhere{where}, as an engine does "
             "that computes nothing or has lost its weights; check the bundle with",
