@@ -69,8 +69,8 @@ def plan_target(
             target = _target(TENSORRT_RTX, ())
         except NotInstalledError as not_installed:
             raise ProviderUnavailableError(
-                f"{_clause(without_gpu)}; {TENSORRT_RTX.title}, which builds without a GPU, is not "
-                "installed; install it with",
+                f"{without_gpu}; or use {TENSORRT_RTX.title}, which "
+                "builds without a GPU and is not installed; install it with",
                 fix=commands.installed(TENSORRT_RTX.extra),
             ) from not_installed
         _check_served(without_gpu)
@@ -116,8 +116,3 @@ def _check_served(without_tensorrt: ProviderUnavailableError) -> None:
         raise ProviderUnavailableError(
             f"{without_tensorrt.reason} ({gpu.name}: {reason})", fix=without_tensorrt.fix
         ) from without_tensorrt
-
-
-def _clause(error: ProviderUnavailableError) -> str:
-    """An error's reason without the words that introduce its command."""
-    return error.reason.rpartition("; ")[0] or error.reason
