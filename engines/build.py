@@ -23,7 +23,7 @@ from engines.plans.flags import add_plan_flags, plan_request
 from engines.plans.forecast import forecast
 from engines.plans.here import build_here
 from engines.plans.store import finished_plan
-from engines.processes import run_module
+from engines.system.processes import run_module
 from engines.tensorrt.target import plan_target
 
 # What new plans are checked with: the command that users draw with, in a process of its own.

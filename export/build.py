@@ -19,7 +19,7 @@ from engines.cli.progress import Display, JsonDisplay, TerminalDisplay
 from engines.plans.bundle_plans import PlanRequest
 from engines.plans.flags import add_plan_flags, plan_request
 from engines.plans.here import build_if_possible
-from engines.processes import run_module
+from engines.system.processes import run_module
 from export.cubins.build import ARCHITECTURES
 from export.options import MODELS, BuildOptions
 from export.packages import require_packages

@@ -28,7 +28,7 @@ from engines.bundle.manifest import (
 from engines.bundle.records import from_json, to_json
 from engines.contract import Component
 from engines.gate import bound_of, relative_l2
-from engines.heap import trim_heap
+from engines.system.heap import trim_heap
 from export.checkpoint.checkpoint import ModelSource
 from export.checks.parity import example_inputs, gate_cases, measured_parity
 from export.graph.cpu_graph import cpu_graph

@@ -20,7 +20,7 @@ from benchmarks.harness.imports import missing_package
 from benchmarks.harness.memory import peak_rss_nbytes
 from engines.bundle.records import document_of, read
 from engines.errors import FaceDiffuserError, ProviderUnavailableError
-from engines.processes import Child, ParentPipe
+from engines.system.processes import Child, ParentPipe
 
 Answer = TypeVar("Answer")
 

@@ -27,7 +27,7 @@ from benchmarks.schema.record import Status
 from engines.bundle.manifest import MANIFEST_NAME
 from engines.commands import BENCHMARKS, PREFIX, typed
 from engines.errors import ProviderUnavailableError
-from engines.processes import Ended, run_module
+from engines.system.processes import Ended, run_module
 
 # Less than this is not worth starting a part for.
 LEAST_S = 20.0

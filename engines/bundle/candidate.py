@@ -22,7 +22,7 @@ from engines.bundle.plan_record import PLANS_FOLDER
 from engines.contract import LATENT_PX
 from engines.errors import BundleError
 from engines.guides import GuidanceRule
-from engines.processes import Ended
+from engines.system.processes import Ended
 
 PROMPT = "a man <|image|> and a woman <|image|> in a park"
 # One step of each stage: TDM alone, both fused, SDM alone.

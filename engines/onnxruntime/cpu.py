@@ -13,13 +13,13 @@ from engines.bundle.folder import Bundle
 from engines.contract import CONTRACTS, Component
 from engines.engine import Array, Provider, check_buffers
 from engines.errors import ContractError
-from engines.heap import trim_heap
 from engines.onnxruntime.library import (
     CPU_PROVIDER,
     onnxruntime_with,
     opened_session,
     session_dtypes,
 )
+from engines.system.heap import trim_heap
 from engines.threads import processors
 
 # Every session has threads of its own, which wait while others compute: the encoders, which run

@@ -15,7 +15,7 @@ from engines.bundle.folder import Bundle
 from engines.contract import CONTRACTS, NOISE_PREDICTORS, Component
 from engines.engine import Array, Provider, check_buffers
 from engines.errors import BundleCorruptError, ContractError, NotInstalledError
-from engines.heap import trim_heap
+from engines.system.heap import trim_heap
 
 _DEVICE = "CPU"
 

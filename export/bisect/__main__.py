@@ -24,7 +24,7 @@ from engines.contract import CONTRACTS, SIZE_MULTIPLE_PX, Component
 from engines.errors import FaceDiffuserError, ProviderUnavailableError
 from engines.gate import Array, bound_of, gate_inputs, gate_shapes
 from engines.plans.profiles import DEFAULT_PROFILE, PROFILES, shape_ranges
-from engines.processes import child_environment, module_command
+from engines.system.processes import child_environment, module_command
 
 if TYPE_CHECKING:
     import onnx

@@ -21,7 +21,7 @@ from transformers import CLIPTokenizer
 
 from engines.bundle.manifest import Dimensions
 from engines.contract import Component
-from engines.heap import trim_heap
+from engines.system.heap import trim_heap
 from export.checkpoint.checkpoint import ModelSource
 from export.graph.modules import module_of, run
 

@@ -27,7 +27,7 @@ from engines.bundle.kernel_manifest import (
 )
 from engines.bundle.records import read
 from engines.errors import BundleError, FaceDiffuserError
-from engines.processes import run_module
+from engines.system.processes import run_module
 
 # Compute capability times ten, from Turing to Blackwell.
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 103, 110, 120, 121)

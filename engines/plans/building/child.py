@@ -21,7 +21,7 @@ from engines.errors import (
     ProviderUnavailableError,
 )
 from engines.plans.building.job import Failure, PlanJob, WorkerMessage
-from engines.processes import Child, Ended
+from engines.system.processes import Child, Ended
 
 # Ctrl-C ends a build within a second: a worker is asked first and ended when it does not hear.
 _CANCEL_S = 0.5

@@ -34,7 +34,7 @@ from engines.plans.proofs.attention import proven_attention
 from engines.plans.proofs.layers import layers_of_log
 from engines.plans.proofs.parity import plan_parity
 from engines.plans.proofs.precision import inspected_layers, proven_layers
-from engines.processes import ParentPipe
+from engines.system.processes import ParentPipe
 from engines.tensorrt.engine import TensorRtEngine
 from engines.tensorrt.libraries import LIBRARIES
 from engines.tensorrt.library import load, logger

@@ -31,7 +31,7 @@ from benchmarks.schema.record import Status
 from benchmarks.schema.results import records_of
 from engines.bundle.folder import Bundle
 from engines.bundle.records import document_of, read
-from engines.processes import Ended
+from engines.system.processes import Ended
 from tests.benchmarks.peers.test_peers import SOURCE
 
 SMALL = Workload(steps=4, people=1, size_px=64)

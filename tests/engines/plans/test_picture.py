@@ -19,7 +19,7 @@ from engines.contract import Component
 from engines.errors import PlanBuildError, PlanRefusedError
 from engines.plans.bundle_plans import PlanRequest, build_plans
 from engines.plans.proofs.picture import compare_pictures
-from engines.processes import Ended
+from engines.system.processes import Ended
 from tests.doubles.plan_builds import Builds, Said
 from tests.engines.conftest import TARGET, SetUp
 from tests.kernels.recorder import written_library

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from engines.processes import Child, run_module
+from engines.system.processes import Child, run_module
 
 CHILD = """
 import json, os, sys
-from engines.processes import ParentPipe
+from engines.system.processes import ParentPipe
 pipe = ParentPipe()
 print("what a library prints")
 for line in sys.stdin:
