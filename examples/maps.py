@@ -1,15 +1,13 @@
 """Who drew which pixel: python examples/maps.py [BUNDLE [STEPS]]
 
-Writes, for each step of the fusion stage, TDM's saliency map, SDM's, and the mask: SDM in white.
+Writes, for each step of the fusion stage, the picture with the mask over it (SDM orange, TDM blue),
+with TDM's saliency, and with SDM's.
 """
 
 import sys
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
-from face_diffuser import FaceDiffuser, Request
+from face_diffuser import FaceDiffuser, Request, grid
 
 HIM = Path(__file__).parent / "references" / "him.png"
 
@@ -24,10 +22,12 @@ def main(bundle: str = "bundle", steps: str = "50") -> None:
     )
     with FaceDiffuser.open(bundle) as face_diffuser:
         result = face_diffuser.generate(request)
-    for each in result.saliency or ():
-        tdm, sdm, mask = each.saliency.tdm[0], each.saliency.sdm[0], each.saliency.mask[0]
-        side_by_side = np.hstack([tdm / tdm.max(), sdm / sdm.max(), mask])
-        Image.fromarray((255 * side_by_side).astype(np.uint8)).save(f"maps-{each.step:02}.png")
+    assert result.saliency is not None
+    for place, each in enumerate(result.saliency):
+        seen = [
+            result.saliency.overlay(step=place, shown=shown) for shown in ("mask", "tdm", "sdm")
+        ]
+        grid(seen, columns=3).save(f"maps-{each.step:02}.png")
 
 
 if __name__ == "__main__":

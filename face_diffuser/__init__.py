@@ -36,10 +36,12 @@ from runtime import (
     RequestError,
     Result,
     Saliency,
+    SaliencySteps,
     Scheduler,
     Stage,
     StepInfo,
     StepSaliency,
+    grid,
 )
 
 __all__ = [
@@ -69,10 +71,12 @@ __all__ = [
     "RequestError",
     "Result",
     "Saliency",
+    "SaliencySteps",
     "Scheduler",
     "Stage",
     "StepInfo",
     "StepSaliency",
+    "grid",
 ]
 
 __version__ = "0.1.0"

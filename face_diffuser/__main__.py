@@ -29,6 +29,10 @@ COMMANDS = {
     ),
     "draw": Command(module=f"{commands.DRAW}.__main__", help="draw a picture from a bundle"),
     "verify": Command(module=commands.VERIFY, help="check the digest of every file of a bundle"),
+    "inspect": Command(
+        module=commands.INSPECT, help="what a bundle holds, how exact it is, what was proved of it"
+    ),
+    "diff": Command(module=commands.DIFF, help="what two bundles' manifests say differently"),
     "doctor": Command(
         module=f"{commands.DOCTOR}.__main__", help="what this machine has, lacks, and what fixes it"
     ),

@@ -24,8 +24,9 @@ from runtime.face_diffuser import FaceDiffuser
 from runtime.inputs.identity import Identity
 from runtime.method.saliency import Fusion, Saliency
 from runtime.method.schedule import Scheduler, Stage
+from runtime.pictures.grid import grid
 from runtime.request import OutputType, Request
-from runtime.result import Result, StepInfo, StepSaliency
+from runtime.result import Result, SaliencySteps, StepInfo, StepSaliency
 from runtime.turns import CancelToken
 
 __all__ = [
@@ -55,8 +56,10 @@ __all__ = [
     "RequestError",
     "Result",
     "Saliency",
+    "SaliencySteps",
     "Scheduler",
     "Stage",
     "StepInfo",
     "StepSaliency",
+    "grid",
 ]

@@ -26,10 +26,9 @@ from runtime import (
     Scheduler,
     StepInfo,
 )
-from runtime.picture_files import (
+from runtime.pictures.files import (
     check_writable,
     encoded,
-    metadata,
     npy,
     numbered,
     takes_latents,
@@ -138,7 +137,7 @@ def _draw(options: argparse.Namespace) -> dict[str, Any]:
     if as_latents:
         contents = [npy(result.images)]
     else:
-        told = [None if options.no_metadata else metadata(result, n) for n in range(count)]
+        told = [None if options.no_metadata else result.metadata(n) for n in range(count)]
         contents = [
             encoded(picture, file, about)
             for picture, file, about in zip(result.images, files, told, strict=True)

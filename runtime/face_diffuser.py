@@ -23,7 +23,7 @@ from runtime.inputs.prompt import PromptTokens, TextTokens, Tokenizer
 from runtime.method.saliency import Fusion
 from runtime.preparation import initial_latents, kind_of, steps_table, unusual
 from runtime.request import Request, check_reference_resolution
-from runtime.result import Result, StepInfo
+from runtime.result import Result, SaliencySteps, StepInfo
 from runtime.sampler import sample
 from runtime.trajectory import Backend, PassEmbeds, Trajectory
 from runtime.turns import CancelToken, StopOf, Turns
@@ -249,7 +249,7 @@ class FaceDiffuser:
             bundle=self._bundle_digest,
             request=request,
             unread=_unread(prompt=tokens.unread, negative_prompt=negative.unread),
-            saliency=drawn.saliency if request.saliency else None,
+            saliency=SaliencySteps(drawn.saliency, drawn.images) if request.saliency else None,
         )
 
     def _tokens(self, request: Request, clock: Clock) -> tuple[PromptTokens, TextTokens]:

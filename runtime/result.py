@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
+from PIL import Image
+
+from engines.bundle.files import write_atomic
+from engines.errors import RequestError
 from runtime.method.saliency import Float32Array, Saliency
 from runtime.method.schedule import Stage
+from runtime.pictures.files import check_writable, encoded, metadata, numbered
+from runtime.pictures.overlay import Shown, overlay
 from runtime.request import Request
+
+Images = list[Image.Image] | Float32Array
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,14 +49,45 @@ class StepSaliency:
     saliency: Saliency
 
 
+class SaliencySteps(tuple[StepSaliency, ...]):
+    """What SNF saw at each step of the fusion stage, in order, and the pictures it led to."""
+
+    pictures: Images
+
+    def __new__(cls, steps: Iterable[StepSaliency], pictures: Images) -> Self:
+        made = super().__new__(cls, steps)
+        made.pictures = pictures
+        return made
+
+    def overlay(self, *, image: int = 0, step: int = -1, shown: Shown = "mask") -> Image.Image:
+        """A picture with a step's saliency over it, RGB.
+
+        step: an index into these steps, by default the last. shown: "mask" colors what was taken
+        from SDM orange and what was taken from TDM blue; "tdm" and "sdm" show that model's
+        saliency. Raises RequestError where no step fused by saliency, or the images are no
+        pictures.
+        """
+        if not self:
+            raise RequestError(
+                "no step fused by saliency, so there is nothing to show; take alpha below beta "
+                'and fusion="saliency"'
+            )
+        return overlay(
+            _pictures(self.pictures, "overlay")[image],
+            self[step].saliency,
+            image=image,
+            shown=shown,
+        )
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Result:
     """The pictures of a request.
 
-    images: PIL pictures, or an array: "np" [images, height, width, 3] float32 in [0, 1], "latent"
-    [images, 4, h, w] float32. seeds: one per image. timings_ms: milliseconds spent on text,
-    references, scene, fusion, subject, decode (these four by the GPU's own clock, where there is
-    one), and in total. unread: the end of "prompt" or "negative_prompt" that lies beyond the
+    images: a list of PIL pictures, or an array: "np" [images, height, width, 3] float32 in [0, 1],
+    "latent" [images, 4, h, w] float32. seeds: one per image. timings_ms: milliseconds spent on
+    text, references, scene, fusion, subject, decode (these four by the GPU's own clock, where there
+    is one), and in total. unread: the end of "prompt" or "negative_prompt" that lies beyond the
     model's window, so that it had no effect; empty where all of it was read. saliency: one entry
     per fusion step if it was asked for. bundle: digest of the manifest it was drawn from. request
     keeps the photos it was made with.
@@ -61,7 +101,41 @@ class Result:
     bundle: str
     request: Request
     unread: Mapping[str, str]
-    saliency: tuple[StepSaliency, ...] | None
+    saliency: SaliencySteps | None
+
+    @property
+    def array(self) -> Float32Array:
+        """The images of a request for "np" or "latent". Raises RequestError for pictures."""
+        if isinstance(self.images, list):
+            raise RequestError(
+                'the images are pictures; draw with output_type="np" or "latent" for an array'
+            )
+        images: Float32Array = self.images
+        return images
+
+    def metadata(self, image: int = 0) -> dict[str, Any]:
+        """How a picture came about: bundle, seed and settings, without prompt or photos."""
+        return metadata(
+            self.request, seed=self.seeds[image], provider=self.provider, bundle=self.bundle
+        )
+
+    def save_all(self, path: str | Path, *, with_metadata: bool = True) -> list[Path]:
+        """Write every picture, each whole or not at all; returns their paths.
+
+        path: of the only picture; several get numbers, park-0.png, park-1.png. Its suffix names
+        the format. with_metadata: a PNG tells bundle, seed and settings and is marked as made by a
+        model. Raises RequestError for images that are no pictures and for names that cannot be
+        written, before it writes any.
+        """
+        pictures = _pictures(self.images, "save_all")
+        paths = [numbered(Path(path), image, len(pictures)) for image in range(len(pictures))]
+        contents = []
+        for image, (file, picture) in enumerate(zip(paths, pictures, strict=True)):
+            check_writable(file)
+            contents.append(encoded(picture, file, self.metadata(image) if with_metadata else None))
+        for file, content in zip(paths, contents, strict=True):
+            write_atomic(file, content)
+        return paths
 
     def __repr__(self) -> str:
         """Which pictures these are, and nothing of what they show or of who is in them."""
@@ -70,3 +144,11 @@ class Result:
             f"Result({len(self.images)} images in a {kind}, seed={self.seed}, "
             f"provider={self.provider!r}, timings_ms={self.timings_ms})"
         )
+
+
+def _pictures(images: Images, what: str) -> list[Image.Image]:
+    if isinstance(images, list):
+        return images
+    raise RequestError(
+        f'{what} needs pictures, and this request asked for an array; draw with output_type="pil"'
+    )

@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from engines.bundle.files import check_replaceable
 from engines.errors import RequestError
-from runtime.result import Result
+from runtime.request import Request
 
 # Settings that a picture may tell: nothing of who is in it or of what was asked for in words.
 _TOLD = (
@@ -66,14 +66,13 @@ def check_writable(path: Path) -> None:
         raise RequestError(f"{path} cannot be written: {folder} is read-only for this user")
 
 
-def metadata(result: Result, image: int) -> dict[str, Any]:
+def metadata(request: Request, *, seed: int, provider: str, bundle: str) -> dict[str, Any]:
     """How a picture came about: bundle, seed and settings, without prompt, photos or names."""
-    request = result.request
     settings = {name: getattr(request, name) for name in _TOLD}
     return {
-        "bundle": result.bundle,
-        "seed": result.seeds[image],
-        "provider": result.provider,
+        "bundle": bundle,
+        "seed": seed,
+        "provider": provider,
         "settings": {name: value for name, value in settings.items() if value is not None},
     }
 
