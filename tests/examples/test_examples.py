@@ -45,13 +45,20 @@ def an_identity_and_its_pictures(folder: Path, _: str) -> None:
     assert (picture(folder / "park.png") != picture(folder / "forest.png")).any()
 
 
+# Between pictures of a grid.
+GAP_PX = 4
+
+
 def maps_of_every_fusion_step(folder: Path, _: str) -> None:
     written = sorted(path.name for path in folder.glob("maps-*.png"))
     # Of 10 steps, those from alpha = 0.3 to before beta = 0.6.
     assert written == ["maps-03.png", "maps-04.png", "maps-05.png"]
-    tdm, sdm, mask = np.split(picture(folder / written[0]), 3, axis=1)
-    assert tdm.max() == sdm.max() == 255
-    assert set(np.unique(mask)) <= {0, 255}
+    sheet = picture(folder / written[0])
+    width = (sheet.shape[1] - 2 * GAP_PX) // 3
+    mask, tdm, sdm = (sheet[:, place * (width + GAP_PX) :][:, :width] for place in range(3))
+    assert mask.shape == tdm.shape == sdm.shape
+    assert not np.array_equal(tdm, sdm)
+    assert not np.array_equal(mask, sdm)
 
 
 def a_picture_for_each_handler(folder: Path, _: str) -> None:
