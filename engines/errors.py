@@ -1,5 +1,8 @@
 """The errors a caller can act on: each says what was expected, what was found, what to type."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class FaceDiffuserError(Exception):
     """Base of every error this toolkit raises on purpose.
@@ -96,3 +99,20 @@ class ReferenceImageError(RequestError):
 
 class CancelledError(FaceDiffuserError):
     """The caller's on_step gave a falsy answer, or its cancel token was set."""
+
+
+def did_you_mean(word: object, choices: Iterable[str]) -> str:
+    """The end of a message about a word that is none of the choices: "" or the one it resembles.
+
+    A choice resembles a word by its letters, or by having the word as a part: cuda is in
+    onnxruntime-cuda.
+    """
+    text = str(word).strip().lower().replace("_", "-")
+    names = {choice.lower(): choice for choice in choices}
+    parts = [choice for name, choice in names.items() if text and text in name.split("-")]
+    if text in names:
+        parts = [names[text]]
+    near = [names[name] for name in get_close_matches(text[:80], names, n=1, cutoff=0.6)]
+    # A word that is part of several chooses none of them.
+    found = parts or near
+    return f'; did you mean "{found[0]}"?' if len(found) == 1 else ""

@@ -9,7 +9,7 @@ from engines.bundle.folder import Bundle
 from engines.contract import LATENT_PX
 from engines.cuda.driver import driver
 from engines.engine import Provider
-from engines.errors import PlanMismatchError, ProviderUnavailableError, RequestError
+from engines.errors import PlanMismatchError, ProviderUnavailableError, RequestError, did_you_mean
 from engines.providers import GPU_PROVIDERS, HOST_PROVIDERS, GpuProvider
 from engines.threads import checked_threads
 from runtime.host.backend import HostBackend
@@ -56,7 +56,9 @@ def _named(name: Provider | str) -> Provider:
         return Provider(name)
     except ValueError as error:
         choices = ", ".join(Provider)
-        raise RequestError(f"provider must be one of {choices}, got {name!r}") from error
+        raise RequestError(
+            f"provider must be one of {choices}, got {name!r:.80}{did_you_mean(name, Provider)}"
+        ) from error
 
 
 def _opened(

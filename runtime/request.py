@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from engines.contract import LATENT_PX, SIZE_MULTIPLE_PX
-from engines.errors import RequestError
+from engines.errors import RequestError, did_you_mean
 from engines.guides import GuidanceRule
 from runtime.inputs.identity import Identity
 from runtime.inputs.photo import Photo, check_array
@@ -255,4 +255,5 @@ def _choice(name: str, kind: type[Choice], value: Any) -> Choice:
         return kind(value)
     except ValueError as error:
         choices = ", ".join(repr(each.value) for each in kind)
-        raise RequestError(f"{name} must be one of {choices}, got {value!r:.80}") from error
+        meant = did_you_mean(value, kind)
+        raise RequestError(f"{name} must be one of {choices}, got {value!r:.80}{meant}") from error
