@@ -24,6 +24,7 @@ DIFF = "engines.diff"
 DRAW = "runtime"
 DOCTOR = "runtime.doctor"
 BENCHMARKS = "benchmarks"
+SERVER = "server"
 
 _BUILD_WORDS = "build/command.json"
 

@@ -28,6 +28,9 @@ COMMANDS = {
         module=commands.PLANS, help="build a bundle's TensorRT plans for this machine's GPU"
     ),
     "draw": Command(module=f"{commands.DRAW}.__main__", help="draw a picture from a bundle"),
+    "serve": Command(
+        module=f"{commands.SERVER}.__main__", help="draw pictures over HTTP, with a page to try it"
+    ),
     "verify": Command(module=commands.VERIFY, help="check the digest of every file of a bundle"),
     "inspect": Command(
         module=commands.INSPECT, help="what a bundle holds, how exact it is, what was proved of it"

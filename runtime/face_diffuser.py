@@ -147,6 +147,15 @@ class FaceDiffuser:
         with self._turn(cancel):
             return self._drawn(request, on_step, cancel)
 
+    def check(self, request: Request) -> None:
+        """Raise now what `generate` would of the request's words and numbers; takes no turn.
+
+        It is for who lets requests wait: markers that do not fit the references, a schedule that
+        the model does not know. Photos and identities are looked at when they are drawn.
+        """
+        steps_table(request, self._noise_schedule)
+        self._tokens(request, Clock())
+
     async def generate_async(
         self,
         request: Request,

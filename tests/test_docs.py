@@ -20,6 +20,7 @@ PRODUCT = (
     "kernels",
     "mini",
     "runtime",
+    "server",
 )
 PAGES = sorted(
     path

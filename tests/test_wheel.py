@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 HIM = ROOT / "examples" / "references" / "him.png"
 # An application's own modules, of the names that our packages have in the repository.
-OWN_MODULES = ("benchmarks", "engines", "examples", "export", "mini", "runtime")
+OWN_MODULES = ("benchmarks", "engines", "examples", "export", "mini", "runtime", "server")
 SMALL = ["--num-inference-steps", "3", "--height", "64", "--width", "64", "--seed", "1"]
 WRONG_PROGRAM = """
 from face_diffuser import FaceDiffuser, Request
@@ -101,6 +101,9 @@ def test_the_wheel_holds_one_name_with_its_types_and_the_small_model(wheel: Path
         if name.startswith(("face_diffuser/mini/", "face_diffuser/examples/"))
     }
     assert data == {f"face_diffuser/{path.relative_to(ROOT).as_posix()}" for path in shipped}
+    assert {"index.html", "page.js"} <= {
+        name.rpartition("/")[2] for name in names if name.startswith("face_diffuser/server/page/")
+    }
     assert wheel.stat().st_size < 20e6
 
 
@@ -152,7 +155,14 @@ def test_types_reach_the_application(installed: Installed) -> None:
 def test_commands_name_themselves_as_they_are_typed_here(
     installed: Installed, golden_bundle: Path
 ) -> None:
-    for name in ("export.build", "engines.build", "engines.verify", "runtime", "export.bisect"):
+    for name in (
+        "export.build",
+        "engines.build",
+        "engines.verify",
+        "runtime",
+        "export.bisect",
+        "server",
+    ):
         shown = installed.run("-m", f"face_diffuser.{name}", "--help").stdout
         assert f"usage: python -m face_diffuser.{name} " in shown
         assert "python -m engines" not in shown

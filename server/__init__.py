@@ -1,0 +1,1 @@
+"""HTTP over the runtime: pictures as jobs, people as encrypted identities, a page to try it."""

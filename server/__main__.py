@@ -1,0 +1,73 @@
+"""`python -m server BUNDLE`: pictures over HTTP, and a page to try it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from engines import commands
+from engines.bundle.records import RecordError
+from engines.cli.command import run_command
+from engines.cli.flags import add_flags, from_flags
+from engines.errors import NotInstalledError
+from runtime import FaceDiffuser
+from runtime.pictures.files import toolkit_version
+from server.config import ConfigError, ServerConfig, settings_of
+
+
+def parser() -> argparse.ArgumentParser:
+    """Flags take names and defaults from ServerConfig."""
+    flags = argparse.ArgumentParser(prog=commands.typed(commands.SERVER), description=__doc__)
+    flags.add_argument("--version", action="version", version=toolkit_version())
+    flags.add_argument("bundle", type=Path, help="folder that export.build made")
+    flags.add_argument(
+        "--config", type=Path, metavar="FILE",
+        help="TOML file of settings, named as the flags are, with _ for -; flags win over it",
+    )  # fmt: skip
+    add_flags(flags, ServerConfig)
+    flags.add_argument("--json", action="store_true", help="print one JSON object at the end")
+    return flags
+
+
+def main(words: list[str] | None = None) -> int:
+    flags = parser()
+    options = flags.parse_args(words)
+    return run_command(lambda: _serve(flags, options, words), as_json=options.json, resumes=False)
+
+
+def _serve(
+    flags: argparse.ArgumentParser, options: argparse.Namespace, words: list[str] | None
+) -> dict[str, Any]:
+    try:
+        if options.config is not None:
+            flags.set_defaults(**settings_of(options.config))
+            options = flags.parse_args(words)
+        config = from_flags(options, ServerConfig)
+    except RecordError as error:
+        raise ConfigError(str(error)) from error
+    try:
+        from server.app import make_app
+        from server.jobs.engine import LocalEngine
+        from server.logs import log_to_stderr, tell
+        from server.process import DrainingServer
+    except ModuleNotFoundError as error:
+        raise NotInstalledError(
+            f"the server needs {error.name}; type", fix=commands.installed("server", "cpu")
+        ) from error
+    log_to_stderr()
+    face_diffuser = FaceDiffuser.open(
+        options.bundle, provider=config.provider, threads=config.threads,
+        low_memory=config.low_memory,
+    )  # fmt: skip
+    face_diffuser.warm_up()
+    engine = LocalEngine(face_diffuser, max_photo_pixels=config.max_photo_pixels)
+    server = DrainingServer(make_app(engine, config), config)
+    tell("open", provider=face_diffuser.provider, host=config.host, port=config.port)
+    server.run()
+    return {"provider": face_diffuser.provider}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""What a server is told: one frozen dataclass, from flags, a TOML file, or both."""
+
+from __future__ import annotations
+
+import ipaddress
+import tomllib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+from engines.bundle.records import Count, Range, Seconds
+from engines.errors import FaceDiffuserError
+from runtime import Provider
+
+
+class ConfigError(FaceDiffuserError, ValueError):
+    """A server was told what it cannot do."""
+
+
+def _flag(about: str, **said: Any) -> dict[str, Any]:
+    return {"help": f"{about} (default: %(default)s)", **said}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerConfig:
+    """Raises ConfigError for settings that do not go together."""
+
+    host: str = field(default="127.0.0.1", metadata=_flag("address to listen on"))
+    port: Annotated[int, Range(0, 65535)] = field(
+        default=8000, metadata=_flag("port to listen on; 0 takes a free one")
+    )
+    provider: Provider | None = field(
+        default=None, metadata=_flag("compute on this one or fail; else the first that can run")
+    )
+    threads: Count | None = field(default=None, metadata=_flag("processor cores to use; else all"))
+    low_memory: bool = field(
+        default=False, metadata={"help": "hold one engine in memory at a time"}
+    )
+    keys: Path | None = field(
+        default=None,
+        metadata=_flag("TOML file of tenants and the SHA-256 of their keys; without it only this "
+                       "machine is served"),
+    )  # fmt: skip
+    identity_store: Path | None = field(
+        default=None,
+        metadata=_flag("SQLite file for identities; without it they end with the server"),
+    )
+    identity_key: Path | None = field(
+        default=None,
+        metadata=_flag("file with the base64 of the 32 bytes that identities are encrypted with; "
+                       "else the environment's FACE_DIFFUSER_IDENTITY_KEY"),
+    )  # fmt: skip
+    identity_days: Annotated[float, Range(0.0001, 3650)] = field(
+        default=30.0, metadata=_flag("days that an identity is kept at most")
+    )
+    queue: Count = field(default=32, metadata=_flag("jobs that may wait, of all tenants"))
+    tenant_jobs: Count = field(
+        default=16, metadata=_flag("jobs that a tenant may have waiting and running")
+    )
+    tenant_pictures: Count = field(
+        default=600, metadata=_flag("pictures a tenant may have a minute")
+    )
+    tenant_steps: Count = field(
+        default=60_000, metadata=_flag("steps times images that a tenant may have a minute")
+    )
+    tenant_identities: Count = field(default=1000, metadata=_flag("identities of a tenant"))
+    max_pixels: Count = field(
+        default=4 * 1024 * 1024, metadata=_flag("height times width times images of one job")
+    )
+    max_upload_mib: Count = field(default=20, metadata=_flag("MiB of one request's body"))
+    max_photo_pixels: Count = field(
+        default=64_000_000, metadata=_flag("pixels of a photo that is decoded")
+    )
+    timeout_s: Seconds = field(
+        default=600.0, metadata=_flag("seconds from admission that a job may take at most")
+    )
+    keep_s: Seconds = field(default=600.0, metadata=_flag("seconds that a finished job is kept"))
+    keep_mib: Count = field(default=256, metadata=_flag("MiB of finished jobs that are kept"))
+    drain_s: Seconds = field(
+        default=60.0, metadata=_flag("seconds after SIGTERM in which admitted jobs may end")
+    )
+    notice_s: Seconds = field(
+        default=0.5, metadata=_flag("seconds after SIGTERM that the port still answers 'not ready'")
+    )
+
+    def __post_init__(self) -> None:
+        if self.keys is None and not is_loopback(self.host):
+            raise ConfigError(
+                f"without keys a server listens on this machine alone, not on {self.host}",
+                fix="write a file of tenants (docs/serving.md) and give it as --keys",
+            )
+        if self.keys is not None and not self.keys.is_file():
+            raise ConfigError(f"there is no file of keys at {self.keys}")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is reached from this machine alone."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def settings_of(path: Path) -> dict[str, Any]:
+    """A TOML file's settings by field, the checks left to ServerConfig. Raises ConfigError."""
+    known = {each.name for each in fields(ServerConfig)}
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
+    if unknown := sorted(set(settings) - known):
+        raise ConfigError(
+            f"{path} has the unknown setting {unknown[0]!r}; known are {', '.join(sorted(known))}"
+        )
+    return settings

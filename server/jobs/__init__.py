@@ -1,0 +1,1 @@
+"""Pictures that were asked for: admitted, queued, drawn by one owner, kept a while."""

@@ -1,0 +1,121 @@
+"""Who draws: the Protocol that jobs know, and the engine of this process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from runtime import CancelToken, FaceDiffuser, Identity, Request, Result, StepInfo
+from runtime.inputs.photo import load_reference
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A finished step. preview: a small picture of how far it is, if it was asked for."""
+
+    step: int
+    num_steps: int
+    stage: str
+    preview: Image.Image | None = None
+
+
+class EngineClient(Protocol):
+    """What draws. Its methods are called from the event loop; one `draw` at a time."""
+
+    @property
+    def native_px(self) -> int:
+        """Height and width of a picture whose request does not say."""
+        ...
+
+    def check(self, request: Request) -> None:
+        """Raise RequestError for what `draw` would refuse, as far as that is known at once."""
+        ...
+
+    async def check_photo(self, photo: bytes) -> None:
+        """Raise ReferenceImageError unless a photo can be read."""
+        ...
+
+    async def encode(self, photo: bytes) -> Identity:
+        """A person from a photo."""
+        ...
+
+    async def draw(
+        self,
+        request: Request,
+        *,
+        cancel: CancelToken,
+        on_step: Callable[[Step], None],
+        previews: bool,
+    ) -> Result:
+        """Draw; on_step is called on the event loop. Raises what FaceDiffuser.generate does."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+def preview_of(info: StepInfo) -> Image.Image:
+    """The first image's latents as colors, one pixel for each of theirs."""
+    planes = info.latents[0, :3].transpose(1, 2, 0)
+    low, high = planes.min(axis=(0, 1)), planes.max(axis=(0, 1))
+    levels = 255 * (planes - low) / np.maximum(high - low, 1e-6)
+    return Image.fromarray(np.rint(levels).astype(np.uint8))
+
+
+class LocalEngine:
+    """An open FaceDiffuser, whose every call is made by one thread, its owner."""
+
+    def __init__(self, face_diffuser: FaceDiffuser, *, max_photo_pixels: int) -> None:
+        # Pillow's own switch, which the runtime's decoder looks at before it decodes.
+        Image.MAX_IMAGE_PIXELS = max_photo_pixels
+        self._face_diffuser = face_diffuser
+        self._owner = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._decoders = ThreadPoolExecutor(2, thread_name_prefix="decode")
+
+    @property
+    def native_px(self) -> int:
+        return self._face_diffuser.native_px
+
+    def check(self, request: Request) -> None:
+        self._face_diffuser.check(request)
+
+    async def check_photo(self, photo: bytes) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._decoders, load_reference, photo)
+
+    async def encode(self, photo: bytes) -> Identity:
+        loop = asyncio.get_running_loop()
+        pixels = await loop.run_in_executor(self._decoders, load_reference, photo)
+        return await loop.run_in_executor(self._owner, self._face_diffuser.encode_reference, pixels)
+
+    async def draw(
+        self,
+        request: Request,
+        *,
+        cancel: CancelToken,
+        on_step: Callable[[Step], None],
+        previews: bool,
+    ) -> Result:
+        loop = asyncio.get_running_loop()
+
+        def tell(info: StepInfo) -> None:
+            step = Step(
+                step=info.step, num_steps=info.num_steps, stage=info.stage.value,
+                preview=preview_of(info) if previews else None,
+            )  # fmt: skip
+            loop.call_soon_threadsafe(on_step, step)
+
+        return await loop.run_in_executor(
+            self._owner,
+            lambda: self._face_diffuser.generate(request, on_step=tell, cancel=cancel),
+        )
+
+    async def close(self) -> None:
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._owner, self._face_diffuser.close)
+        self._owner.shutdown()
+        self._decoders.shutdown()

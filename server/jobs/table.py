@@ -1,0 +1,204 @@
+"""The table of jobs: what is admitted, cancelled and kept. All of it belongs to the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from server.config import ServerConfig
+from server.jobs.job import Job, Order, State
+from server.jobs.limits import Allowance
+from server.jobs.queue import FairQueue
+from server.logs import tell
+from server.metrics import Metrics
+from server.pictures import Drawn
+from server.problem import Problem, not_found, problem_of
+from server.tenants import Tenant
+
+_FIRST_GUESS_S = 5.0
+
+
+class JobTable:
+    """Jobs by id, and the queue that `next_job` takes them from."""
+
+    def __init__(self, config: ServerConfig, metrics: Metrics) -> None:
+        self._config, self._metrics = config, metrics
+        self._loop = asyncio.get_running_loop()
+        self._queue = FairQueue()
+        self._jobs: dict[str, Job] = {}
+        self._pictures = Allowance(config.tenant_pictures, self._loop.time)
+        self._steps = Allowance(config.tenant_steps, self._loop.time)
+        self._admitted = asyncio.Event()
+        # Seconds that a job takes, as the latest ones say.
+        self.job_s = _FIRST_GUESS_S
+        self.draining = False
+        metrics.queue_length.set_function(lambda: len(self._queue))
+
+    def admit(self, tenant: Tenant, order: Order) -> Job:
+        """Take an order in. Raises Problem: 429 for a tenant's limits, 503 for the server's."""
+        self.check_open()
+        self._check_limits(tenant, order)
+        job_id = f"job_{secrets.token_urlsafe(16)}"
+        job = Job(job_id=job_id, tenant=tenant, order=order, now=self._loop.time())
+        self._jobs[job.id] = job
+        self._queue.add(job)
+        self._pictures.take(tenant.name, order.request.num_images)
+        self._steps.take(tenant.name, order.image_steps)
+        job.publish("queued", id=job.id, position=self._queue.position(job))
+        late = Problem(504, "timeout", "the job took longer than its timeout_s")
+        job.timer = self._loop.call_later(order.timeout_s, self.cancel, job, late)
+        self._admitted.set()
+        return job
+
+    def check_open(self) -> None:
+        """Raise Problem while no jobs are admitted."""
+        if self.draining:
+            raise Problem(503, "draining", "the server is stopping; ask another", retry_after_s=5)
+
+    async def next_job(self) -> Job:
+        """The job whose turn it is, once there is one."""
+        while not len(self._queue):
+            self._admitted.clear()
+            await self._admitted.wait()
+        job = self._queue.pop()
+        job.state = State.RUNNING
+        self._metrics.queue_seconds.observe(self._loop.time() - job.admitted)
+        job.publish("started", id=job.id)
+        return job
+
+    def job(self, tenant: Tenant, job_id: str) -> Job:
+        """A tenant's job. Raises Problem 404."""
+        job = self._jobs.get(job_id)
+        if job is None or job.tenant.name != tenant.name:
+            raise not_found("picture")
+        return job
+
+    def cancel(self, job: Job, problem: Problem | None = None) -> None:
+        """End a job: at once if it waits, after its step if it is drawn."""
+        if job.ended or job.cancelled_at is not None:
+            return
+        job.cancelled_at, job.problem = self._loop.time(), problem
+        job.cancel.set()
+        if self._queue.remove(job):
+            self.end_cancelled(job)
+
+    def forget(self, job: Job) -> None:
+        """Cancel a job, or drop what it gave."""
+        if job.ended:
+            self._jobs.pop(job.id, None)
+        else:
+            self.cancel(job)
+
+    def forget_person(self, tenant: str, identity_id: str) -> int:
+        """End all that is drawn of a person, and drop all that was; returns how many."""
+        jobs = [each for each in self._jobs.values() if each.shows(tenant, identity_id)]
+        for job in jobs:
+            self.forget(job)
+        return len(jobs)
+
+    @contextmanager
+    def followed(self, job: Job) -> Iterator[None]:
+        """While somebody waits for a job; one that is attached ends with its last follower."""
+        job.followers += 1
+        try:
+            yield
+            job.collected = job.ended
+        finally:
+            job.followers -= 1
+            if job.attached and not job.followers:
+                self.cancel(job)
+
+    async def drained(self) -> None:
+        """Admit nothing more, and wait until all jobs have ended and were fetched."""
+        self.draining = True
+        self._metrics.ready.set(0)
+        while any(not (job.ended and job.collected) for job in self._jobs.values()):
+            await asyncio.sleep(0.02)
+
+    async def stopped(self) -> None:
+        """End all that is left."""
+        self.draining = True
+        for job in list(self._jobs.values()):
+            self.cancel(job, Problem(503, "stopped", "the server stopped", retry_after_s=5))
+        while any(not job.ended for job in self._jobs.values()):
+            await asyncio.sleep(0.01)
+
+    def sweep(self) -> None:
+        """Drop finished jobs that are old, and the oldest of too many."""
+        ended = [(job.ended_at, job) for job in self._jobs.values() if job.ended_at is not None]
+        nbytes = sum(job.nbytes for _, job in ended)
+        for ended_at, job in sorted(ended, key=lambda each: each[0]):
+            old = self._loop.time() - ended_at > self._config.keep_s
+            if not old and nbytes <= self._config.keep_mib << 20:
+                break
+            nbytes -= job.nbytes
+            del self._jobs[job.id]
+
+    def end_done(self, job: Job, drawn: Drawn) -> None:
+        """The files are there; or nobody wants them any more."""
+        if job.cancelled_at is not None:
+            self.end_cancelled(job)
+            return
+        job.drawn = drawn
+        for each in drawn.saliency:
+            job.publish("saliency", step=each.step + 1, b64_json=each.content)
+        for number, picture in enumerate(drawn.pictures):
+            job.publish("picture", number=number, seed=picture.seed, b64_json=picture.content)
+        for stage, ms in drawn.timings_ms.items():
+            self._metrics.stage_seconds.labels(stage).observe(ms / 1e3)
+        self._end(job, State.DONE, "done", **drawn.facts)
+
+    def end_cancelled(self, job: Job) -> None:
+        """The work of a cancelled job has ended."""
+        assert job.cancelled_at is not None
+        self._metrics.cancel_seconds.observe(self._loop.time() - job.cancelled_at)
+        if job.problem is None:
+            job.problem = Problem(499, "cancelled", "the job was cancelled")
+            self._end(job, State.CANCELLED, "cancelled")
+        else:
+            self._end(job, State.FAILED, "error", **job.problem.document()["error"])
+
+    def end_failed(self, job: Job, error: Exception) -> None:
+        """The work raised an error."""
+        if job.cancelled_at is not None:
+            self.end_cancelled(job)
+            return
+        job.problem = problem_of(error)
+        self._end(job, State.FAILED, "error", **job.problem.document()["error"])
+
+    def _end(self, job: Job, state: State, event: str, **data: object) -> None:
+        job.end(state, self._loop.time(), event, id=job.id, **data)
+        # Whoever follows it reads its end now; an attached job that nobody follows has no reader.
+        job.collected = job.attached and not job.followers
+        kind = "done" if job.problem is None else job.problem.kind
+        self._metrics.jobs.labels(kind).inc()
+        timings_ms = None if job.drawn is None else job.drawn.timings_ms
+        took_s = round(self._loop.time() - job.admitted, 3)
+        tell("job", job=job.id, tenant=job.tenant.name, outcome=kind, took_s=took_s,
+             timings_ms=timings_ms)  # fmt: skip
+        self.sweep()
+
+    def _check_limits(self, tenant: Tenant, order: Order) -> None:
+        config, name = self._config, tenant.name
+        if tenant.priority.rank > order.priority.rank:
+            raise Problem(
+                403, "priority", f"this key's jobs have at most the priority {tenant.priority}"
+            )
+        mine = sum(job.tenant.name == name and not job.ended for job in self._jobs.values())
+        if mine >= config.tenant_jobs:
+            raise self._refused(429, "jobs", f"{mine} of your jobs wait or run", self.job_s)
+        for allowance, amount, what in (
+            (self._pictures, order.request.num_images, "pictures"),
+            (self._steps, order.image_steps, "steps"),
+        ):
+            if wait_s := allowance.wait_s(name, amount):
+                raise self._refused(429, what, f"these are your {what} of this minute", wait_s)
+        if len(self._queue) >= config.queue:
+            wait_s = self.job_s * len(self._queue)
+            raise self._refused(503, "queue_full", f"{len(self._queue)} jobs wait already", wait_s)
+
+    def _refused(self, status: int, reason: str, message: str, wait_s: float) -> Problem:
+        self._metrics.refused.labels(reason).inc()
+        return Problem(status, reason, f"{message}; try again later", retry_after_s=wait_s)

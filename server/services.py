@@ -1,0 +1,87 @@
+"""What a server's routes share, and how it starts and stops."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from server.config import ServerConfig
+from server.identities.people import Kept, People
+from server.jobs.admission import Admission
+from server.jobs.drawing import Drawing
+from server.jobs.engine import EngineClient
+from server.jobs.table import JobTable
+from server.metrics import Metrics
+from server.problem import Problem
+from server.tenants import Authenticate, Tenant
+
+_SWEEP_S = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services:
+    """One server's parts."""
+
+    config: ServerConfig
+    engine: EngineClient
+    authenticate: Authenticate
+    metrics: Metrics
+    table: JobTable
+    people: People
+    admission: Admission
+
+
+@asynccontextmanager
+async def opened_services(
+    engine: EngineClient, kept: Kept, config: ServerConfig, authenticate: Authenticate
+) -> AsyncIterator[Services]:
+    """A server's parts at work; at the end all jobs have ended and the engine is closed."""
+    metrics = Metrics()
+    table = JobTable(config, metrics)
+    people = People(kept, engine, table, config, metrics)
+    drawing = Drawing(engine, table)
+    tasks = [asyncio.create_task(drawing.run()), asyncio.create_task(_sweep(table, people))]
+    metrics.ready.set(1)
+    try:
+        yield Services(
+            config=config, engine=engine, authenticate=authenticate, metrics=metrics, table=table,
+            people=people, admission=Admission(engine, table, config),
+        )  # fmt: skip
+    finally:
+        await table.stopped()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        drawing.close()
+        people.close()
+        await engine.close()
+
+
+async def _sweep(table: JobTable, people: People) -> None:
+    while True:
+        await asyncio.sleep(_SWEEP_S)
+        table.sweep()
+        people.sweep()
+
+
+def services_of(request: Request) -> Services:
+    """The parts of the server that a request came to."""
+    services: Services = request.app.state.services
+    return services
+
+
+def tenant_of(request: Request) -> Tenant:
+    """Whose request it is. Raises Problem 401."""
+    tenant = services_of(request).authenticate(request)
+    if tenant is None:
+        raise Problem(401, "unauthorized", "send a known key as `Authorization: Bearer KEY`")
+    return tenant
+
+
+Shared = Annotated[Services, Depends(services_of)]
+Asking = Annotated[Tenant, Depends(tenant_of)]
