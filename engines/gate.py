@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,11 @@ def bound_of(component: Component, precision: Precision) -> float:
 def relative_l2(found: Array, expected: Array) -> float:
     """|found - expected| / |expected|."""
     return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+def farthest(distances: Sequence[float]) -> float:
+    """The largest distance of one or more; NaN where any is, so that no bound admits it."""
+    return float(np.max(distances))
 
 
 def gate_shapes(ranges: tuple[ShapeRanges, ...]) -> list[dict[str, Shape]]:

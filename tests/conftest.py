@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 from pathlib import Path
 
@@ -34,9 +35,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=turn)
 
 
+@pytest.fixture(autouse=True)
+def no_file_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bundles of tests are small and real ones are not: here too, opening hashes no weights."""
+    monkeypatch.setattr("engines.bundle.folder.CHEAP_NBYTES", 0)
+
+
 @pytest.fixture(scope="session")
 def golden_bundle(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """The golden vectors' tiny checkpoint as an fp32 bundle, the same for all workers of a run."""
+    """The golden vectors' tiny checkpoint as an fp32 bundle, the same for all workers of a run.
+
+    FACE_DIFFUSER_GOLDEN_BUNDLE in the environment names one that was built before.
+    """
+    if built := os.environ.get("FACE_DIFFUSER_GOLDEN_BUNDLE"):
+        return Path(built)
     folder = tmp_path_factory.getbasetemp()
     shared = folder if worker_id == "master" else folder.parent
     bundle = shared / "golden" / "bundle"
@@ -61,6 +73,12 @@ def golden_bundle(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> P
 def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six tiny half-precision graphs, to be read only."""
     return half_bundle(tmp_path_factory.mktemp("small") / "bundle")
+
+
+@pytest.fixture
+def small_copy(small_bundle: Path, tmp_path: Path) -> Path:
+    """A small bundle that a test may change."""
+    return Path(shutil.copytree(small_bundle, tmp_path / "bundle"))
 
 
 @pytest.fixture

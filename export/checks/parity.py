@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from engines.bundle.manifest import Dimensions, Parity
 from engines.contract import CONTRACTS, NOISE_PREDICTORS, Component
 from engines.errors import FaceDiffuserError
-from engines.gate import relative_l2
+from engines.gate import farthest, relative_l2
 from engines.onnxruntime.cpu import OnnxRuntimeEngine
 from export.graph.modules import run
 
@@ -109,7 +109,7 @@ def measured_parity(
     """Run a graph in ONNX Runtime on the gate's inputs; raises ParityError beyond the bound."""
     engine = OnnxRuntimeEngine(component, onnx_path)
     output_name = CONTRACTS[component].outputs[0].name
-    worst = 0.0
+    distances: list[float] = []
     try:
         for case in cases:
             buffers = {
@@ -121,10 +121,11 @@ def measured_parity(
             engine.enqueue()
             if not np.isfinite(output).all():
                 raise ParityError(f"{component}: {onnx_path.name} produces NaN or infinity")
-            worst = max(worst, relative_l2(output.astype(np.float32), case.output))
+            distances.append(relative_l2(output.astype(np.float32), case.output))
     finally:
         engine.close()
-    if worst > bound:
+    worst = farthest(distances)
+    if not worst <= bound:
         raise ParityError(
             f"{component}: {onnx_path.name} is {worst:.2e} from its torch module (relative L2), "
             f"the bound is {bound:.0e}; export in single precision with --fp32 to tell rounding "

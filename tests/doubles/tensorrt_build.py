@@ -345,6 +345,8 @@ class Builder:
             "detailed": config.profiling_verbosity.name == "DETAILED",
             "aux_streams": config.max_aux_streams,
             "level": config.builder_optimization_level,
+            "tf32": BuilderFlag.TF32 in config._flags,
+            "workspace_nbytes": config._limits.get(MemoryPoolType.WORKSPACE),
         }
         assert network._model is not None
         return packed(header, network._model.SerializeToString())

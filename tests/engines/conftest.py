@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,12 +30,6 @@ TARGET = PlanTarget(library=TENSORRT, version=Settings().version, architectures=
 RTX_TARGET = PlanTarget(
     library=TENSORRT_RTX, version="1.7.1.116", architectures=(), host_free_nbytes=1 << 34
 )
-
-
-@pytest.fixture
-def small_copy(small_bundle: Path, tmp_path: Path) -> Path:
-    """A bundle to build plans in."""
-    return Path(shutil.copytree(small_bundle, tmp_path / "bundle"))
 
 
 @pytest.fixture

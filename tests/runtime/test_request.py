@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime import Request, RequestError, Stage
+from runtime.method.schedule import StageBoundaries
 
 
 def request(**fields: Any) -> Request:
@@ -25,6 +28,8 @@ def request(**fields: Any) -> Request:
         ({"num_inference_steps": True}, "whole number"),
         ({"alpha": 0.6, "beta": 0.3}, "alpha <= beta"),
         ({"beta": float("nan")}, "alpha and beta"),
+        ({"alpha": "0.3"}, "alpha and beta"),
+        ({"beta": None}, "alpha and beta"),
         ({"guidance_scale": 1}, "above 1"),
         ({"guidance_scale": float("inf")}, "above 1"),
         ({"seed": 2**32}, "seed must be from 0"),
@@ -70,6 +75,34 @@ def test_a_bad_field_says_what_was_expected(fields: dict[str, Any], reason: str)
         request(**fields)
 
 
+@settings(derandomize=True, deadline=None)
+@given(st.integers(0, 1000), st.integers(0, 1000), st.integers(1, 1000))
+def test_a_share_written_as_a_decimal_is_taken_as_it_is_written(a: int, b: int, steps: int) -> None:
+    """0.14 * 50 is 7.000000000000001 in floating point, and seven steps all the same."""
+    alpha, beta = sorted((a, b))
+    boundaries = request(alpha=alpha / 1000, beta=beta / 1000).boundaries(steps)
+    stages = [boundaries.stage(step) for step in range(steps)]
+    ends = [math.ceil(Fraction(share, 1000) * steps) for share in (alpha, beta)]
+    assert [stages.count(each) for each in Stage] == [ends[0], ends[1] - ends[0], steps - ends[1]]
+
+
+@pytest.mark.parametrize(
+    ("alpha", "beta", "steps", "expected"),
+    [
+        (0.14, 0.28, 50, (6, 13)),
+        (0.28, 0.56, 25, (6, 13)),
+        (0.0, 0.0, 5, (-1, -1)),
+        (1, 1, 5, (4, 4)),
+    ],
+)
+def test_a_stage_does_not_get_a_step_of_float_noise(
+    alpha: float, beta: float, steps: int, expected: tuple[int, int]
+) -> None:
+    found = StageBoundaries.from_fractions(alpha, beta, steps)
+    assert (found.start_merge_step, found.final_step) == expected
+
+
+@settings(derandomize=True, deadline=None)
 @given(st.floats(0, 1), st.floats(0, 1), st.integers(1, 100))
 def test_stages_come_in_order_and_follow_the_fractions(a: float, b: float, steps: int) -> None:
     alpha, beta = sorted((a, b))
@@ -101,14 +134,17 @@ def test_numpys_numbers_become_pythons() -> None:
     assert type(request(guidance_scale=np.float32(5)).guidance_scale) is float
 
 
-def test_a_request_does_not_change_with_what_it_was_made_from() -> None:
-    latents, references = np.zeros((1, 4, 8, 8)), ["him.png"]
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int64"])
+def test_a_request_does_not_change_with_what_it_was_made_from(dtype: str) -> None:
+    latents, references = np.zeros((1, 4, 8, 8), dtype), ["him.png"]
     made = request(latents=latents, references=references)
-    latents[:], references[:] = np.nan, []
+    latents[:], references[:] = 7, []
     assert made.latents is not None
     assert made.latents.dtype == np.float32
     assert not made.latents.any()
     assert list(made.references) == ["him.png"]
+    with pytest.raises(ValueError, match="read-only"):
+        made.latents[:] = 1
 
 
 def test_the_papers_fractions_split_fifty_steps_15_15_20() -> None:

@@ -13,7 +13,7 @@ from engines.contract import CONTRACTS, Shape
 from engines.cuda.gpu import Gpu
 from engines.engine import DeviceEngine, DeviceTensor
 from engines.errors import PlanRefusedError
-from engines.gate import Array, bound_of, gate_inputs, gate_shapes, relative_l2
+from engines.gate import Array, bound_of, farthest, gate_inputs, gate_shapes, relative_l2
 from engines.onnxruntime.cpu import OnnxRuntimeEngine
 from engines.plans.building.job import PlanJob
 from engines.tensorrt.machine import driver_version
@@ -31,7 +31,7 @@ def plan_parity(
     bound = bound_of(job.spec.component, job.precision)
     contract = CONTRACTS[job.spec.component]
     output = contract.outputs[0].name
-    worst, done = 0.0, 0
+    distances: list[float] = []
     try:
         every = gate_shapes(job.spec.shapes)
         for number, shapes in enumerate(every):
@@ -40,6 +40,7 @@ def plan_parity(
             with ExitStack() as stack:
                 run = _bound(engine, gpu, shapes, output, stack)
                 for case in inputs:
+                    done = len(distances)
                     progress(done, len(inputs) * (len(every) - number) + done)
                     found = run(case).astype(np.float32)
                     if not np.isfinite(found).all():
@@ -48,10 +49,10 @@ def plan_parity(
                             "the layer with",
                             fix=_bisect(job),
                         )
-                    worst = max(worst, relative_l2(found, _expected(reference, case, shapes)))
-                    done += 1
+                    distances.append(relative_l2(found, _expected(reference, case, shapes)))
     finally:
         reference.close()
+    worst = farthest(distances)
     if not worst <= bound:
         raise PlanRefusedError(
             f"{job.name} is {worst:.2e} from ONNX Runtime on the CPU (relative L2), the bound is "
@@ -59,7 +60,11 @@ def plan_parity(
             fix=_bisect(job),
         )
     return PlanParity(
-        relative_l2=worst, bound=bound, cases=done, gpu=gpu.name, driver=driver_version()
+        relative_l2=worst,
+        bound=bound,
+        cases=len(distances),
+        gpu=gpu.name,
+        driver=driver_version(),
     )
 
 

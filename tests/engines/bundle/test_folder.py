@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from engines import commands, verify
 from engines.bundle.folder import Bundle
-from engines.contract import CONTRACTS
+from engines.contract import CONTRACTS, Component
 from engines.errors import (
     BundleCorruptError,
     BundleNotFoundError,
@@ -24,7 +25,7 @@ from engines.onnxruntime import cpu as onnxruntime_engine
 from runtime import FaceDiffuser, Provider, Request
 from runtime.host.backend import HostBackend
 from runtime.host.pool import EnginePool
-from tests.paths import GOLDEN
+from tests.paths import GOLDEN, ROOT
 
 REBUILD = "python -m export.build"
 
@@ -48,11 +49,29 @@ def test_a_truncated_file_is_named(name: str, bundle_copy: Path) -> None:
         Bundle.open(bundle_copy)
 
 
-def test_an_altered_file_is_named(bundle_copy: Path) -> None:
-    path = bundle_copy / "onnx" / "vae_decoder.data"
-    path.write_bytes(b"\xff" + path.read_bytes()[1:])
+def test_an_altered_file_is_named_when_it_is_hashed(
+    small_copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = small_copy / "onnx" / "vae_decoder.data"
+    path.write_bytes(bytes(path.stat().st_size))
+    monkeypatch.setattr("engines.bundle.folder.CHEAP_NBYTES", path.stat().st_size - 1)
+    opened = Bundle.open(small_copy)
+    with pytest.raises(BundleCorruptError, match=rf"vae_decoder\.data was altered.*{REBUILD}"):
+        opened.verify()
     with pytest.raises(BundleCorruptError, match=r"vae_decoder\.data was altered"):
-        Bundle.open(bundle_copy)
+        opened.verify_component(Component.VAE_DECODER)
+    opened.verify_component(Component.TDM_UNET)
+    assert verify.main([str(small_copy)]) == 1
+    assert "vae_decoder.data was altered" in capsys.readouterr().err.splitlines()[-1]
+    monkeypatch.setattr("engines.bundle.folder.CHEAP_NBYTES", path.stat().st_size)
+    with pytest.raises(BundleCorruptError, match=r"vae_decoder\.data was altered"):
+        Bundle.open(small_copy)
+
+
+def test_files_up_to_4_mib_are_hashed_whenever_a_bundle_opens() -> None:
+    code = "from engines.bundle import folder; print(folder.CHEAP_NBYTES)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert int(told.stdout) == 4 * 2**20
 
 
 def test_a_missing_file_is_named(bundle_copy: Path) -> None:

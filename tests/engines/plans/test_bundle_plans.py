@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from engines.bundle.files import file_record
 from engines.bundle.folder import Bundle
-from engines.bundle.manifest import Manifest
-from engines.bundle.plan_record import PlanOptionError, PlanOptions, PlanRecord
+from engines.bundle.manifest import MANIFEST_NAME, Manifest
+from engines.bundle.plan_record import BuiltPlan, PlanOptionError, PlanOptions, PlanRecord
 from engines.bundle.records import document_of
 from engines.contract import Component
 from engines.errors import (
@@ -24,6 +25,8 @@ from engines.errors import (
     PlanMismatchError,
     PlanRefusedError,
 )
+from engines.plans.building.child import OnEvent
+from engines.plans.building.job import PlanJob
 from engines.plans.bundle_plans import PlanRequest, PlansBuilt, build_plans, plan_specs
 from engines.plans.store import published_plans
 from engines.tensorrt.libraries import TENSORRT
@@ -92,14 +95,101 @@ def test_a_bundle_that_was_copied_without_its_journals_is_not_built_again(small_
 
 
 def test_no_plan_is_built_from_a_model_that_was_altered(small_copy: Path) -> None:
-    path = small_copy / "onnx" / "vae_decoder.data"
-    request = PlanRequest(components=(Component.VAE_DECODER,))
-    bundle = Bundle.open(small_copy)
+    path, builds = small_copy / "onnx" / "vae_decoder.data", Builds()
     path.write_bytes(bytes(path.stat().st_size))
     with pytest.raises(BundleCorruptError, match=r"vae_decoder\.data was altered"):
-        bundle.verify_component(Component.VAE_DECODER)
-    with pytest.raises(BundleCorruptError, match=r"vae_decoder\.data was altered"):
-        _build(small_copy, Builds(), request)
+        _build(small_copy, builds, PlanRequest(components=(Component.VAE_DECODER,)))
+    assert not builds.jobs
+    _build(small_copy, builds, UNETS)
+    assert len(builds.jobs) == 3, "their files are whole"
+
+
+def test_new_weights_of_the_same_graph_get_a_new_plan(small_copy: Path) -> None:
+    _build(small_copy, Builds())
+    path = small_copy / "onnx" / "vae_decoder.data"
+    path.write_bytes(bytes(path.stat().st_size))
+    manifest = Bundle.open(small_copy).manifest
+    vae = manifest.components[Component.VAE_DECODER]
+    files = vae.files | {"onnx/vae_decoder.data": file_record(path)}
+    components = manifest.components | {Component.VAE_DECODER: replace(vae, files=files)}
+    (small_copy / MANIFEST_NAME).write_text(replace(manifest, components=components).to_json())
+    builds = Builds()
+    _build(small_copy, builds)
+    assert builds.names == {"vae_decoder.native"}
+
+
+def test_a_stale_plan_of_another_component_is_not_listed_again(small_copy: Path) -> None:
+    _build(small_copy, Builds(), UNETS)
+    manifest = Bundle.open(small_copy).manifest
+    tdm = manifest.components[Component.TDM_UNET]
+    weights = small_copy / "onnx" / "tdm_unet.data"
+    weights.write_bytes(bytes(weights.stat().st_size))
+    files = tdm.files | {"onnx/tdm_unet.data": file_record(weights)}
+    components = manifest.components | {Component.TDM_UNET: replace(tdm, files=files)}
+    (small_copy / MANIFEST_NAME).write_text(replace(manifest, components=components).to_json())
+    _build(small_copy, Builds(), PlanRequest(components=(Component.VAE_DECODER,)))
+    listed = {plan.spec.component for plan in Bundle.open(small_copy).manifest.plans}
+    assert listed == {Component.SDM_UNET, Component.VAE_DECODER}
+    assert not (small_copy / "plans" / "tdm_unet.native.sm_90.plan").exists()
+
+
+def test_a_plan_that_was_altered_and_kept_its_size_is_built_again(small_copy: Path) -> None:
+    _build(small_copy, Builds(), UNETS)
+    plan = small_copy / "plans" / "tdm_unet.native.sm_90.plan"
+    plan.write_bytes(bytes(plan.stat().st_size))
+    builds = Builds()
+    _build(small_copy, builds, UNETS)
+    assert builds.names == {"tdm_unet.native"}
+    assert Bundle.open(small_copy).verify() == 23
+
+
+@pytest.mark.parametrize("text", ["{}", "", "null", "\xff", "[]"])
+def test_a_damaged_journal_is_as_none(text: str, small_copy: Path) -> None:
+    _build(small_copy, Builds(), UNETS)
+    manifest = Bundle.open(small_copy).manifest
+    journal = small_copy / "build" / "plans" / "tdm_unet.native.sm_90.json"
+    journal.write_bytes(text.encode("latin-1"))
+    kept, _ = published_plans(small_copy, manifest.components)
+    assert {plan.spec.component for plan in kept} == {Component.SDM_UNET}
+    builds = Builds()
+    _build(small_copy, builds, UNETS)
+    assert not builds.jobs, "the manifest knows the plan as well"
+
+
+def test_a_plan_that_waits_is_not_listed_as_published(small_copy: Path) -> None:
+    def differ(path: Path, manifest: Manifest, records: list[PlanRecord]) -> None:
+        raise PlanRefusedError("another picture")
+
+    with pytest.raises(PlanRefusedError):
+        _build(small_copy, Builds(), UNETS, compare=differ)
+    components = Bundle.open(small_copy).manifest.components
+    assert published_plans(small_copy, components) == ([], {})
+
+
+def test_a_plan_that_nobody_lists_is_gone_after_a_build(small_copy: Path) -> None:
+    _build(small_copy, Builds(), UNETS)
+    unlisted = small_copy / "plans" / "tdm_unet.old.sm_70.plan"
+    unlisted.write_bytes(b"of another time")
+    _build(small_copy, Builds(), PlanRequest(components=(Component.VAE_DECODER,)))
+    assert not unlisted.exists()
+    assert len(list((small_copy / "plans").iterdir())) == 4
+
+
+def test_a_build_begins_with_the_published_timing_cache(small_copy: Path) -> None:
+    _build(small_copy, Builds(), UNETS)
+    shutil.rmtree(small_copy / "build")
+    published = (small_copy / "timing.cache").read_bytes()
+    found: list[bytes] = []
+
+    class Looks(Builds):
+        def __call__(self, job: PlanJob, on_event: OnEvent) -> BuiltPlan:
+            found.append(job.timing_cache.read_bytes())
+            return super().__call__(job, on_event)
+
+    _build(small_copy, Looks(), PlanRequest(components=(Component.VAE_DECODER,)))
+    assert found == [published]
+    cached = (small_copy / "timing.cache").read_bytes()
+    assert cached != published, "what the build added is published"
 
 
 def test_profiles_share_the_plans_that_do_not_depend_on_them(small_copy: Path) -> None:
@@ -228,10 +318,47 @@ def test_the_pictures_are_compared_with_all_plans_there_are(small_copy: Path) ->
     def note(path: Path, manifest: Manifest, records: list[PlanRecord]) -> None:
         compared.append({record.spec.name for record in records})
 
+    vae = PlanRequest(components=(Component.VAE_DECODER,))
     _build(small_copy, Builds(), UNETS, compare=note)
-    _build(small_copy, Builds(), compare=note)
-    _build(small_copy, Builds(), compare=note)
-    assert [len(names) for names in compared] == [3, 7], "the third build had nothing to compare"
+    _build(small_copy, Builds(), vae, compare=note)
+    _build(small_copy, Builds(), vae, compare=note)
+    assert [len(names) for names in compared] == [3, 4], "the third build had nothing to compare"
+    gone = small_copy / "plans" / "tdm_unet.native.sm_90.plan"
+    gone.unlink()
+    encoder = PlanRequest(components=(Component.TEXT_ENCODER,))
+    _build(small_copy, Builds(), encoder, compare=note)
+    assert len(compared[-1]) == 4, "a plan whose file is gone is not among them"
+
+
+def test_what_was_built_is_said_plan_by_plan(small_copy: Path) -> None:
+    said = Said()
+    _build(small_copy, Builds(), UNETS, display=said)
+    told = [text for text in said.sentences if "MiB of activations" in text]
+    assert [text.partition(":")[0] for text in told] == [
+        "tdm_unet.native.sm_90", *(f"{name}.sm_90" for name in SDM)
+    ]  # fmt: skip
+    assert all("4 of 4 computing layers in half precision (engine inspector)" in t for t in told)
+    assert all("within 1.0e-03 of the CPU (bound 1.0e-02)" in text for text in told)
+
+
+def test_a_job_finds_its_files_from_anywhere(
+    small_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(small_copy.parent)
+    builds = Builds()
+    _build(Path(small_copy.name), builds, UNETS)
+    job = builds.jobs[0]
+    for path in (job.onnx, job.cpu_onnx, job.plan, job.log, job.timing_cache):
+        assert path.is_absolute(), path
+    assert job.onnx == small_copy / "onnx" / "tdm_unet.onnx"
+
+
+def test_out_of_memory_at_the_lowest_level_is_not_tried_again(small_copy: Path) -> None:
+    builds = Builds(memory_above=-1)
+    lowest = replace(UNETS, options=PlanOptions(optimization_level=0))
+    with pytest.raises(PlanMemoryError, match="--workspace-mib"):
+        _build(small_copy, builds, lowest)
+    assert len(builds.jobs) == 1
 
 
 def test_out_of_memory_is_tried_once_more_at_a_lower_level(small_copy: Path) -> None:
@@ -302,16 +429,6 @@ def test_a_bundle_without_plans_or_with_some_says_so(small_copy: Path) -> None:
     _build(small_copy, Builds(), UNETS)
     with pytest.raises(PlanMismatchError, match="no plan of text_encoder, image_encoder, fusion"):
         plans_for(Bundle.open(small_copy), TENSORRT, 90, TARGET.version)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{"optimization_level": 6}, {"optimization_level": -1}, {"workspace_mib": 0}],
-)  # fmt: skip
-def test_options_that_cannot_be_are_refused(options: dict[str, int]) -> None:
-    (name,) = options
-    with pytest.raises(PlanOptionError, match=f"{name}=.*expected"):
-        PlanOptions(**options)
 
 
 def test_no_enum_integer_of_tensorrt_reaches_the_manifest(small_copy: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from engines import build as engines_build
 from engines.bundle.candidate import Draw
 from engines.bundle.files import file_record
-from engines.bundle.folder import KERNELS_FOLDER, Bundle
+from engines.bundle.folder import KERNELS_FOLDER, TOKENIZER_PATH, Bundle
 from engines.bundle.manifest import MANIFEST_NAME
 from engines.bundle.plan_record import PlanRecord
 from engines.contract import Component
@@ -86,9 +86,11 @@ def test_without_a_plan_of_every_component_nothing_is_drawn(
 def test_a_runtime_that_cannot_draw_gives_its_reason(
     small_copy: Path, records: list[PlanRecord]
 ) -> None:
-    """The small bundle's tokenizer is none."""
+    manifest, path = Bundle.open(small_copy).manifest, small_copy / TOKENIZER_PATH
+    path.write_text("{}")
+    manifest = replace(manifest, files={TOKENIZER_PATH: file_record(path)})
     with pytest.raises(PlanBuildError, match="the runtime cannot draw on tensorrt"):
-        compare_pictures(engines_build.draw, small_copy, Bundle.open(small_copy).manifest, records)
+        compare_pictures(engines_build.draw, small_copy, manifest, records)
 
 
 @pytest.mark.slow

@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from engines.bundle.folder import Bundle
+from engines.bundle.manifest import Precision
 from engines.bundle.plan_record import LayerPrecision, PlanOptions, PlanParity, ToldBy
 from engines.bundle.records import from_json, to_json
 from engines.contract import Component
@@ -22,6 +24,7 @@ from engines.errors import (
     PlanRefusedError,
     ProviderUnavailableError,
 )
+from engines.gate import bound_of
 from engines.plans.building.job import PlanJob
 from engines.plans.building.monitor import Cancellation, PlanCancelledError, progress_monitor
 from engines.plans.building.plan_from_onnx import plan_from_onnx
@@ -96,6 +99,33 @@ def test_options_and_profiles_reach_the_plan(small_copy: Path, double: SetUp) ->
     rows = [profile["prompt_embeds"][1][0] for profile in header["profiles"]]
     assert rows == [8, 12], "four images: the released rule takes two passes, the paper's three"
     assert not header["static"]
+
+
+@pytest.mark.parametrize("workspace_mib", [None, 64])
+def test_tf32_is_off_and_the_scratch_memory_is_what_was_asked_for(
+    workspace_mib: int | None, small_copy: Path, double: SetUp
+) -> None:
+    job = _job(small_copy, Component.FUSION_MLP, workspace_mib=workspace_mib)
+    content = unpacked(_Session().build(job))
+    assert content is not None
+    header, _ = content
+    assert header["tf32"] is False
+    assert header["workspace_nbytes"] == (None if workspace_mib is None else 64 * 1024 * 1024)
+
+
+@pytest.mark.parametrize("component", [Component.FUSION_MLP, Component.TDM_UNET])
+def test_a_model_with_other_inputs_than_the_contract_is_refused_by_name(
+    component: Component, small_copy: Path, double: SetUp
+) -> None:
+    job, path = _job(small_copy, component), small_copy / "onnx" / f"{component}.onnx"
+    model = onnx.load(path, load_external_data=False)
+    old = model.graph.input[0].name
+    model.graph.input[0].name = "stranger"
+    for node in model.graph.node:
+        node.input[:] = ["stranger" if name == old else name for name in node.input]
+    onnx.save(model, path)
+    with pytest.raises(PlanBuildError, match=rf"has inputs .*stranger.*contract of .*{old}"):
+        _Session().build(job)
 
 
 def test_shapes_that_are_all_the_same_are_built_as_a_static_network(
@@ -244,6 +274,23 @@ def test_plans_are_compared_with_the_cpu_in_every_profile(
     cases = {Component.TDM_UNET: 3, Component.SDM_UNET: 6}
     assert parity.cases == cases.get(component, 1)
     assert 0 < parity.relative_l2 <= parity.bound
+
+
+@pytest.mark.parametrize("component", list(Component))
+@pytest.mark.parametrize("of_bound", [0.5, 2.0])
+def test_every_components_bound_lies_between_half_of_it_and_twice(
+    of_bound: float, component: Component, small_copy: Path, double: SetUp
+) -> None:
+    # Rounding to half adds a little to the smaller drift: 2**-11 in the mean square, and more where
+    # a picture is summed up to three numbers.
+    drift = 1 + of_bound * bound_of(component, Precision.FP16)
+    double(drift={str(component): drift})
+    if of_bound < 1:
+        parity = _Session().parity(_job(small_copy, component))
+        assert drift - 1 <= parity.relative_l2 * 1.2 <= 2 * parity.bound
+    else:
+        with pytest.raises(PlanRefusedError, match=f"{component}.* from ONNX Runtime on the CPU"):
+            _Session().parity(_job(small_copy, component))
 
 
 @pytest.mark.parametrize(("factor", "words"), [(1.05, "5.00e-02 from"), (float("nan"), "NaN")])

@@ -233,6 +233,7 @@ def test_the_latents_of_an_earlier_request_are_gone(cuda: OnCuda) -> None:
     [
         (Component.TDM_UNET, 3, r"tdm_unet on tensorrt .* at step 1, timestep 501"),
         (Component.SDM_UNET, 2, r"sdm_unet on tensorrt .* at step 2, timestep 251"),
+        (Component.SDM_UNET, 3, r"sdm_unet on tensorrt .* at step 3, timestep 1"),
         (Component.VAE_DECODER, 2, r"vae_decoder on tensorrt .*engines\.verify"),
         (Component.TEXT_ENCODER, 2, r"text_encoder on tensorrt .*engines\.verify"),
     ],
