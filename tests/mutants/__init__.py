@@ -1,0 +1,1 @@
+"""Whether the tests notice broken code: mutants of cosmic-ray, sampled by a seed."""
