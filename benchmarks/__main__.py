@@ -25,6 +25,7 @@ from engines.errors import ProviderUnavailableError
 BENCHMARKS = {
     "latency": "one picture: where its time goes, start-up and memory",
     "throughput": "pictures a second against images per call and concurrent requests",
+    "serving": "the server under load: HTTP's cost, goodput, cancelling, memory",
     "scaling": "cost against steps, size, people and images, beside the counted FLOPs",
     "peers": "the same work by what a user would pick instead, in turns with ours",
     "build": "time and peak memory of each step of an export",

@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
+from starlette.routing import compile_path
 from starlette.staticfiles import StaticFiles
 
 from engines.errors import FaceDiffuserError
@@ -18,7 +19,7 @@ from server.config import ServerConfig
 from server.guard import Guard
 from server.identities.people import Kept
 from server.jobs.engine import EngineClient
-from server.problem import Problem, problem_of
+from server.problem import Problem, not_found, problem_of
 from server.routes import identities, openai, operations, pictures
 from server.services import opened_services
 from server.tenants import Authenticate, by_key, everyone
@@ -68,10 +69,27 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
 
 async def _refused(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, HTTPException) and not isinstance(error, Problem):
-        # The framework's own: no such route, no such method.
-        kind = "not_found" if error.status_code == 404 else "http"
-        problem = Problem(error.status_code, kind, str(error.detail))
-        problem.headers = error.headers
+        problem = _no_route(request, error)
     else:
         problem = problem_of(error)
     return JSONResponse(problem.document(), problem.status_code, dict(problem.headers or {}))
+
+
+def _no_route(request: Request, error: HTTPException) -> Problem:
+    """The framework's own: no such path, or no such method, which the page's files answer for."""
+    if error.status_code not in (404, 405):
+        return Problem(error.status_code, "http", str(error.detail))
+    paths: dict[str, dict[str, object]] = request.app.openapi()["paths"]
+    here = next(
+        (methods for path, methods in paths.items() if _matches(path, request.url.path)), None
+    )
+    if here is None or ("get" in here and request.method == "GET"):
+        return not_found("path")
+    allowed = ", ".join(sorted(map(str.upper, here)))
+    problem = Problem(405, "method", f"this path takes {allowed}")
+    problem.headers = {"Allow": allowed}
+    return problem
+
+
+def _matches(pattern: str, path: str) -> bool:
+    return compile_path(pattern)[0].fullmatch(path) is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -85,14 +86,17 @@ class Encoder:
 
 def drawn_of(result: Result, kind: Format) -> Drawn:
     """A result as files."""
-    name = Path(f"picture.{kind}")
+    name, started = Path(f"picture.{kind}"), time.perf_counter()
+    pictures = tuple(
+        Picture(seed=seed, content=encoded(image, name, result.metadata(number)))
+        for number, (image, seed) in enumerate(zip(result.images, result.seeds, strict=True))
+    )
+    saliency = tuple(map(_saliency_map, result.saliency or ()))
+    timings_ms = {**result.timings_ms, "encode": 1e3 * (time.perf_counter() - started)}
     return Drawn(
-        pictures=tuple(
-            Picture(seed=seed, content=encoded(image, name, result.metadata(number)))
-            for number, (image, seed) in enumerate(zip(result.images, result.seeds, strict=True))
-        ),
-        saliency=tuple(map(_saliency_map, result.saliency or ())),
-        timings_ms={name: round(ms, 3) for name, ms in result.timings_ms.items()},
+        pictures=pictures,
+        saliency=saliency,
+        timings_ms={name: round(ms, 3) for name, ms in timings_ms.items()},
         provider=result.provider,
         bundle=result.bundle,
         unread=dict(result.unread),

@@ -12,6 +12,9 @@ from server.config import ServerConfig
 from server.logs import tell
 from server.services import Services
 
+# Above the 60 s after which balancers close an idle connection: who closes first loses a request.
+_KEEP_ALIVE_S = 75
+
 
 class DrainingServer(uvicorn.Server):
     """On the first signal the server is not ready any more, lets its jobs end, then stops; on the
@@ -20,7 +23,8 @@ class DrainingServer(uvicorn.Server):
     def __init__(self, app: FastAPI, config: ServerConfig) -> None:
         settings = uvicorn.Config(
             app, host=config.host, port=config.port, log_config=None, access_log=False,
-            server_header=False, timeout_graceful_shutdown=5, lifespan="on",
+            server_header=False, timeout_graceful_shutdown=5,
+            timeout_keep_alive=_KEEP_ALIVE_S, lifespan="on",
         )  # fmt: skip
         super().__init__(settings)
         self._app, self._told = app, config

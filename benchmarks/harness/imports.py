@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_OURS = {"benchmarks", "engines", "export", "kernels", "mini", "runtime"}
+_OURS = {"benchmarks", "engines", "export", "kernels", "mini", "runtime", "server"}
 
 
 def missing_package(error: ImportError) -> str | None:

@@ -18,6 +18,7 @@ from benchmarks.schema.record import NotMeasured, Record, Status
 from benchmarks.schema.roofline import RooflineRecord
 from benchmarks.schema.scaling import ScalingRecord
 from benchmarks.schema.throughput import ThroughputRecord
+from benchmarks.serving.record import ServingRecord
 from engines.bundle.records import document_of, read
 from engines.errors import FaceDiffuserError
 
@@ -27,6 +28,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 RECORDS: Mapping[str, type[Record]] = {
     "latency": LatencyRecord,
     "throughput": ThroughputRecord,
+    "serving": ServingRecord,
     "scaling": ScalingRecord,
     "peers": PeersRecord,
     "roofline": RooflineRecord,

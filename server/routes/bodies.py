@@ -84,10 +84,14 @@ class GenerationBody(DrawingBody):
     """OpenAI's body of images/generations, with the people that it needs here."""
 
     # OpenAI's clients send fields of services other than this one.
-    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="ignore", allow_inf_nan=False,
+        # Not so for the parser: whoever leaves people out is told why they are needed.
+        json_schema_extra={"required": ["prompt", "identities"]},
+    )  # fmt: skip
 
     identities: list[Annotated[str, Field(min_length=1, max_length=64)]] = Field(
-        default_factory=list, max_length=MAX_PEOPLE
+        default_factory=list, max_length=MAX_PEOPLE, json_schema_extra={"minItems": 1}
     )
     model: str | None = None
     n: int | None = Field(default=None, ge=1, le=16)

@@ -23,7 +23,7 @@ _FORM = {
                     "required": ["photo", "consent"],
                     "properties": {
                         "photo": {"type": "string", "format": "binary"},
-                        "consent": {"type": "string", "minLength": 1, "maxLength": 200},
+                        "consent": {"type": "string", "pattern": r"\S", "maxLength": 200},
                         "ttl_s": {"type": "number", "exclusiveMinimum": 0},
                     },
                 },
@@ -54,10 +54,10 @@ async def add(request: Request, services: Shared, tenant: Asking) -> IdentityAns
     """Encode a photo; only the embedding is kept, encrypted. `consent` says who agreed to it, in
     the caller's words, such as "self" or a reference to a form."""
     upload = await upload_of(request)
-    photos, consent = upload.files.get("photo", []), upload.words.get("consent", "").strip()
+    photos, consent = upload.files.get("photo", []), upload.words.get("consent", "")
     if len(photos) != 1:
         raise Problem(400, "photo", f"send one file as `photo`, got {len(photos)}")
-    if not 1 <= len(consent) <= 200 or not consent.isprintable():
+    if not consent.strip() or len(consent) > 200:
         raise Problem(
             400, "consent",
             "a person must have agreed: say how in `consent`, in 1 to 200 characters, "

@@ -85,11 +85,11 @@ async def events(
     job_id: str,
     services: Shared,
     tenant: Asking,
-    last_event_id: Annotated[str | None, Header(pattern=r"^\d{1,9}$")] = None,
+    last_event_id: Annotated[int, Header(ge=0)] = 0,
 ) -> Response:
     """What happened to it and happens, as server-sent events, after `Last-Event-ID`."""
     job = services.table.job(tenant, job_id)
-    after = min(int(last_event_id or 0), len(job.log))
+    after = min(last_event_id, len(job.log))
     return EventStream(services.table, job, partial(frames_of, job, after))
 
 
