@@ -20,11 +20,12 @@ from engines.cli.progress import Display, display_on
 from engines.contract import Component
 from engines.plans.bundle_plans import PlanRequest, PlansBuilt, plan_job, plan_specs
 from engines.plans.flags import add_plan_flags, plan_request
-from engines.plans.forecast import forecast
+from engines.plans.forecast import forecast, plan_nbytes, told_room
 from engines.plans.here import build_here
+from engines.plans.plans_only import GIVEN_UP
 from engines.plans.store import finished_plan
 from engines.system.processes import run_module
-from engines.tensorrt.target import plan_target
+from engines.tensorrt.target import PlanTarget, plan_target
 
 # What new plans are checked with: the command that users draw with, in a process of its own.
 draw = partial(run_module, commands.PREFIX + commands.DRAW)
@@ -57,19 +58,45 @@ def _build(options: argparse.Namespace, request: PlanRequest) -> dict[str, Any]:
     target = plan_target(request.library, request.architectures)
     display = display_on()
     if options.forecast_only:
-        specs = plan_specs(bundle, target, request)
-        forecasts = [forecast(plan_job(bundle, spec), target) for spec in specs]
-        for each in forecasts:
-            display.say(each.sentence())
-        return {
-            "bundle": str(options.bundle),
-            "expected_nbytes": {each.name: each.expected_nbytes for each in forecasts},
-            "known": _known(bundle, specs, display),
-        }
+        return _forecast(bundle, target, request, display)
     started = time.monotonic()
     with build_lock(options.bundle):
         outcome = build_here(options.bundle, target, request, display, draw)
     return _report(options.bundle, outcome, time.monotonic() - started)
+
+
+def _forecast(
+    bundle: Bundle, target: PlanTarget, request: PlanRequest, display: Display
+) -> dict[str, Any]:
+    jobs = [plan_job(bundle, spec) for spec in plan_specs(bundle, target, request)]
+    forecasts = [forecast(job, target) for job in jobs]
+    for each in forecasts:
+        display.say(each.sentence())
+    known = _known(bundle, [job.spec for job in jobs], display)
+    if missing := [job for job in jobs if job.name not in known]:
+        display.say(told_room(bundle, missing))
+    if request.plans_only:
+        nbytes = sum(file.nbytes for file in bundle.manifest.model_files().values())
+        display.say(
+            f"--plans-only then drops {nbytes >> 20} MiB of ONNX models and gives up {GIVEN_UP}"
+        )
+    return {
+        "bundle": str(bundle.path),
+        "expected_nbytes": {each.name: each.expected_nbytes for each in forecasts},
+        "plan_nbytes": {
+            job.name: plan_nbytes(job.spec.component, job.weights_nbytes, job.spec.shapes)
+            for job in missing
+        },
+        "estimated": {
+            job.name: {
+                "weights_nbytes": job.weights_nbytes,
+                "device_memory_nbytes": each.activations_nbytes,
+            }
+            for job, each in zip(jobs, forecasts, strict=True)
+            if job in missing
+        },
+        "known": known,
+    }
 
 
 def _known(bundle: Bundle, specs: list[PlanSpec], display: Display) -> dict[str, Any]:

@@ -26,6 +26,9 @@ DOCTOR = "runtime.doctor"
 BENCHMARKS = "benchmarks"
 SERVER = "server"
 
+# Of export.build: the two halves of a bundle, each by itself.
+ONNX_ONLY, PLANS_ONLY = "--onnx-only", "--plans-only"
+
 _BUILD_WORDS = "build/command.json"
 
 
@@ -34,14 +37,18 @@ def typed(module: str, *words: object) -> str:
     return shlex.join(["python", "-m", PREFIX + module, *map(str, words)])
 
 
-def rebuilt(bundle: object) -> str:
-    """What builds a bundle again, with the words that it was built with where it keeps them."""
+def rebuilt(bundle: object, *further: object, without: str = "") -> str:
+    """What builds a bundle again, with the words that it was built with where it keeps them.
+
+    without: one of them that is left out. further: more of them.
+    """
     try:
         words = json.loads((Path(str(bundle)) / _BUILD_WORDS).read_bytes())
         known = isinstance(words, list) and all(isinstance(word, str) for word in words)
     except (OSError, ValueError, RecursionError):
         known = False
-    return typed(BUILD, *(words if known else []), "--out", bundle)
+    kept = [word for word in words if word != without] if known else []
+    return typed(BUILD, *kept, *further, "--out", bundle)
 
 
 def remember_build(bundle: Path, words: Sequence[str]) -> None:

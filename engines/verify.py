@@ -27,7 +27,14 @@ def main(arguments: list[str] | None = None) -> int:
         files = bundle.verify()
         if not options.json:
             print(f"{options.bundle}: {files} files match their digests")
-        found: dict[str, Any] = {"bundle": str(options.bundle), "files": files, "verified": True}
+            if bundle.manifest.plans_only:
+                print("it holds plans alone: its ONNX models were dropped (--plans-only)")
+        found: dict[str, Any] = {
+            "bundle": str(options.bundle),
+            "files": files,
+            "verified": True,
+            "plans_only": bundle.manifest.plans_only,
+        }
         if options.on_gpu:
             found["plans"] = _compared(options.bundle, say=not options.json)
         return found

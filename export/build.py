@@ -56,7 +56,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="SM", help="GPU architectures to compile kernels for (default: all of %(choices)s)",
     )  # fmt: skip
     flags.add_argument(
-        "--onnx-only", action="store_true", help="build no TensorRT plans, even where one could"
+        commands.ONNX_ONLY,
+        action="store_true",
+        help="build no TensorRT plans, even where one could",
     )
     add_plan_flags(flags)
     flags.add_argument("--out", type=Path, default=Path("bundle"))
@@ -67,6 +69,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     flags = parser()
     options = flags.parse_args(arguments)
+    if options.onnx_only and options.plans_only:
+        flags.error("--onnx-only builds no plans and --plans-only keeps nothing else: name one")
     plans = None if options.onnx_only else plan_request(flags, options)
     words = sys.argv[1:] if arguments is None else arguments
     return run_command(lambda: _build(options, plans, words), as_json=options.json)
@@ -107,6 +111,7 @@ def _build(
             options.architectures,
             draw=draw,
             preview=NOISE_PREVIEW if options.random_weights else PREVIEW,
+            profiles=None if plans is None else plans.profiles,
         )
     with build_lock(options.out):
         built = (

@@ -21,7 +21,7 @@ from engines.errors import BuildError
 from engines.plans.store import published_plans, remove_unlisted_plans
 from export.checkpoint.checkpoint import ModelSource
 from export.checkpoint.model_facts import dimensions_of, noise_schedule_of, tokenizer_json
-from export.checks.disk_space import require_disk_space
+from export.checks.disk_space import require_disk_space, told_size, weights_nbytes
 from export.checks.picture import PREVIEW, PREVIEW_NAME, draw_preview, pipeline_parity
 from export.component import (
     build_component,
@@ -44,12 +44,14 @@ def build_bundle(
     *,
     draw: Draw,
     preview: Sequence[str] = PREVIEW,
+    profiles: Sequence[str] | None = None,
 ) -> Manifest:
     """Build or finish a bundle; whatever an earlier build left that still fits is kept.
 
     architectures: GPU architectures to compile kernels for. draw: the drawing command. preview:
-    what it is asked for in the picture that ends the build. The manifest is written last, so a
-    bundle that opens is complete. Raises CheckpointError, LintError, ParityError,
+    what it is asked for in the picture that ends the build. profiles: of plans that are to follow,
+    for the size that is told before anything is written. The manifest is written last, so a bundle
+    that opens is complete. Raises CheckpointError, LintError, ParityError,
     KernelBuildError, DiskSpaceError or BuildError, and leaves what is finished for the next build.
     """
     bundle.mkdir(parents=True, exist_ok=True)
@@ -62,7 +64,9 @@ def build_bundle(
         if (record := built_component(bundle, component, digest)) is not None
     }
     missing = [component for component in Component if component not in records]
-    require_disk_space(bundle, source, dimensions, options.precision, missing)
+    weights = weights_nbytes(source, dimensions, options.precision)
+    say(told_size(weights, dimensions, profiles))
+    require_disk_space(bundle, weights, missing)
     # From here to the end the folder is an unfinished build, and opens as none.
     (bundle / MANIFEST_NAME).unlink(missing_ok=True)
     for number, component in enumerate(Component, 1):

@@ -64,6 +64,8 @@ def _named(name: Provider | str) -> Provider:
 def _opened(
     bundle: Bundle, provider: Provider, threads: int | None, *, low_memory: bool
 ) -> Backend:
+    if not (provider in GPU_PROVIDERS and GPU_PROVIDERS[provider].from_plans):
+        bundle.require_models(provider)
     if provider in GPU_PROVIDERS:
         return _opened_on_gpu(bundle, GPU_PROVIDERS[provider])
     pool = EnginePool(bundle, provider=provider, threads=threads, low_memory=low_memory)

@@ -14,10 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from engines import build as engines_build
 from engines.bundle.folder import Bundle
 from engines.bundle.manifest import Precision
 from engines.bundle.plan_record import PlanRecord
 from engines.contract import Component
+from engines.plans.bundle_plans import plan_job
+from engines.plans.forecast import forecast
+from engines.tensorrt.target import plan_target
 from mini.probes import answers, open_probes, setting_view
 from mini.world import SCENES
 from tests.paths import ROOT
@@ -46,7 +50,29 @@ def _check_plans(bundle: Path, plans: list[PlanRecord]) -> None:
             assert proofs.attention.fused == proofs.attention.nodes
         assert plan.built.device_memory_nbytes > 1 << 20
         assert (plan.built.parity, plan.built_on.gpu) == (None, None), "executed nowhere"
-        assert (bundle / plan.spec.path).stat().st_size == plan.built.file.nbytes
+        header = (bundle / plan.spec.path).read_bytes()[:64]
+        assert ".".join(map(str, header[24:28])) == plan.spec.version
+        assert int.from_bytes(header[16:24], "little") == plan.built.file.nbytes
+        # What a forecast estimates of a plan before there is any, from the sizes of its model.
+        estimated = forecast(plan_job(Bundle.open(bundle), plan.spec), plan_target())
+        found = plan.built.device_memory_nbytes
+        assert estimated.activations_nbytes == pytest.approx(found, rel=0.25)
+
+
+def _check_further_builds(bundle: Path, plans: list[PlanRecord]) -> None:
+    """A repeated build keeps all, one more size is added, and plans alone are left on demand."""
+    assert engines_build.main([str(bundle), "--profile", "native"]) == 0
+    assert Bundle.open(bundle).manifest.plans == plans
+    # Its attention is not fused: with open sizes the library must be allowed that.
+    assert (
+        engines_build.main([str(bundle), "--profile", "sizes", "--component", "vae_decoder"]) == 0
+    )
+    (further,) = [each for each in Bundle.open(bundle).manifest.plans if each not in plans]
+    assert not further.spec.is_static and further.built.proofs.attention is not None
+    assert len(further.built.proofs.attention.unfused) == 1
+    assert engines_build.main([str(bundle), "--plans-only"]) == 0
+    assert not (bundle / "onnx").exists()
+    assert Bundle.open(bundle).verify() > len(plans)
 
 
 @pytest.mark.slow
@@ -72,6 +98,7 @@ def test_the_commands_of_the_readme_end_in_pictures(tmp_path: Path) -> None:
         assert all(figures.relative_l2 <= figures.bound for figures in record.parity.values())
     if find_spec("tensorrt_rtx") is not None:
         _check_plans(tmp_path / "bundle", opened.manifest.plans)
+        _check_further_builds(tmp_path / "bundle", opened.manifest.plans)
     _, setting = open_probes()
     for path in ("bundle/preview.png", "park.png", "reading.png"):
         with Image.open(tmp_path / path) as picture:

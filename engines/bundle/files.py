@@ -102,6 +102,11 @@ def sha256_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def sha256_of(content: bytes) -> str:
+    """The same of content that was read."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def remove_partial_files(folder: Path) -> None:
     """Remove what a killed build left under temporary names."""
     for path in folder.rglob("*" + TEMPORARY_SUFFIX):

@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engines import commands
-from engines.bundle.files import FileRecord, sha256_of_file
+from engines.bundle.files import FileRecord, sha256_of, sha256_of_file
 from engines.bundle.manifest import MANIFEST_NAME, ComponentRecord, Manifest
+from engines.bundle.plan_record import PlanRecord
 from engines.contract import Component
-from engines.errors import BundleCorruptError, BundleNotFoundError
+from engines.errors import BundleCorruptError, BundleNotFoundError, ProviderUnavailableError
 
 TOKENIZER_PATH = "tokenizer/tokenizer.json"
 BUILD_FOLDER = "build"
 KERNELS_FOLDER = "kernels"
+ONNX_FOLDER = "onnx"
 
 # Up to this size a file is hashed whenever a bundle opens; larger ones only by engines.verify.
 CHEAP_NBYTES = 4 << 20
@@ -56,12 +58,51 @@ class Bundle:
         return self._check(hash_up_to=None, plans=True)
 
     def verify_component(self, component: Component) -> None:
-        """Check the digest of every file of one component. Raises BundleCorruptError."""
+        """Check the digest of every file of one component.
+
+        Raises BundleCorruptError, ProviderUnavailableError where the ONNX models were dropped.
+        """
+        self.require_models("checking them")
         for name, record in self.component(component).files.items():
             self._check_file(name, record, None, commands.rebuilt(self.path))
 
     def component(self, component: Component) -> ComponentRecord:
         return self.manifest.components[component]
+
+    def model(self, name: str, what: str) -> Path:
+        """Where an ONNX model of a component's record lies; raises as `require_models` does."""
+        self.require_models(what)
+        return self.path / name
+
+    def require_models(self, what: str) -> None:
+        """Raise ProviderUnavailableError where the ONNX models that `what` needs were dropped."""
+        if self.manifest.plans_only:
+            raise ProviderUnavailableError(
+                f"{self.path} holds plans alone: its ONNX models were dropped (--plans-only), and "
+                f"{what} needs them; export it whole with",
+                fix=commands.rebuilt(self.path, without=commands.PLANS_ONLY),
+            )
+
+    def plan(self, record: PlanRecord) -> bytes:
+        """A plan's bytes, checked on the way; raises BundleCorruptError."""
+        path = self.path / record.spec.path
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise BundleCorruptError(
+                f"{path} cannot be read ({error.strerror}); build it again", fix=self.plans_built()
+            ) from error
+        if sha256_of(content) != record.built.file.sha256:
+            raise BundleCorruptError(
+                f"{path} is not whole or was altered; build it again", fix=self.plans_built()
+            )
+        return content
+
+    def plans_built(self, *words: object) -> str:
+        """What to type for plans of this bundle on this machine; words: of engines.build."""
+        if self.manifest.plans_only:
+            return commands.rebuilt(self.path, *words, without=commands.ONNX_ONLY)
+        return commands.plans_built(self.path, *words)
 
     def _check(self, *, hash_up_to: int | None, plans: bool) -> int:
         of_plans = self.manifest.plan_files()
@@ -70,7 +111,7 @@ class Bundle:
             if name not in of_plans:
                 self._check_file(name, record, hash_up_to, commands.rebuilt(self.path))
             elif plans:
-                self._check_file(name, record, hash_up_to, commands.plans_built(self.path))
+                self._check_file(name, record, hash_up_to, self.plans_built())
         return len(files)
 
     def _check_file(self, name: str, record: FileRecord, hash_up_to: int | None, fix: str) -> None:

@@ -148,6 +148,7 @@ class Manifest:
     """Everything a runtime must know before it opens the first engine.
 
     plans: TensorRT plans for any number of GPUs. timing_cache: of the GPU that built last.
+    plans_only: the components' files were dropped; their records still say what plans are of.
     """
 
     schema_version: int
@@ -163,6 +164,7 @@ class Manifest:
     licenses: list[str]
     plans: list[PlanRecord] = field(default_factory=list)
     timing_cache: dict[InsidePath, FileRecord] = field(default_factory=dict)
+    plans_only: bool = False
 
     def __post_init__(self) -> None:
         if missing := sorted(set(Component) - set(self.components)):
@@ -175,10 +177,15 @@ class Manifest:
 
     def all_files(self) -> dict[str, FileRecord]:
         """Every file of the bundle but the manifest itself, by its path inside the bundle."""
-        files = dict(self.files)
+        models = {} if self.plans_only else self.model_files()
+        return self.files | models | self.plan_files()
+
+    def model_files(self) -> dict[str, FileRecord]:
+        """The ONNX models with their weights, whether they are still there or not."""
+        files: dict[str, FileRecord] = {}
         for component in self.components.values():
             files.update(component.files)
-        return files | self.plan_files()
+        return files
 
     def plan_files(self) -> dict[str, FileRecord]:
         """The files that engines.build makes on the machine that runs them."""

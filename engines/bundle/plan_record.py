@@ -103,9 +103,12 @@ class PlanSpec:
     @property
     def is_static(self) -> bool:
         """Whether the plan takes one shape of each input, so that its network has no open sizes."""
-        return len(self.shapes) == 1 and all(
-            low == best == high for low, best, high in self.shapes[0].values()
-        )
+        return len(self.shapes) == 1 and is_static(self.shapes[0])
+
+
+def is_static(ranges: ShapeRanges) -> bool:
+    """Whether smallest, best and largest shape of each input are the same."""
+    return all(low == best == high for low, best, high in ranges.values())
 
 
 class ToldBy(StrEnum):

@@ -14,8 +14,8 @@ _BAR = 24
 # A bar moves at most this often; a log gets a line when this share of the build is done.
 _REFRESH_S = 0.1
 _LOG_SHARE = 0.05
-# The same where only the time is told.
-_LOG_S = 60.0
+# The same where only the time is told: after a second, then this often.
+_LOG_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +147,7 @@ class TerminalDisplay:
 
 
 class JsonDisplay:
-    """One JSON object a line: sentences, and each twentieth of a build.
+    """One JSON object a line: sentences, and each twentieth of a build or ten seconds of it.
 
     say: takes the sentences instead.
     """
@@ -192,20 +192,19 @@ class JsonDisplay:
         )
 
     def _tell_time(self, event: PhaseEvent) -> None:
-        """A line for each phase, and for each minute without any."""
+        """A line now and then: the phases that a second sees many of say nothing to a reader."""
         elapsed_s = time.monotonic() - self._started
-        if event.kind == "tick" and elapsed_s - self._told < _LOG_S:
+        if event.kind != "tick" or (self._told and elapsed_s - self._told < _LOG_S):
             return
-        if event.kind in ("start", "tick"):
-            self._told = elapsed_s
-            self._write(
-                {
-                    "event": "progress",
-                    "plan": self._name,
-                    "phase": self._phases.name,
-                    "elapsed_s": round(elapsed_s, 1),
-                }
-            )
+        self._told = elapsed_s
+        self._write(
+            {
+                "event": "progress",
+                "plan": self._name,
+                "phase": self._phases.name,
+                "elapsed_s": round(elapsed_s, 1),
+            }
+        )
 
     def end(self) -> None:
         """Every line is whole already."""

@@ -87,5 +87,5 @@ def open_on_cpu(
     bundle: Bundle, component: Component, threads: int | None = None
 ) -> OnnxRuntimeEngine:
     """Open a component of a bundle on the CPU provider, computing in float32."""
-    path = bundle.path / bundle.component(component).cpu_onnx
+    path = bundle.model(bundle.component(component).cpu_onnx, Provider.ONNXRUNTIME_CPU)
     return OnnxRuntimeEngine(component, path, threads)

@@ -124,7 +124,7 @@ class OnnxRuntimeCudaProvider:
         self._sessions.clear()
 
     def _session(self, component: Component) -> Any:
-        path = self._bundle.path / self._bundle.component(component).onnx
+        path = self._bundle.model(self._bundle.component(component).onnx, Provider.ONNXRUNTIME_CUDA)
         settings = {"device_id": "0", "user_compute_stream": str(self._stream)}
         # No other provider is asked for, so none that is found was wanted.
         session = opened_session(

@@ -93,7 +93,9 @@ def open_on_openvino(
     bundle: Bundle, component: Component, threads: int | None = None
 ) -> OpenVinoEngine:
     """Open a component of a bundle on OpenVINO."""
-    return OpenVinoEngine(component, bundle.path / bundle.component(component).onnx, threads)
+    return OpenVinoEngine(
+        component, bundle.model(bundle.component(component).onnx, Provider.OPENVINO), threads
+    )
 
 
 def openvino() -> ModuleType:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,18 +20,10 @@ from engines.bundle.plan_record import (
 from engines.cli.progress import Display
 from engines.contract import Component
 from engines.errors import PlanMemoryError, ProviderUnavailableError
-from engines.guides import pass_counts
 from engines.plans.building.child import OnEvent, plan_in_process
 from engines.plans.building.job import PlanJob
 from engines.plans.forecast import forecast, told_room
-from engines.plans.profiles import (
-    DEFAULT_PROFILE,
-    FIXED_PROFILE,
-    PROFILES,
-    plan_profile,
-    profile_named,
-    shape_ranges,
-)
+from engines.plans.profiles import DEFAULT_PROFILE, planned, profile_named
 from engines.plans.store import (
     finished_plan,
     plan_file,
@@ -51,13 +43,17 @@ ComparePictures = Callable[[Path, Manifest, list[PlanRecord]], None]
 
 @dataclass(frozen=True, kw_only=True)
 class PlanRequest:
-    """Which plans to build. library: None is the best that the machine can build for."""
+    """Which plans to build.
+
+    library: None is the best that the machine can build for. plans_only: drop the ONNX models then.
+    """
 
     library: LibraryName | None = None
     architectures: tuple[int, ...] = ()
     profiles: tuple[str, ...] = (DEFAULT_PROFILE,)
     components: tuple[Component, ...] = tuple(Component)
     options: PlanOptions = field(default_factory=PlanOptions)
+    plans_only: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +72,17 @@ def plan_specs(bundle: Bundle, target: PlanTarget, request: PlanRequest) -> list
     for profile_name in request.profiles:
         asked = profile_named(profile_name)
         for component in request.components:
-            profile = plan_profile(component, asked)
-            for spec in _specs(bundle, target, request.options, component, profile):
+            for profile, shapes in planned(component, asked, bundle.manifest.dimensions):
+                spec = PlanSpec(
+                    component=component,
+                    profile=profile,
+                    library=target.library.name,
+                    version=target.version,
+                    architectures=target.architectures,
+                    onnx_digest=bundle.component(component).onnx_digest(),
+                    shapes=shapes,
+                    options=request.options,
+                )
                 specs.setdefault(spec.name, spec)
     return list(specs.values())
 
@@ -133,7 +138,8 @@ def build_plans(
     for job in jobs:
         display.say(forecast(job, target).sentence())
     if jobs:
-        display.say(told_room(path, jobs))
+        bundle.require_models("building plans")
+        display.say(told_room(bundle, jobs))
     for number, job in enumerate(jobs, 1):
         display.start(job.name, number, len(jobs), shares=target.library.tells_progress)
         # The spec names these files by their digests, so they must be those of the manifest.
@@ -177,30 +183,6 @@ def plan_job(bundle: Bundle, spec: PlanSpec) -> PlanJob:
         log=staging / f"{spec.name}.log",
         timing_cache=working_timing_cache(path) if library.has_timing_cache else staging / "none",
     )
-
-
-def _specs(
-    bundle: Bundle, target: PlanTarget, options: PlanOptions, component: Component, profile: str
-) -> Iterator[PlanSpec]:
-    """A component's plans for a profile: static ones are one network for each number of passes."""
-    # Encoders have the same shapes in every profile.
-    sizes = PROFILES[DEFAULT_PROFILE if profile == FIXED_PROFILE else profile]
-    whole = PlanSpec(
-        component=component,
-        profile=profile,
-        library=target.library.name,
-        version=target.version,
-        architectures=target.architectures,
-        onnx_digest=bundle.component(component).onnx_digest(),
-        shapes=shape_ranges(component, sizes, bundle.manifest.dimensions),
-        options=options,
-    )
-    each = [replace(whole, shapes=(ranges,)) for ranges in whole.shapes]
-    if len(each) == 1 or not all(spec.is_static for spec in each):
-        yield whole
-        return
-    for passes, spec in zip(pass_counts(component), each, strict=True):
-        yield replace(spec, profile=f"{profile}-{passes}-passes")
 
 
 def _built(job: PlanJob, target: PlanTarget, display: Display, build: BuildPlan) -> BuiltPlan:

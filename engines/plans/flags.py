@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 
+from engines import commands
 from engines.bundle.plan_record import LibraryName, PlanOptionError, PlanOptions
 from engines.cli.flags import add_flags, from_flags
 from engines.plans.bundle_plans import PlanRequest, check_options
+from engines.plans.plans_only import GIVEN_UP
 from engines.plans.profiles import PROFILES
 from engines.tensorrt.libraries import LIBRARIES, TENSORRT_RTX, in_words
 from engines.tensorrt.target import check_architectures
@@ -33,6 +35,11 @@ def add_plan_flags(flags: argparse.ArgumentParser) -> None:
         help=f"with tensorrt-rtx: build for these alone, of {there} (default: one plan for "
         f"{in_words(TENSORRT_RTX, ())})",
     )  # fmt: skip
+    flags.add_argument(
+        commands.PLANS_ONLY, action="store_true",
+        help="for an appliance: drop the ONNX models when every component has its plan; gives up "
+        f"{GIVEN_UP}",
+    )  # fmt: skip
     add_flags(flags, PlanOptions)
 
 
@@ -53,4 +60,5 @@ def plan_request(flags: argparse.ArgumentParser, options: argparse.Namespace) ->
         architectures=architectures,
         profiles=tuple(options.profiles),
         options=plan_options,
+        plans_only=options.plans_only,
     )

@@ -1,18 +1,20 @@
-"""How much memory a build will take, told before it starts: of the GPU, or of the host."""
+"""What a build will take, told before it starts: memory of the GPU or the host, and room."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from engines.contract import CONTRACTS, NOISE_PREDICTORS
+from engines.bundle.folder import Bundle
+from engines.bundle.manifest import Dimensions
+from engines.contract import CONTRACTS, NOISE_PREDICTORS, Component, ShapeRanges
 from engines.errors import PlanBuildError
 from engines.plans.building.job import PlanJob
+from engines.plans.profiles import planned, profile_named
 from engines.tensorrt.machine import ThisGpu
 from engines.tensorrt.target import PlanTarget
 
@@ -21,6 +23,36 @@ _ELEMENT_NBYTES = 4
 # Memory of a build without a GPU, measured on all components at full size: the weights as the file
 # has them, as the network holds them and as the plan does, and the compiler itself.
 _HOST_WEIGHTS, _HOST_NBYTES = 3.3, 0.3 * 2**30
+
+
+# Activations of TensorRT for RTX's plans as its builder told them, in bytes: what every plan takes,
+# and at full size for each row of an encoder, or each latent pixel of a U-Net's row. Of narrower
+# models less; weights grow with the square of the width. The exponent lies between full size and
+# the shipped model, for whose plans this is within a quarter.
+_LEAST_ACTIVATIONS_NBYTES = 8_200_000
+_NARROWER = 0.4
+
+
+@dataclass(frozen=True)
+class _FullSize:
+    """A component of Stable Diffusion 1.5: its weights, and activations of one unit of its work."""
+
+    weights_nbytes: int
+    unit_nbytes: int
+
+
+_FULL_SIZE = {
+    Component.TEXT_ENCODER: _FullSize(245_923_840, 1_170_000),
+    Component.IMAGE_ENCODER: _FullSize(607_488_008, 3_640_000),
+    Component.FUSION_MLP: _FullSize(5_913_600, 310_000),
+    Component.TDM_UNET: _FullSize(1_718_673_024, 9_800),
+    Component.SDM_UNET: _FullSize(1_718_673_024, 9_800),
+}
+# The decoder's attention is not fused: its scores are latent pixels times latent pixels, and of one
+# head whatever its width.
+_SCORE_NBYTES = 20.4
+# Code of a plan for each optimization profile; measured as the above.
+_CODE_NBYTES = dict.fromkeys(Component, 5 << 20) | dict.fromkeys(NOISE_PREDICTORS, 22 << 20)
 
 
 class Forecast(Protocol):
@@ -33,16 +65,22 @@ class Forecast(Protocol):
     @property
     def expected_nbytes(self) -> int: ...
     @property
+    def activations_nbytes(self) -> int | None: ...
+    @property
     def fits(self) -> bool: ...
     def sentence(self) -> str: ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class HostForecast:
-    """Memory of the host for a build without a GPU; free_nbytes: None where it is not told."""
+    """Memory of the host for a build without a GPU, and what the plan then takes on one.
+
+    activations_nbytes: estimated. free_nbytes: None where it is not told.
+    """
 
     name: str
     weights_nbytes: int
+    activations_nbytes: int
     free_nbytes: int | None
     where = "this machine's memory"
 
@@ -59,7 +97,9 @@ class HostForecast:
         return (
             f"{self.name}: the build takes about {_mib(self.expected_nbytes)} of the host's memory "
             f"({_HOST_WEIGHTS} times the weights' {_mib(self.weights_nbytes)}, and "
-            f"{_mib(int(_HOST_NBYTES))}){free}"
+            f"{_mib(int(_HOST_NBYTES))}){free}; on a GPU its plan takes about "
+            f"{_mib(self.weights_nbytes)} of weights and an estimated "
+            f"{_mib(self.activations_nbytes)} of activations"
         )
 
 
@@ -78,6 +118,7 @@ class GpuForecast:
     free_nbytes: int
     total_nbytes: int
     where = "this GPU"
+    activations_nbytes = None
 
     @property
     def least_nbytes(self) -> int:
@@ -109,29 +150,64 @@ def forecast(job: PlanJob, target: PlanTarget) -> Forecast:
         return HostForecast(
             name=job.name,
             weights_nbytes=job.weights_nbytes,
+            activations_nbytes=_activations_nbytes(job),
             free_nbytes=target.host_free_nbytes,
         )
     return _on_gpu(job, target.gpu)
 
 
-def told_room(folder: Path, jobs: Sequence[PlanJob]) -> str:
-    """How much the plans of a build add to a bundle, in words; raises PlanBuildError without room.
-
-    A plan holds the weights of its model and code, of which the sum was measured at full size.
-    """
-    nbytes = sum(job.weights_nbytes + _code_nbytes(job) for job in jobs)
-    free_nbytes = shutil.disk_usage(folder).free
-    told = f"{len(jobs)} plans add about {_mib(nbytes)} to {folder}"
+def told_room(bundle: Bundle, jobs: Sequence[PlanJob]) -> str:
+    """What a bundle will take with the plans of a build, in words; raises PlanBuildError without
+    room for them."""
+    nbytes = sum(
+        plan_nbytes(job.spec.component, job.weights_nbytes, job.spec.shapes) for job in jobs
+    )
+    free_nbytes = shutil.disk_usage(bundle.path).free
+    there_nbytes = sum(file.nbytes for file in bundle.manifest.all_files().values())
+    told = (
+        f"{len(jobs)} plans add about {_mib(nbytes)} to {bundle.path}, which has "
+        f"{_mib(there_nbytes)} of ONNX models and other files"
+    )
     if nbytes > free_nbytes:
         raise PlanBuildError(
-            f"{told}, whose disk has {_mib(free_nbytes)} free; make room, or build some of them "
+            f"{told}; its disk has {_mib(free_nbytes)} free; make room, or build some of them "
             "with --component"
         )
     return told
 
 
-def _code_nbytes(job: PlanJob) -> int:
-    return (22 if job.spec.component in NOISE_PREDICTORS else 5) << 20
+def plan_nbytes(component: Component, weights_nbytes: int, shapes: tuple[ShapeRanges, ...]) -> int:
+    """About the size of a plan: the weights of its model, and code for each profile."""
+    return weights_nbytes + len(shapes) * _CODE_NBYTES[component]
+
+
+def plans_nbytes(
+    weights_nbytes: Mapping[Component, int], profiles: Iterable[str], dimensions: Dimensions
+) -> int:
+    """About the size of all plans for some profiles of a model that is not exported yet."""
+    sizes = {}
+    for profile in profiles:
+        for component, nbytes in weights_nbytes.items():
+            for name, shapes in planned(component, profile_named(profile), dimensions):
+                sizes[component, name] = plan_nbytes(component, nbytes, shapes)
+    return sum(sizes.values())
+
+
+def _activations_nbytes(job: PlanJob) -> int:
+    units = max(_units(ranges) for ranges in job.spec.shapes)
+    if job.spec.component is Component.VAE_DECODER:
+        return _LEAST_ACTIVATIONS_NBYTES + int(_SCORE_NBYTES * units**2)
+    full = _FULL_SIZE[job.spec.component]
+    narrower = (job.weights_nbytes / full.weights_nbytes) ** _NARROWER
+    return _LEAST_ACTIVATIONS_NBYTES + int(units * full.unit_nbytes * narrower)
+
+
+def _units(ranges: ShapeRanges) -> int:
+    """Rows of a call at its largest, times latent pixels where it has latents."""
+    largest = {name: shapes[2] for name, shapes in ranges.items()}
+    rows = max(shape[0] for shape in largest.values())
+    height, width = largest["latents"][2:] if "latents" in largest else (1, 1)
+    return rows * height * width
 
 
 def _on_gpu(job: PlanJob, gpu: ThisGpu) -> GpuForecast:

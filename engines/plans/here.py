@@ -13,6 +13,7 @@ from engines.bundle.plan_record import PlanRecord
 from engines.cli.progress import Display
 from engines.errors import PlanUnsupportedError, ProviderUnavailableError
 from engines.plans.bundle_plans import PlanRequest, PlansBuilt, build_plans, check_precision
+from engines.plans.plans_only import keep_plans_only
 from engines.plans.proofs.picture import compare_pictures
 from engines.tensorrt.target import PlanTarget, plan_target
 
@@ -39,12 +40,14 @@ def build_here(
     finally:
         display.end()
     built, kept = len(outcome.built), len(outcome.kept)
-    if any(plan.built.parity is None for plan in outcome.manifest.plans):
+    display.say(f"{bundle}: {built} plans built, {kept} kept, for {target.in_words()}")
+    if request.plans_only or outcome.manifest.plans_only:
+        display.say(keep_plans_only(bundle))
+    elif any(plan.built.parity is None for plan in outcome.manifest.plans):
         display.say(
             "plans that were executed on no GPU are compared with the CPU where they are first "
             f"opened, or by {commands.on_gpu(bundle)}"
         )
-    display.say(f"{bundle}: {built} plans built, {kept} kept, for {target.in_words()}")
     return outcome
 
 
@@ -59,6 +62,8 @@ def build_if_possible(
         target = plan_target(request.library, request.architectures)
         check_precision(Bundle.open(bundle, plans=False), target.library)
     except ProviderUnavailableError as error:
+        if request.plans_only:
+            raise
         display.say(
             f"{bundle} stops at ONNX here, without TensorRT plans: {error}. "
             f"On the machine that will run it: {commands.plans_built(bundle)}"
@@ -67,8 +72,8 @@ def build_if_possible(
     try:
         return build_here(bundle, target, request, display, draw)
     except PlanUnsupportedError as error:
-        # Nobody asked for this library by its name.
-        if request.library is not None:
+        # Nobody asked for this library by its name, or for plans alone.
+        if request.library is not None or request.plans_only:
             raise
         display.say(f"{bundle} stops at ONNX here, without plans: {error}")
         return None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from engines.bundle.manifest import Dimensions
-from engines.bundle.plan_record import PlanOptionError
+from engines.bundle.plan_record import PlanOptionError, is_static
 from engines.contract import (
     CONTRACTS,
     ENCODER_ROWS,
@@ -91,6 +92,24 @@ def plan_profile(component: Component, profile: Profile) -> str:
     if component in NOISE_PREDICTORS:
         return profile.name
     return profile.decoder if component is Component.VAE_DECODER else FIXED_PROFILE
+
+
+def planned(
+    component: Component, asked: Profile, dimensions: Dimensions
+) -> Iterator[tuple[str, tuple[ShapeRanges, ...]]]:
+    """A component's plans that serve a profile: their own profile's name and shapes.
+
+    Static ones are one network for each number of passes.
+    """
+    name = plan_profile(component, asked)
+    # Encoders have the same shapes in every profile.
+    sizes = PROFILES[DEFAULT_PROFILE if name == FIXED_PROFILE else name]
+    every = shape_ranges(component, sizes, dimensions)
+    if len(every) == 1 or not all(map(is_static, every)):
+        yield name, every
+        return
+    for passes, ranges in zip(pass_counts(component), every, strict=True):
+        yield f"{name}-{passes}-passes", (ranges,)
 
 
 def shape_ranges(

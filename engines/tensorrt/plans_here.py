@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from engines import commands
 from engines.bundle.folder import Bundle
 from engines.bundle.plan_record import PlanRecord
 from engines.contract import Component
@@ -26,7 +25,7 @@ def plans_for(
     Raises PlanMismatchError saying what the plans are for, what this machine is, what to type.
     """
     ours = [plan for plan in bundle.manifest.plans if plan.spec.library is library.name]
-    fix = commands.plans_built(bundle.path, *words_for(library, architecture))
+    fix = bundle.plans_built(*words_for(library, architecture))
     refused = _not_served(library, architecture)
     if not ours:
         raise PlanMismatchError(

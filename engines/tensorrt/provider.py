@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from engines import commands
 from engines.bundle.folder import Bundle
 from engines.bundle.plan_record import PlanRecord
 from engines.contract import CONTRACTS, Component, Shape, ShapeRanges
@@ -43,16 +42,20 @@ class TensorRtProvider:
 
     def open(self, component: Component, shapes: Mapping[str, Shape]) -> TensorRtEngine:
         record = self._record(component, shapes)
+        self._log.errors.clear()
         try:
             return self._engine(record)
         except (BundleCorruptError, ContractError) as error:
             self._check_memory(record, error)
+            if error.fix is not None:
+                raise
             raise type(error)(
-                f"{error.reason}; build it again", fix=commands.plans_built(self._bundle.path)
+                f"{error.reason}; build it again", fix=self._bundle.plans_built()
             ) from error
         except TensorRtError as error:
             self._check_memory(record, error)
-            raise
+            said = f" ({self.library.title} said: {self._log.reason()})" if self._log.errors else ""
+            raise TensorRtError(f"{error.reason}{said}", fix=error.fix) from error
 
     def close(self) -> None:
         self._engines.clear()
@@ -68,7 +71,7 @@ class TensorRtProvider:
         raise RequestError(
             f"no plan of {component} takes {asked}; there are plans for {'; '.join(there)}; build "
             "others with",
-            fix=commands.plans_built(self._bundle.path, "--profile", "NAME"),
+            fix=self._bundle.plans_built("--profile", "NAME"),
         )
 
     def _engine(self, record: PlanRecord) -> TensorRtEngine:
@@ -82,13 +85,8 @@ class TensorRtProvider:
         return TensorRtEngine(record.spec.component, self._trt, engine)
 
     def _deserialized(self, record: PlanRecord) -> vendor.ICudaEngine:
-        self._log.errors.clear()
-        path = self._bundle.path / record.spec.path
-        if not path.is_file() or path.stat().st_size != record.built.file.nbytes:
-            raise BundleCorruptError(f"{path} is not whole")
-        return engine_from_plan(
-            self.library, self._trt, self._logger, path.read_bytes(), record.spec.name
-        )
+        plan = self._bundle.plan(record)
+        return engine_from_plan(self.library, self._trt, self._logger, plan, record.spec.name)
 
     def _check_memory(self, record: PlanRecord, error: Exception) -> None:
         """Raise DeviceMemoryError if an error is no more than a want of memory."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import cast
 
+from engines.bundle.plan_record import PlanRecord
 from engines.contract import Component
 from engines.engine import DeviceTensor, Provider
 from engines.tensorrt import vendor, vendor_rtx
+from engines.tensorrt.card_folder import CardFolder
 from engines.tensorrt.engine import TensorRtEngine
 from engines.tensorrt.library import TensorRt, TensorRtRtx, accepted, bytes_of, given
 
@@ -25,20 +28,24 @@ class RtxEngine(TensorRtEngine):
     capturable = False
 
     def __init__(
-        self, component: Component, trt: TensorRt, engine: vendor.ICudaEngine, cached: bytes = b""
+        self,
+        component: Component,
+        trt: TensorRt,
+        engine: vendor.ICudaEngine,
+        *,
+        cached: bytes,
+        keep: Callable[[bytes], None],
     ) -> None:
-        """cached: what `compiled` gave on this GPU and driver before, if anything.
+        """cached: what was kept on this GPU and driver before; empty where nothing was.
 
-        Compiles what is not in there, which may take half a minute. Raises as TensorRtEngine does.
+        keep: takes the kernels that this context has, now and when it is closed, because some are
+        compiled only where they first run. Compiles what is not in `cached`, which may take half a
+        minute. Raises as TensorRtEngine does.
         """
-        self._cached = cached
+        self._cached, self._keep = cached, keep
         self._cache: vendor_rtx.IRuntimeCache | None = None
         super().__init__(component, trt, engine)
-
-    def compiled(self) -> bytes:
-        """The kernels that this context has, for the next one like it; empty where untold."""
-        memory = None if self._cache is None else self._cache.serialize()
-        return b"" if memory is None else bytes_of(memory)
+        self._keep_compiled()
 
     def bind(self, tensors: Mapping[str, DeviceTensor], workspace: int, stream: int) -> None:
         super().bind(tensors, workspace, stream)
@@ -46,8 +53,14 @@ class RtxEngine(TensorRtEngine):
         self.capturable = context.is_stream_capturable(stream)
 
     def close(self) -> None:
+        self._keep_compiled()
         super().close()
         self._cache = None
+
+    def _keep_compiled(self) -> None:
+        memory = None if self._cache is None else self._cache.serialize()
+        if memory is not None:
+            self._keep(bytes_of(memory))
 
     def _new_context(self, trt: TensorRt) -> vendor.IExecutionContext | None:
         rtx, engine = cast(TensorRtRtx, trt), cast(vendor_rtx.RtxCudaEngine, self._engine)
@@ -62,7 +75,20 @@ class RtxEngine(TensorRtEngine):
         self._cache = config.create_runtime_cache()
         if self._cache is not None:
             # Of another release or card it is not taken, and what is missing is compiled.
-            taken = not self._cached or self._cache.deserialize(self._cached)
-            self._cached = self._cached if taken else b""
+            if self._cached:
+                self._cache.deserialize(self._cached)
             accepted(config.set_runtime_cache(self._cache), f"a cache for {self._component}")
         return engine.create_execution_context(config)
+
+
+def opened_on_card(
+    card: CardFolder, trt: TensorRt, engine: vendor.ICudaEngine, record: PlanRecord
+) -> RtxEngine:
+    """A context of a plan, with what a card has compiled for it; raises as RtxEngine does."""
+    return RtxEngine(
+        record.spec.component,
+        trt,
+        engine,
+        cached=card.compiled(record),
+        keep=partial(card.keep_compiled, record),
+    )

@@ -13,14 +13,14 @@ from engines.tensorrt.card_folder import CardFolder
 from engines.tensorrt.libraries import TENSORRT_RTX
 from engines.tensorrt.machine import driver_version
 from engines.tensorrt.provider import TensorRtProvider
-from engines.tensorrt.rtx_engine import RtxEngine
+from engines.tensorrt.rtx_engine import RtxEngine, opened_on_card
 
 # Compares a plan's engine with the CPU; raises PlanRefusedError.
 Compare = Callable[[Bundle, PlanRecord, DeviceEngine, Gpu], PlanParity]
 
 
 class RtxProvider(TensorRtProvider):
-    """No plan draws before it was compared with the CPU on some card."""
+    """No plan draws before it was compared with the CPU on some card, where that can be done."""
 
     provider = Provider.TENSORRT_RTX
     library = TENSORRT_RTX
@@ -33,18 +33,13 @@ class RtxProvider(TensorRtProvider):
 
     def _context(self, record: PlanRecord, engine: vendor.ICudaEngine) -> RtxEngine:
         """A context, with what it compiled kept; raises PlanRefusedError for a plan that drifts."""
-        if record.built.parity is None and self._card.parity(record) is None:
-            first = self._compiled(record, engine)
+        known = record.built.parity or self._card.parity(record)
+        # Whoever dropped the ONNX models was told that nothing is left to compare with.
+        if known is None and not self._bundle.manifest.plans_only:
+            first = opened_on_card(self._card, self._trt, engine, record)
             try:
                 parity = self._compare(self._bundle, record, first, self._gpu)
             finally:
-                self._card.keep_compiled(record, first.compiled())
                 first.close()
             self._card.keep_parity(record, parity)
-        return self._compiled(record, engine)
-
-    def _compiled(self, record: PlanRecord, engine: vendor.ICudaEngine) -> RtxEngine:
-        cached = self._card.compiled(record)
-        opened = RtxEngine(record.spec.component, self._trt, engine, cached)
-        self._card.keep_compiled(record, opened.compiled())
-        return opened
+        return opened_on_card(self._card, self._trt, engine, record)

@@ -19,7 +19,27 @@ class RtxBuilderFlag(vendor.BuilderFlag, Protocol):
 class RtxLayerType(vendor.LayerType, Protocol):
     """An Attention node is parsed into an input and an output layer."""
 
+    ATTENTION_INPUT: Any
     ATTENTION_OUTPUT: Any
+
+
+class IAttention(Protocol):
+    """What an input and an output layer are the ends of."""
+
+    decomposable: bool
+
+
+class IAttentionInputLayer(Protocol):
+    """The layer that queries, keys and values go into."""
+
+    @property
+    def attention(self) -> IAttention: ...
+
+
+class EngineValidity(Protocol):
+    """Whether a plan can be run here."""
+
+    INVALID: Any
 
 
 class DynamicShapesKernelSpecializationStrategy(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import nn
 from engines.bundle.manifest import Dimensions, Precision
 from engines.contract import Component
 from engines.errors import FaceDiffuserError
+from engines.plans.forecast import plans_nbytes
 from export.checkpoint.checkpoint import ModelSource
 from export.checkpoint.fusion_mlp import FusionMLP
 from export.checkpoint.modules_from_weights import (
@@ -32,23 +33,46 @@ class DiskSpaceError(FaceDiffuserError):
     """The folder's disk has not the room for what the build would write."""
 
 
+def weights_nbytes(
+    source: ModelSource, dimensions: Dimensions, precision: Precision
+) -> dict[Component, int]:
+    """Size of each component's weights file, from configurations alone."""
+    element_nbytes = _ELEMENT_NBYTES[precision]
+    return {
+        component: element_nbytes * weight_elements(component, source.config(component), dimensions)
+        for component in Component
+    }
+
+
+def told_size(
+    weights: Mapping[Component, int], dimensions: Dimensions, profiles: Iterable[str] | None
+) -> str:
+    """About the size of a bundle before it is written, in words. profiles: of its plans, if any."""
+    models = sum(weights.values()) + _BESIDE_WEIGHTS_NBYTES
+    if profiles is None:
+        return f"the bundle takes about {_in_words(models)}: ONNX models without plans"
+    plans = plans_nbytes(weights, profiles, dimensions)
+    return (
+        f"the bundle takes about {_in_words(models + plans)}: {_in_words(models)} of ONNX models, "
+        f"and plans of {_in_words(plans)} where they can be built here"
+    )
+
+
 def require_disk_space(
-    folder: Path,
-    source: ModelSource,
-    dimensions: Dimensions,
-    precision: Precision,
-    components: Iterable[Component],
+    folder: Path, weights: Mapping[Component, int], components: Iterable[Component]
 ) -> None:
     """Raise DiskSpaceError unless the graphs of these components fit beside what is there."""
-    element_nbytes = _ELEMENT_NBYTES[precision]
-    elements = sum(weight_elements(each, source.config(each), dimensions) for each in components)
-    needed = elements * element_nbytes + _BESIDE_WEIGHTS_NBYTES
+    needed = sum(weights[component] for component in components) + _BESIDE_WEIGHTS_NBYTES
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise DiskSpaceError(
-            f"the build writes {needed / 1e9:.2f} GB to {folder}, whose disk has "
-            f"{free / 1e9:.2f} GB free; make room or name a folder elsewhere with --out"
+            f"the build writes {_in_words(needed)} to {folder}, whose disk has "
+            f"{_in_words(free)} free; make room or name a folder elsewhere with --out"
         )
+
+
+def _in_words(nbytes: int) -> str:
+    return f"{nbytes / 1e9:.2f} GB"
 
 
 def weight_elements(component: Component, config: dict[str, Any], dimensions: Dimensions) -> int:

@@ -17,6 +17,8 @@ from engines.tensorrt.plans_here import plans_for
 from runtime.doctor.finding import Finding, State, of_error
 from runtime.doctor.machine import GpuFacts
 
+_MODELS = "ONNX models"
+
 
 def bundle_findings(
     path: Path, gpu: GpuFacts | None, versions: Mapping[LibraryName, str]
@@ -33,6 +35,7 @@ def bundle_findings(
             f"px, {len(bundle.manifest.plans)} plans",
         )
     ]  # fmt: skip
+    found.append(_models_finding(bundle))
     if gpu is not None:
         found.append(_kernels_finding(bundle, gpu))
         for name, version in versions.items():
@@ -48,18 +51,19 @@ def provider_finding(found: list[Finding]) -> Finding:
             return Finding(
                 about="provider", state=State.OK, text=f"pictures are drawn on {provider}"
             )
+    models = next(finding for finding in found if finding.about == _MODELS)
     return Finding(
         about="provider", state=State.PROBLEM, text="nothing here can draw",
-        fix=commands.installed("cpu"),
+        fix=models.fix or commands.installed("cpu"),
     )  # fmt: skip
 
 
 def _needs(provider: Provider) -> set[str]:
     """What must be found to be fine for a provider."""
     if provider in HOST_PROVIDERS:
-        return set()
-    plans = {plans_of(LibraryName(provider))} if GPU_PROVIDERS[provider].from_plans else set()
-    return {"GPU", "kernels"} | plans
+        return {_MODELS}
+    from_plans = GPU_PROVIDERS[provider].from_plans
+    return {"GPU", "kernels", plans_of(LibraryName(provider)) if from_plans else _MODELS}
 
 
 def plans_of(library: LibraryName) -> str:
@@ -73,6 +77,15 @@ def _has_library(provider: Provider) -> bool:
     except ProviderUnavailableError:
         return False
     return True
+
+
+def _models_finding(bundle: Bundle) -> Finding:
+    """What the rest of the bundle's own can be drawn from besides its plans."""
+    try:
+        bundle.require_models("drawing without plans")
+    except ProviderUnavailableError as error:
+        return of_error(_MODELS, State.NOTE, error)
+    return Finding(about=_MODELS, state=State.OK, text="there, for CPUs and for further plans")
 
 
 def _kernels_finding(bundle: Bundle, gpu: GpuFacts) -> Finding:
@@ -103,7 +116,11 @@ def _plans_finding(bundle: Bundle, library: Library, gpu: GpuFacts, version: str
             about=about, state=State.PROBLEM, text=f"{text}: more than is free", fix="nvidia-smi"
         )
     if any(each.parity is None for each in built):
-        text += "; compared with the CPU where they are first opened"
+        text += (
+            "; never compared with the CPU"
+            if bundle.manifest.plans_only
+            else "; compared with the CPU where they are first opened"
+        )
     return Finding(about=about, state=State.OK, text=text)
 
 

@@ -109,3 +109,16 @@ def test_the_build_sides_double_answers_what_the_library_answers(
     expected = _answers(rtx, onnx, goes_on)
     assert expected["built"] == goes_on
     assert _answers(build_side, onnx, goes_on) == expected
+
+
+@pytest.mark.parametrize("plan", [b"", b"not a plan at all" * 100, bytes(4096)])
+def test_the_run_sides_double_refuses_what_the_library_refuses(plan: bytes) -> None:
+    answers = []
+    for module in (rtx, run_side):
+        heard = _Heard(module)
+        runtime = module.Runtime(heard.logger)
+        engine = runtime.deserialize_cuda_engine(plan)
+        validity, diagnostics = runtime.get_engine_validity(plan)
+        invalid = validity == module.EngineValidity.INVALID
+        answers.append((engine, invalid, diagnostics, "ERROR" in heard.heard))
+    assert answers[0] == answers[1] == (None, True, 32, True)

@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Any
 
 SETTINGS = "TENSORRT_DOUBLE"
-_MAGIC = b"tensorrt double\n"
+MAGIC = b"tensorrt double\n"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -141,13 +141,13 @@ def packed(header: dict[str, Any], onnx: bytes) -> IHostMemory:
     """A plan: header and model, with a digest that a truncated one does not fit."""
     head = json.dumps(header).encode()
     body = len(head).to_bytes(8, "little") + head + onnx
-    return IHostMemory(_MAGIC + hashlib.sha256(body).digest() + body)
+    return IHostMemory(MAGIC + hashlib.sha256(body).digest() + body)
 
 
 def unpacked(plan: bytes) -> tuple[dict[str, Any], bytes] | None:
     """Header and model of a whole plan, else None."""
-    digest, body = plan[len(_MAGIC) : len(_MAGIC) + 32], plan[len(_MAGIC) + 32 :]
-    if not plan.startswith(_MAGIC) or hashlib.sha256(body).digest() != digest:
+    digest, body = plan[len(MAGIC) : len(MAGIC) + 32], plan[len(MAGIC) + 32 :]
+    if not plan.startswith(MAGIC) or hashlib.sha256(body).digest() != digest:
         return None
     end = 8 + int.from_bytes(body[:8], "little")
     return json.loads(body[8:end]), body[end:]

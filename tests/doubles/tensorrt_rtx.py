@@ -10,27 +10,32 @@ from typing import Any
 
 from tests.doubles import tensorrt_execution
 from tests.doubles.tensorrt_names import (
+    MAGIC,
     DataType,
     ExecutionContextAllocationStrategy,
     IHostMemory,
     ILogger,
     LayerInformationFormat,
     Member,
+    say,
     unpacked,
 )
 
 __version__ = "1.7.1.116"
 __all__ = [
     "CudaGraphStrategy", "DataType", "DynamicShapesKernelSpecializationStrategy",
-    "ExecutionContextAllocationStrategy", "ICudaEngine", "IExecutionContext", "IHostMemory",
-    "ILogger", "IRuntimeCache", "IRuntimeConfig", "LayerInformationFormat", "Runtime",
+    "EngineValidity", "ExecutionContextAllocationStrategy", "ICudaEngine",
+    "IExecutionContext", "IHostMemory", "ILogger", "IRuntimeCache", "IRuntimeConfig",
+    "LayerInformationFormat", "Runtime",
 ]  # fmt: skip
 
-_COMPILED = b"compiled for "
+_COMPILED, _RUN = b"compiled for ", b" as it ran"
 # Contexts that were made, each with what it found compiled; tests clear it.
 found_compiled: list[bytes] = []
 # Whether streams may be captured; tests change it.
 capturable = [True]
+# Whether contexts come to be; tests change it.
+compiles = [True]
 
 
 class CudaGraphStrategy(Member):
@@ -44,8 +49,14 @@ class DynamicShapesKernelSpecializationStrategy(Member):
     NONE = "NONE"
 
 
+class EngineValidity(Member):
+    INVALID = "INVALID"
+    SUBOPTIMAL = "SUBOPTIMAL"
+    VALID = "VALID"
+
+
 class IRuntimeCache:
-    """Kernels by the name of the plan's file."""
+    """Kernels by the name of the plan's file: of its context, and more once that has run."""
 
     def __init__(self, file: str) -> None:
         self._file, self._content = file, b""
@@ -60,7 +71,11 @@ class IRuntimeCache:
 
     def _compile(self) -> None:
         found_compiled.append(self._content)
-        self._content = _COMPILED + self._file.encode()
+        self._content = self._content or _COMPILED + self._file.encode()
+
+    def _run(self) -> None:
+        if not self._content.endswith(_RUN):
+            self._content += _RUN
 
 
 class IRuntimeConfig:
@@ -89,6 +104,17 @@ class IRuntimeConfig:
 class IExecutionContext(tensorrt_execution.IExecutionContext):
     """Compiles what its cache has not."""
 
+    def __init__(self, engine: ICudaEngine, config: IRuntimeConfig) -> None:
+        super().__init__(engine, config._strategy)
+        self._cache = config._cache
+        if self._cache is not None:
+            self._cache._compile()
+
+    def execute_async_v3(self, stream_handle: int) -> bool:
+        if self._cache is not None:
+            self._cache._run()
+        return super().execute_async_v3(stream_handle)
+
     def is_stream_capturable(self, stream: int) -> bool:
         return capturable[0]
 
@@ -99,13 +125,14 @@ class ICudaEngine(tensorrt_execution.ICudaEngine):
     def create_runtime_config(self) -> IRuntimeConfig:
         return IRuntimeConfig(self._header["file"])
 
-    def create_execution_context(self, config: IRuntimeConfig) -> IExecutionContext:
+    def create_execution_context(self, config: IRuntimeConfig) -> IExecutionContext | None:
         eager = DynamicShapesKernelSpecializationStrategy.EAGER
         assert config.dynamic_shapes_kernel_specialization_strategy is eager
         assert config.cuda_graph_strategy is CudaGraphStrategy.DISABLED
-        if config._cache is not None:
-            config._cache._compile()
-        return IExecutionContext(self, config._strategy)
+        if compiles[0]:
+            return IExecutionContext(self, config)
+        say(self._logger, ILogger.ERROR, "the compiler found no space on the device")
+        return None
 
 
 class Runtime:
@@ -117,8 +144,12 @@ class Runtime:
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
         content = unpacked(serialized_engine)
         if content is None or content[0]["version"] != __version__:
+            say(self._logger, ILogger.ERROR, "not a plan of this release")
             return None
         return ICudaEngine(*content, self._logger)
 
     def get_engine_validity(self, buffer: bytes) -> tuple[Any, int]:
-        return None, 32
+        """Of a header alone: what follows it may be damaged."""
+        if buffer.startswith(MAGIC):
+            return EngineValidity.VALID, 0
+        return EngineValidity.INVALID, 32

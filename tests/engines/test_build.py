@@ -295,12 +295,16 @@ def test_a_library_that_is_silent_gets_the_time_that_has_gone_and_no_share() -> 
     stream = io.StringIO()
     lines = JsonDisplay(stream)
     lines.start("tdm_unet", 2, 7, shares=False)
-    lines.event(_event("start", "build", None, 4))
-    lines.event(PhaseEvent(kind="tick"))
-    lines._started -= 61
-    lines.event(PhaseEvent(kind="tick"))
+    for phase in ("build", "tactics", "refit"):
+        lines.event(_event("start", phase, None, 4))
+    for gone_s in (1, 9, 1, 1):
+        lines._started -= gone_s
+        lines.event(PhaseEvent(kind="tick"))
     told = [json.loads(line) for line in stream.getvalue().splitlines()][1:]
-    assert [set(each) for each in told] == [{"event", "plan", "phase", "elapsed_s"}] * 2
+    assert [(each["phase"], round(each["elapsed_s"])) for each in told] == [
+        ("refit", 1), ("refit", 11),
+    ], "no line for each phase, one after a second and then every ten"  # fmt: skip
+    assert all(set(each) == {"event", "plan", "phase", "elapsed_s"} for each in told)
 
 
 def test_errors_of_a_worker_keep_their_class(small_copy: Path, double: SetUp) -> None:

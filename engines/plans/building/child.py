@@ -50,19 +50,22 @@ def plan_in_process(job: PlanJob, on_event: OnEvent) -> BuiltPlan:
     """
     # Ctrl-C reaches this process alone, which then cancels the worker.
     worker = Child(f"{__package__}.worker", own_session=True, keep_stderr=True)
-    last = WorkerMessage()
+    answer = WorkerMessage()
     try:
         worker.send(document_of(job))
         while (document := worker.receive()) is not None:
-            last = read(WorkerMessage, document)
-            if last.progress is not None:
-                on_event(last.progress)
+            message = read(WorkerMessage, document)
+            # The clock of a worker ticks until it ends, after its answer too.
+            if message.progress is None:
+                answer = message
+            else:
+                on_event(message.progress)
         ended = worker.ended()
     finally:
         worker.close(_CANCEL_S)
-    if last.built is None:
-        raise _error(job, last.failure, ended)
-    return last.built
+    if answer.built is None:
+        raise _error(job, answer.failure, ended)
+    return answer.built
 
 
 def _error(job: PlanJob, failure: Failure | None, ended: Ended) -> FaceDiffuserError:

@@ -16,7 +16,7 @@ from engines.errors import (
 from engines.plans.building.job import PlanJob
 from engines.plans.building.monitor import PlanCancelledError
 from engines.plans.building.network_from_onnx import network_from_onnx
-from engines.plans.proofs.attention import attention_nodes
+from engines.plans.proofs.attention import MAY_BE_UNFUSED, attention_nodes
 from engines.plans.proofs.precision import proven_network
 from engines.tensorrt import vendor, vendor_rtx
 from engines.tensorrt.libraries import LIBRARIES, TENSORRT_RTX, Library
@@ -63,6 +63,8 @@ def plan_from_onnx(
     if library is TENSORRT_RTX:
         rtx = cast(TensorRtRtx, trt)
         attention = attention_nodes(rtx, network)
+        if job.spec.component in MAY_BE_UNFUSED:
+            _allow_unfused(rtx, network)
         _configure_rtx(rtx, cast(vendor_rtx.RtxBuilderConfig, config), job)
     if library.has_timing_cache:
         _load_timing_cache(config, job)
@@ -78,11 +80,13 @@ def plan_from_onnx(
 
 
 def _nothing_built(library: Library, log: ErrorLog, job: PlanJob) -> PlanBuildError:
-    kind = PlanBuildError
-    if log.tells_of_memory():
-        kind = PlanMemoryError
-    elif _UNSUPPORTED in log.reason():
-        kind = PlanUnsupportedError
+    if _UNSUPPORTED in log.reason():
+        return PlanUnsupportedError(
+            f"{job.name}: {library.title} has no fused attention for heads of this model's width "
+            f"and precision, so there are no plans of it; it is drawn from its ONNX models; see "
+            f"{job.log}"
+        )
+    kind = PlanMemoryError if log.tells_of_memory() else PlanBuildError
     return kind(f"{job.name}: {library.title} built nothing: {log.reason()}; see {job.log}")
 
 
@@ -123,6 +127,15 @@ def _configure_rtx(rtx: TensorRtRtx, config: vendor_rtx.RtxBuilderConfig, job: P
             config.set_compute_capability(capability, index),
             f"architecture {architecture} of {job.name}",
         )
+
+
+def _allow_unfused(rtx: TensorRtRtx, network: vendor.INetworkDefinition) -> None:
+    """Let attention be several layers: with open sizes, what no kernel fuses is not built else."""
+    for layer in (network.get_layer(index) for index in range(network.num_layers)):
+        if layer.type == rtx.LayerType.ATTENTION_INPUT:
+            # The bindings give every layer as an ILayer.
+            layer.__class__ = rtx.IAttentionInputLayer
+            cast(vendor_rtx.IAttentionInputLayer, layer).attention.decomposable = True
 
 
 def _set_shapes(

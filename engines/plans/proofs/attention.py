@@ -17,7 +17,7 @@ from engines.tensorrt import vendor
 from engines.tensorrt.library import TensorRtRtx
 
 # The decoder's one head is as wide as all its channels, and no fused kernel is.
-_MAY_BE_UNFUSED = (Component.VAE_DECODER,)
+MAY_BE_UNFUSED = (Component.VAE_DECODER,)
 _OUTPUT_SUFFIX = "_AttentionOutput"
 
 
@@ -42,7 +42,7 @@ def proven_attention(
     # An engine has the layers of every optimization profile.
     wanted = len(job.spec.shapes)
     unfused = [node for node in nodes if sum(node in layer.nodes for layer in fused) < wanted]
-    if unfused and job.spec.component not in _MAY_BE_UNFUSED:
+    if unfused and job.spec.component not in MAY_BE_UNFUSED:
         raise PlanRefusedError(
             f"{job.name} computes {len(unfused)} of its {len(nodes)} attentions without a fused "
             f"layer, the first of them {unfused[0]}; the plan is not published; see {job.log}"

@@ -17,6 +17,7 @@ from engines.bundle.folder import Bundle
 from engines.bundle.manifest import MANIFEST_NAME, Manifest
 from engines.bundle.plan_record import BuiltPlan, PlanOptionError, PlanOptions, PlanRecord
 from engines.bundle.records import document_of
+from engines.cli.progress import PhaseEvent
 from engines.contract import Component
 from engines.errors import (
     BundleCorruptError,
@@ -25,10 +26,18 @@ from engines.errors import (
     PlanMismatchError,
     PlanRefusedError,
 )
+from engines.plans.building import child
 from engines.plans.building.child import OnEvent
-from engines.plans.building.job import PlanJob
-from engines.plans.bundle_plans import PlanRequest, PlansBuilt, build_plans, plan_specs
+from engines.plans.building.job import PlanJob, WorkerMessage
+from engines.plans.bundle_plans import (
+    PlanRequest,
+    PlansBuilt,
+    build_plans,
+    plan_job,
+    plan_specs,
+)
 from engines.plans.store import published_plans
+from engines.system.processes import Ended
 from engines.tensorrt.libraries import TENSORRT
 from engines.tensorrt.plans_here import plans_for
 from engines.tensorrt.target import PlanTarget
@@ -442,3 +451,30 @@ def test_no_enum_integer_of_tensorrt_reaches_the_manifest(small_copy: Path) -> N
         ]
         for plan in documents
     }
+
+
+def test_a_clock_that_ticks_after_a_workers_answer_does_not_hide_it(
+    small_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = plan_job(Bundle.open(small_copy), plan_specs(Bundle.open(small_copy), TARGET, UNETS)[0])
+    built = Builds()(job, lambda _: None)
+    tick = WorkerMessage(progress=PhaseEvent(kind="tick"))
+
+    class Worker:
+        """Answers, and is not gone when its clock ticks once more."""
+
+        def __init__(self, *_: object, **__: object) -> None:
+            self._messages = [tick, WorkerMessage(built=built), tick]
+
+        def send(self, document: object) -> None: ...
+        def close(self, grace_s: float) -> None: ...
+        def receive(self) -> object:
+            return document_of(self._messages.pop(0)) if self._messages else None
+
+        def ended(self) -> Ended:
+            return Ended(code=0, printed="", last_words="")
+
+    monkeypatch.setattr(child, "Child", Worker)
+    heard: list[PhaseEvent] = []
+    assert child.plan_in_process(job, heard.append) == built
+    assert [event.kind for event in heard] == ["tick", "tick"]

@@ -105,7 +105,7 @@ def test_every_component_has_a_plan_that_nvidias_builder_proved(built: Path) -> 
         assert proofs.layers.told_by is ToldBy.BUILD_LOG
         assert proofs.layers.half_layers == proofs.layers.compute_layers
         assert proofs.network.single == proofs.network.sinusoids
-        assert plan.built.weights_nbytes is not None
+        assert plan.built.weights_nbytes is not None and plan.built.device_memory_nbytes > 0
         assert (plan.built.parity, on.gpu, on.driver) == (None, None, None), "executed on no GPU"
         assert on.host
         header = (built / plan.spec.path).read_bytes()[:64]
@@ -144,6 +144,22 @@ def test_a_forecast_tells_the_hosts_memory_and_what_is_known_of_the_plans(
     known = told["known"]["tdm_unet.native.rtx-1.7"]
     assert known["device_memory_nbytes"] > 0 and known["weights_nbytes"] > 0
     assert "of the host's memory" in captured.err
+
+
+def test_a_forecast_before_a_build_tells_estimates_and_room_and_builds_nothing(
+    unbuilt: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(unbuilt), *RTX, "--forecast-only", "--plans-only", "--json"]
+    assert engines_build.main(words) == 0
+    captured = capsys.readouterr()
+    told = json.loads(captured.out)
+    assert (sorted(told["estimated"]), told["known"]) == (sorted(NAMES), {})
+    assert sorted(told["plan_nbytes"]) == sorted(NAMES)
+    for words_told in (
+        "an estimated", "7 plans add about", "of ONNX models", "gives up drawing on CPUs",
+    ):  # fmt: skip
+        assert words_told in captured.err
+    assert not (unbuilt / "plans").exists() and (unbuilt / "onnx").exists()
 
 
 def test_an_architecture_is_built_for_alone_where_it_is_named(unbuilt: Path) -> None:
@@ -267,10 +283,34 @@ def test_attention_without_a_fused_layer_is_refused_by_name(
     assert excepted.unfused == ("node_attention",), "the decoder's one head, and it is named"
 
 
+def test_an_engine_that_does_not_fuse_its_attention_is_refused_by_name(
+    unbuilt: Path, session: _Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = _job(unbuilt, Component.TEXT_ENCODER)
+    _attending(job.onnx, 512)
+    # As if this component's attention might be several layers, which the library then makes of it.
+    monkeypatch.setattr(plan_from_onnx_module, "MAY_BE_UNFUSED", tuple(Component))
+    built = session.build(job)
+    with pytest.raises(PlanRefusedError, match=r"1 of its 1 attentions without .*node_attention"):
+        proofs_of_log(job, built, session.log)
+
+
+def test_what_the_library_prints_past_its_logger_goes_to_the_plans_log(
+    unbuilt: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    job = _job(unbuilt, Component.TEXT_ENCODER)
+    _attending(job.onnx, 512)
+    with pytest.raises(PlanUnsupportedError):
+        _build(job)
+    printed = [line for line in job.log.read_text().splitlines() if "Internal Error" in line]
+    assert any(line.startswith("Internal Error: Myelin") for line in printed), "by the library"
+    assert "Myelin" not in "".join(capfd.readouterr())
+
+
 def test_a_head_too_wide_for_any_fused_kernel_is_the_librarys_own_refusal(unbuilt: Path) -> None:
     job = _job(unbuilt, Component.TEXT_ENCODER)
     _attending(job.onnx, 512)
-    with pytest.raises(PlanUnsupportedError, match="not supported by a dedicated kernel"):
+    with pytest.raises(PlanUnsupportedError, match="has no fused attention for heads of this"):
         _build(job)
     assert not job.plan.exists()
 
@@ -384,7 +424,7 @@ def test_a_whole_plan_without_a_driver_is_no_damaged_plan(built: Path, session: 
     open_plan = partial(engine_from_plan, TENSORRT_RTX, session.trt, session.logger)
     with pytest.raises(ProviderUnavailableError, match=r"1\.7.*finds no GPU or driver.*nvidia-smi"):
         open_plan(plan, "fusion")
-    for foreign in (b"not a plan at all" * 100, b"\x00" * 4096):
+    for foreign in (b"not a plan at all" * 100, b"\x00" * 4096, plan[:40]):
         with pytest.raises(BundleCorruptError, match="does not take the plan fusion: it is dam"):
             open_plan(foreign, "fusion")
 
@@ -395,6 +435,13 @@ def test_a_truncated_plan_is_known_before_the_library_sees_it(built: Path, tmp_p
     plan.write_bytes(plan.read_bytes()[:-1])
     with pytest.raises(BundleCorruptError, match=r"tdm_unet.* bytes.*engines\.build"):
         Bundle.open(path)
+    bundle = Bundle.open(path, plans=False)
+    for record in bundle.manifest.plans:
+        if record.spec.component is Component.TDM_UNET:
+            with pytest.raises(
+                BundleCorruptError, match=r"not whole or was altered.*engines\.build"
+            ):
+                bundle.plan(record)
     assert engines_build.main([str(path), *RTX]) == 0
     assert Bundle.open(path).verify() > 19
 
@@ -460,3 +507,33 @@ def test_a_build_that_is_stopped_in_silence_leaves_nothing_half_made_and_resumes
     assert engines_build.main(slow_command[3:]) == 0
     assert len(Bundle.open(unbuilt).manifest.plans) == 2
     assert Bundle.open(unbuilt).verify() == 21
+
+
+@pytest.mark.parametrize("share", [0.2, 0.7])
+def test_a_build_that_was_killed_anywhere_ends_in_the_same_bytes(
+    share: float, built: Path, unbuilt: Path
+) -> None:
+    components = ["text_encoder", "fusion_mlp", "vae_decoder"]
+    command = [
+        sys.executable,
+        "-m",
+        "engines.build",
+        str(unbuilt),
+        *RTX,
+        "--component",
+        *components,
+    ]
+    expected = {plan.spec.name: plan.built for plan in Bundle.open(built).manifest.plans}
+    planned = [each for name, each in expected.items() if name.split(".")[0] in components]
+    seconds = share * sum(each.build_s for each in planned)
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as build:
+        assert build.stderr is not None
+        build.stderr.readline()
+        time.sleep(seconds)
+        build.kill()
+    Bundle.open(unbuilt)
+    assert engines_build.main(command[3:]) == 0
+    bundle = Bundle.open(unbuilt)
+    assert len(bundle.manifest.plans) == 3
+    assert all(plan.built.file == expected[plan.spec.name].file for plan in bundle.manifest.plans)
+    assert not list(unbuilt.rglob("*.partial"))

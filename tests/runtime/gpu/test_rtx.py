@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,15 +14,23 @@ import pytest
 import runtime.backends
 import runtime.gpu.backend
 from engines import verify
+from engines.bundle.files import file_record
 from engines.bundle.folder import KERNELS_FOLDER, Bundle
 from engines.bundle.plan_record import LibraryName
 from engines.engine import Provider
-from engines.errors import BundleCorruptError, PlanMismatchError, PlanRefusedError
+from engines.errors import (
+    BundleCorruptError,
+    PlanMismatchError,
+    PlanRefusedError,
+    ProviderUnavailableError,
+)
+from engines.plans.plans_only import keep_plans_only
 from engines.plans.proofs import on_gpu, parity
 from engines.tensorrt import provider as tensorrt_provider
+from engines.tensorrt.library import TensorRtError
 from runtime import FaceDiffuser
 from runtime.gpu.backend import GpuBackend
-from tests.doubles import small_plans, tensorrt_execution
+from tests.doubles import small_plans, tensorrt_execution, tensorrt_names
 from tests.doubles import tensorrt_rtx as double
 from tests.doubles.cuda_driver import CudaDriver, cuda_driver
 from tests.kernels.recorder import written_library
@@ -176,14 +186,94 @@ def test_plans_of_another_release_name_both(
     assert verify.main([str(bundle), "--on-gpu"]) == 1
 
 
-def test_a_foreign_file_in_place_of_a_plan_is_told_in_our_words(
-    bundle: Path, machine: CudaDriver, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("damage", [lambda plan: bytes(len(plan)), lambda plan: plan[:-1] + b"!"])
+def test_a_plan_that_was_altered_is_known_before_the_library_sees_it(
+    damage: Callable[[bytes], bytes],
+    bundle: Path,
+    machine: CudaDriver,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("engines.bundle.folder.CHEAP_NBYTES", 0)
     plan = bundle / "plans" / "tdm_unet.small.rtx-1.7.plan"
-    plan.write_bytes(bytes(plan.stat().st_size))
+    plan.write_bytes(damage(plan.read_bytes()))
+    with (
+        FaceDiffuser.open(bundle, provider="tensorrt-rtx") as face_diffuser,
+        pytest.raises(BundleCorruptError, match=r"tdm_unet.*was altered.*engines\.build"),
+    ):
+        face_diffuser.warm_up(height=64, width=64)
+
+
+@pytest.mark.parametrize("content", [b"not a plan" * 99, tensorrt_names.MAGIC + b"and no more"])
+def test_what_the_library_does_not_take_is_told_in_our_words_with_a_gpu_there(
+    content: bytes, bundle: Path, machine: CudaDriver
+) -> None:
+    plan = bundle / "plans" / "tdm_unet.small.rtx-1.7.plan"
+    plan.write_bytes(content)
+    manifest = Bundle.open(bundle, plans=False).manifest
+    plans = [
+        replace(each, built=replace(each.built, file=file_record(plan)))
+        if each.spec.path.endswith(plan.name)
+        else each
+        for each in manifest.plans
+    ]
+    (bundle / "manifest.json").write_text(replace(manifest, plans=plans).to_json())
     with (
         FaceDiffuser.open(bundle, provider="tensorrt-rtx") as face_diffuser,
         pytest.raises(BundleCorruptError, match=r"does not take the plan tdm_unet.*damaged"),
     ):
         face_diffuser.warm_up(height=64, width=64)
+
+
+def test_a_context_that_does_not_come_to_be_carries_the_librarys_reason(
+    bundle: Path, machine: CudaDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(double, "compiles", [False])
+    expected = r"context of .*TensorRT for RTX said: the compiler found no space"
+    with (
+        FaceDiffuser.open(bundle, provider="tensorrt-rtx") as face_diffuser,
+        pytest.raises(TensorRtError, match=expected),
+    ):
+        face_diffuser.warm_up(height=64, width=64)
+
+
+@pytest.mark.parametrize("on_purpose", [True, False])
+def test_kernels_that_are_compiled_as_a_plan_runs_are_kept_too(
+    on_purpose: bool,  # noqa: FBT001
+    bundle: Path,
+    machine: CudaDriver,
+) -> None:
+    if on_purpose:
+        assert verify.main([str(bundle), "--on-gpu"]) == 0
+    else:
+        with FaceDiffuser.open(bundle, provider="tensorrt-rtx") as face_diffuser:
+            face_diffuser.generate(small())
+    (card,) = (bundle / "cards").iterdir()
+    kept = [path.read_bytes() for path in card.glob("*.cache")]
+    assert len(kept) == 6
+    assert all(content.endswith(b"as it ran") for content in kept)
+
+
+def test_plans_alone_draw_the_same_and_are_compared_with_nothing(
+    bundle: Path, machine: CudaDriver, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    with FaceDiffuser.open(bundle, provider="tensorrt-rtx") as face_diffuser:
+        expected = face_diffuser.generate(small()).images
+    shutil.rmtree(bundle / "cards")
+    compared = _counted(monkeypatch)
+    assert "6 plans were executed on no GPU" in keep_plans_only(bundle)
+    assert not (bundle / "onnx").exists()
+    with FaceDiffuser.open(bundle) as face_diffuser:
+        assert face_diffuser.provider == "tensorrt-rtx"
+        assert relative_l2(face_diffuser.generate(small()).images, expected) == 0
+    assert not compared
+    assert verify.main([str(bundle), "--on-gpu"]) == 1
+    told = capsys.readouterr().err
+    assert "holds plans alone" in told and "comparing plans with the CPU needs them" in told
+    with pytest.raises(ProviderUnavailableError, match=r"holds plans alone.*onnxruntime-cpu needs"):
+        FaceDiffuser.open(bundle, provider="onnxruntime-cpu")
+    machine.architecture = 90
+    written_library(bundle / KERNELS_FOLDER, architecture=90, element_type="float32")
+    with pytest.raises(PlanMismatchError) as told_what:
+        FaceDiffuser.open(bundle, provider="tensorrt-rtx")
+    assert told_what.value.fix is not None and "export.build" in told_what.value.fix
