@@ -164,16 +164,13 @@ def told_room(bundle: Bundle, jobs: Sequence[PlanJob]) -> str:
     )
     free_nbytes = shutil.disk_usage(bundle.path).free
     there_nbytes = sum(file.nbytes for file in bundle.manifest.all_files().values())
-    told = (
-        f"{len(jobs)} plans add about {_mib(nbytes)} to {bundle.path}, which has "
-        f"{_mib(there_nbytes)} of ONNX models and other files"
-    )
+    told = f"{len(jobs)} plans add about {_mib(nbytes)} to {bundle.path}"
     if nbytes > free_nbytes:
         raise PlanBuildError(
-            f"{told}; its disk has {_mib(free_nbytes)} free; make room, or build some of them "
+            f"{told}, whose disk has {_mib(free_nbytes)} free; make room, or build some of them "
             "with --component"
         )
-    return told
+    return f"{told}, which has {_mib(there_nbytes)} of ONNX models and other files"
 
 
 def plan_nbytes(component: Component, weights_nbytes: int, shapes: tuple[ShapeRanges, ...]) -> int:
