@@ -78,8 +78,10 @@ def test_transparency_lies_on_white() -> None:
 
 def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
     path = tmp_path / "grey.png"
-    Image.fromarray(np.full((2, 2), 32768, np.uint16)).save(path)
-    assert (load_reference(path) == 128).all()
+    # White is 65535 = 255 * 257: a level k * 257 is k, and not k * 257 / 256.
+    levels = np.array([[0, 257, 32768], [200 * 257, 254 * 257, 65535]], np.uint16)
+    Image.fromarray(levels).save(path)
+    assert load_reference(path)[..., 0].tolist() == [[0, 1, 128], [200, 254, 255]]
 
 
 def test_exif_rotation_is_applied(tmp_path: Path) -> None:
