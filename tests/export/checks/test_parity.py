@@ -71,7 +71,8 @@ def test_the_worst_case_counts_wherever_it_stands(
 def test_an_output_that_is_not_finite_is_refused(
     value: float, spoiled: int, graph: Path, cases: list[GateCase], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    enqueue, runs = OnnxRuntimeEngine.enqueue, []
+    enqueue = OnnxRuntimeEngine.enqueue
+    runs: list[OnnxRuntimeEngine] = []
 
     def spoils(engine: OnnxRuntimeEngine) -> None:
         enqueue(engine)
