@@ -32,21 +32,26 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(words: list[str] | None = None) -> int:
+    options = parser().parse_args(words)
+    return run_command(
+        lambda: _serve(options.bundle, config_of(words)), as_json=options.json, resumes=False
+    )
+
+
+def config_of(words: list[str] | None) -> ServerConfig:
+    """What flags say, else what the file of --config says. Raises ConfigError."""
     flags = parser()
     options = flags.parse_args(words)
-    return run_command(lambda: _serve(flags, options, words), as_json=options.json, resumes=False)
-
-
-def _serve(
-    flags: argparse.ArgumentParser, options: argparse.Namespace, words: list[str] | None
-) -> dict[str, Any]:
+    if options.config is not None:
+        flags.set_defaults(**settings_of(options.config))
+        options = flags.parse_args(words)
     try:
-        if options.config is not None:
-            flags.set_defaults(**settings_of(options.config))
-            options = flags.parse_args(words)
-        config = from_flags(options, ServerConfig)
+        return from_flags(options, ServerConfig)
     except RecordError as error:
         raise ConfigError(str(error)) from error
+
+
+def _serve(bundle: Path, config: ServerConfig) -> dict[str, Any]:
     try:
         from server.app import make_app
         from server.jobs.engine import LocalEngine
@@ -58,7 +63,7 @@ def _serve(
         ) from error
     log_to_stderr()
     face_diffuser = FaceDiffuser.open(
-        options.bundle, provider=config.provider, threads=config.threads,
+        bundle, provider=config.provider, threads=config.threads,
         low_memory=config.low_memory,
     )  # fmt: skip
     face_diffuser.warm_up()

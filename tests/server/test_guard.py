@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from server.__main__ import config_of
 from server.config import ConfigError, ServerConfig, settings_of
 from server.guard import POLICY
 from tests.doubles.pacing_engine import PacingEngine
@@ -136,6 +137,16 @@ def test_settings_come_from_a_file_and_unknown_ones_are_named(tmp_path: Path) ->
     file.write_text("= 4\n")
     with pytest.raises(ConfigError, match="TOML"):
         settings_of(file)
+
+
+def test_flags_win_over_the_file_of_settings(tmp_path: Path) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text("queue = 4\nport = 1\nprovider = 'openvino'\n")
+    config = config_of(["bundle", "--config", str(file), "--port", "2"])
+    assert (config.queue, config.port, config.provider) == (4, 2, "openvino")
+    file.write_text("queue = 0\n")
+    with pytest.raises(ConfigError, match="queue"):
+        config_of(["bundle", "--config", str(file)])
 
 
 def test_errors_of_the_framework_have_the_same_shape(server: Served) -> None:
