@@ -17,7 +17,8 @@ BUILD_FOLDER = "build"
 KERNELS_FOLDER = "kernels"
 ONNX_FOLDER = "onnx"
 
-# Up to this size a file is hashed whenever a bundle opens; larger ones only by engines.verify.
+# Up to this size a file is hashed when a bundle opens; larger ones by engines.verify, and before
+# they are used.
 CHEAP_NBYTES = 4 << 20
 
 

@@ -221,10 +221,9 @@ class Manifest:
                 fix=fix,
             )
         try:
-            # Bundles of earlier builds have none.
             told = document.pop("digest", None)
             manifest = read(cls, document)
-            if told is not None and told != _digest(document):
+            if told != _digest(document):
                 raise ValueError("its text is not the one that its digest was made of")
         except (ValueError, RecursionError, OverflowError) as error:
             raise BundleCorruptError(

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from engines.bundle.folder import Bundle
-from engines.contract import CONTRACTS, Component
+from engines.bundle.weights import WeightCheck
+from engines.contract import CONTRACTS, NOISE_PREDICTORS, Component
 from engines.engine import DeviceTensor, Provider
 from engines.errors import ContractError, DeviceMemoryError, ProviderUnavailableError
 from engines.onnxruntime.library import (
@@ -111,16 +112,22 @@ class OnnxRuntimeCudaProvider:
                 preload()
         self._bundle, self._stream = bundle, stream
         self._sessions: dict[Component, Any] = {}
+        # Encoders are the last that a backend opens.
+        encoders = [each for each in Component if each not in NOISE_PREDICTORS]
+        self._weights = WeightCheck(bundle, [*NOISE_PREDICTORS, *encoders])
 
     def open(
         self, component: Component, shapes: Mapping[str, tuple[int, ...]]
     ) -> OnnxRuntimeCudaEngine:
         if component not in self._sessions:
-            self._sessions[component] = self._session(component)
+            opened = self._session(component)
+            self._weights.require(component)
+            self._sessions[component] = opened
         session = self._sessions[component]
         return OnnxRuntimeCudaEngine(self._ort, component, session, self._stream)
 
     def close(self) -> None:
+        self._weights.close()
         self._sessions.clear()
 
     def _session(self, component: Component) -> Any:

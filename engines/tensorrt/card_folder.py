@@ -6,6 +6,7 @@ is missing or cannot be written is made again.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from engines.bundle.records import from_json, to_json
 CARDS_FOLDER = "cards"
 # NVIDIA: loading more than this may take longer than compiling.
 _MOST_NBYTES = 100 << 20
+# Kept kernels begin with their SHA-256, so that none are taken that were damaged since.
+_DIGEST_NBYTES = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +45,16 @@ class CardFolder:
     def compiled(self, record: PlanRecord) -> bytes:
         """Kernels that were kept for a plan; empty where there are none."""
         try:
-            return self._kernels(record).read_bytes()
+            content = self._kernels(record).read_bytes()
         except OSError:
             return b""
+        digest, kernels = content[:_DIGEST_NBYTES], content[_DIGEST_NBYTES:]
+        return kernels if digest == hashlib.sha256(kernels).digest() else b""
 
     def keep_compiled(self, record: PlanRecord, content: bytes) -> None:
         """Keep kernels, if they are others than are kept."""
         if content and len(content) <= _MOST_NBYTES and content != self.compiled(record):
-            self._write(self._kernels(record), content)
+            self._write(self._kernels(record), hashlib.sha256(content).digest() + content)
 
     def parity(self, record: PlanRecord) -> PlanParity | None:
         """What a plan's comparison here found, if it was this plan."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,12 @@ import runtime.backends
 from engines.bundle.folder import KERNELS_FOLDER
 from engines.contract import Component
 from engines.engine import DeviceTensor
-from engines.errors import ContractError, DeviceMemoryError, ProviderUnavailableError
+from engines.errors import (
+    BundleCorruptError,
+    ContractError,
+    DeviceMemoryError,
+    ProviderUnavailableError,
+)
 from engines.onnxruntime.cuda import OnnxRuntimeCudaEngine
 from engines.onnxruntime.library import CPU_PROVIDER, CUDA_PROVIDER
 from runtime import FaceDiffuser, Provider
@@ -204,3 +210,21 @@ def test_failures_and_wrong_tensors_are_named(bundle: Path, driver: CudaDriver) 
         engine().enqueue(STREAM)
     with pytest.raises(DeviceMemoryError, match="does not fit the GPU's memory"):
         engine("Failed to allocate memory for requested buffer").enqueue(STREAM)
+
+
+def test_weights_are_compared_with_their_digests_before_they_draw(
+    bundle: Path, tmp_path: Path, driver: CudaDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(shutil.copytree(bundle, tmp_path / "bundle"))
+    weights = path / "onnx" / "tdm_unet.data"
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    # As large files are, which are not hashed before.
+    monkeypatch.setattr("engines.bundle.folder.CHEAP_NBYTES", 0)
+    monkeypatch.setattr(engines.onnxruntime.library, "import_module", lambda _: module(driver))
+    with (
+        FaceDiffuser.open(path, provider="onnxruntime-cuda") as face_diffuser,
+        pytest.raises(BundleCorruptError, match=r"tdm_unet\.data was altered"),
+    ):
+        face_diffuser.generate(small())

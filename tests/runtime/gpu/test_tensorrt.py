@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 import runtime.backends
@@ -32,6 +33,7 @@ from runtime import FaceDiffuser, Provider
 from runtime.gpu.backend import GpuBackend
 from tests.doubles import small_plans, tensorrt_execution
 from tests.doubles.cuda_driver import CudaDriver, cuda_driver
+from tests.doubles.tensorrt_names import packed, unpacked
 from tests.kernels.recorder import written_library
 from tests.runtime.gpu.double import quiet_steps, relative_l2, small, with_kernels
 from tests.vendor import tensorrt as double
@@ -200,14 +202,33 @@ def test_a_damaged_plan_of_the_right_size_is_an_error(
     content = bytearray(plan.read_bytes())
     content[-1] ^= 1
     plan.write_bytes(content)
-    # As large plans are, which are hashed by engines.verify alone.
+    # As large plans are, which are hashed when they are opened.
     monkeypatch.setattr("engines.bundle.folder.CHEAP_NBYTES", 0)
-    expected = r"does not take the plan sdm_unet.*damaged.*python -m engines\.build"
+    expected = r"sdm_unet.*\.plan is not whole or was altered.*python -m engines\.build"
     with (
         FaceDiffuser.open(path) as face_diffuser,
         pytest.raises(BundleCorruptError, match=expected),
     ):
         face_diffuser.warm_up(height=64, width=64)
+
+
+def test_a_plan_of_another_model_is_an_error_before_it_draws(
+    bundle: Path, tmp_path: Path, machine: CudaDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(shutil.copytree(bundle, tmp_path / "bundle"))
+    plan = path / "plans" / "sdm_unet.small.sm_90.plan"
+    content = unpacked(plan.read_bytes())
+    assert content is not None
+    header, model = content[0], onnx.load_from_string(content[1])
+    weights = max(model.graph.initializer, key=lambda each: len(each.raw_data))
+    weights.raw_data = bytes(len(weights.raw_data))
+    plan.write_bytes(packed(header, model.SerializeToString()))  # TensorRT takes it
+    monkeypatch.setattr("engines.bundle.folder.CHEAP_NBYTES", 0)
+    with (
+        FaceDiffuser.open(path) as face_diffuser,
+        pytest.raises(BundleCorruptError, match=r"sdm_unet.*was altered"),
+    ):
+        face_diffuser.generate(small())
 
 
 def test_running_out_of_memory_while_opening_says_what_it_takes(
