@@ -6,8 +6,6 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
-import numpy as np
-
 from engines import commands
 from engines.bundle.folder import KERNELS_FOLDER, Bundle
 from engines.bundle.kernel_manifest import FILE_NAME
@@ -27,7 +25,7 @@ from runtime.gpu.kernels import LatentsSize
 from runtime.gpu.programs import Concurrency, StepPrograms
 from runtime.gpu.run import GpuRun
 from runtime.gpu.steps import GpuSteps
-from runtime.non_finite import non_finite
+from runtime.outputs import check_output
 from runtime.trajectory import RequestKind, Trajectory
 
 MAX_SIZES = 4
@@ -96,8 +94,7 @@ class GpuBackend:
     ) -> Array:
         self.gpu.make_current()
         output = self._encoder(component, output_shape[0]).run(self._parts.streams.main, inputs)
-        if not np.isfinite(output).all():
-            raise non_finite(component, self.provider, "", self._parts.bundle.path)
+        check_output(component, output, self.provider, "", self._parts.bundle.path)
         return output
 
     def warm_up(self, kind: RequestKind) -> None:

@@ -24,19 +24,21 @@ Shapes = Mapping[Component, Mapping[str, Shape]]
 Dtypes = Mapping[str, np.dtype[Any]]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class GpuBuffers:
     """Every tensor by name, at addresses that stay.
 
-    inputs: one block, uploaded with one copy from `staged`, its twin in pinned memory. maps: one
-    block, so that keeping a step's maps and mask is one copy.
+    inputs, predictions, maps: one block each, so that it is one copy. pinned, predicted: twins of
+    the first two in pinned memory, whose tensors are `staged`.
     """
 
     blocks: tuple[Memory, ...]
     inputs: Memory
+    predictions: Memory
     maps: Memory
     maps_layout: Layout
     pinned: Memory
+    predicted: Memory
     staged: Mapping[str, Any]
     tensors: Mapping[str, DeviceTensor]
 
@@ -54,21 +56,22 @@ class GpuBuffers:
 
         shapes: both U-Nets' tensors. dtypes: element types of theirs. Raises DeviceMemoryError.
         """
-        inputs, state, maps = _layouts(size, shapes, dtypes, sums_elements)
-        blocks = [
-            gpu.memory(stack, layout.nbytes, "a trajectory") for layout in (inputs, state, maps)
-        ]
-        pinned = gpu.pinned(stack, inputs.nbytes)
+        layouts = _layouts(size, shapes, dtypes, sums_elements)
+        inputs, predictions, _, maps = layouts
+        blocks = [gpu.memory(stack, layout.nbytes, "a trajectory") for layout in layouts]
+        pinned, predicted = (gpu.pinned(stack, each.nbytes) for each in (inputs, predictions))
         tensors: dict[str, DeviceTensor] = {}
-        for layout, block in zip((inputs, state, maps), blocks, strict=True):
+        for layout, block in zip(layouts, blocks, strict=True):
             tensors |= layout.on_device(block)
         return cls(
             blocks=tuple(blocks),
             inputs=blocks[0],
-            maps=blocks[2],
+            predictions=blocks[1],
+            maps=blocks[-1],
             maps_layout=maps,
             pinned=pinned,
-            staged=inputs.on_host(pinned),
+            predicted=predicted,
+            staged=inputs.on_host(pinned) | predictions.on_host(predicted),
             tensors=tensors,
         )
 
@@ -93,7 +96,8 @@ class GpuBuffers:
 
 def _layouts(
     size: LatentsSize, shapes: Shapes, dtypes: Dtypes, sums_elements: int
-) -> tuple[Layout, Layout, Layout]:
+) -> tuple[Layout, Layout, Layout, Layout]:
+    """Inputs, predictions, state and maps."""
     tdm, sdm = shapes[Component.TDM_UNET], shapes[Component.SDM_UNET]
     latents, element = tdm["latents"], dtypes["latents"]
     one_map = (size.images, size.height, size.width)
@@ -110,10 +114,14 @@ def _layouts(
         }
     )
     prediction = "noise_prediction"
-    state = Layout(
+    predictions = Layout(
         {
             f"{Component.TDM_UNET}.{prediction}": (tdm[prediction], dtypes[prediction]),
             f"{Component.SDM_UNET}.{prediction}": (sdm[prediction], dtypes[prediction]),
+        }
+    )
+    state = Layout(
+        {
             "history": ((HISTORY_SLOTS, *latents), _FLOAT32),
             "sums": ((sums_elements,), _FLOAT32),
         }
@@ -125,4 +133,4 @@ def _layouts(
             "mask": (one_map, _UINT8),
         }
     )
-    return inputs, state, maps
+    return inputs, predictions, state, maps

@@ -5,23 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from engines.contract import LATENT_PX, Shape
+from engines.contract import LATENT_PX, Component, Shape
 from engines.cuda.arena import Layout
 from engines.cuda.gpu import Gpu, Memory, Stream
 from engines.cuda.launcher import Launch
 from engines.engine import DeviceEngine, DeviceTensor
 from runtime.gpu.kernels import StepKernels
 from runtime.method.guidance import Float32Array
+from runtime.outputs import check_output, vary
 from runtime.request import OutputType
 from runtime.trajectory import as_pictures
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class GpuDecoder:
     """The bound decoder of one size.
 
@@ -93,6 +95,21 @@ class GpuDecoder:
         shape = (len(self.launches), *pixels.shape[1:])
         decoded: Any = self.pinned.array(0, shape, pixels.dtype)
         return as_pictures(decoded.astype(np.float32))
+
+    def check(self, stream: Stream, output_type: OutputType, provider: str, bundle: Path) -> None:
+        """Look at the last picture of what `result` gave; raises ConstantOutputError.
+
+        Where its levels are all the same, its own numbers tell whether that is a picture.
+        """
+        pixels = self.tensors["pixels"]
+        if output_type is OutputType.PIL:
+            picture: Any = self.pinned.array(0, self.picture.shape, np.uint8)[-1]
+            if vary(picture.reshape(1, -1, 3).swapaxes(1, 2)):
+                return
+        stream.download(self.pinned.address, pixels.address, _nbytes(pixels))
+        stream.synchronize()
+        decoded: Any = self.pinned.array(0, pixels.shape, pixels.dtype)
+        check_output(Component.VAE_DECODER, decoded, provider, "", bundle)
 
 
 def _nbytes(tensor: DeviceTensor) -> int:

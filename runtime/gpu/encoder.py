@@ -13,7 +13,7 @@ from engines.cuda.gpu import Gpu, Memory, Stream
 from engines.engine import Array, DeviceEngine
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class GpuEncoder:
     """One encoder for tensors of fixed shapes, with a twin of its block in pinned memory."""
 

@@ -1,15 +1,17 @@
-"""What the kernels recorded of numbers that are not finite, as an error."""
+"""What the kernels recorded and engines left of numbers that are none, as an error."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from engines.contract import Component
+from engines.engine import Array
 from runtime.gpu.kernels import Model
-from runtime.non_finite import non_finite
+from runtime.outputs import check_output, non_finite
 from runtime.trajectory import Trajectory
 
 
@@ -28,3 +30,12 @@ def check_faults(
         raise non_finite(component, provider, where, bundle)
     if faults[Model.DECODER]:
         raise non_finite(Component.VAE_DECODER, provider, "", bundle)
+
+
+def check_predictions(predictions: Mapping[Component, Array], provider: str, bundle: Path) -> None:
+    """Look at what each U-Net left in its last step; raises ConstantOutputError.
+
+    An engine that writes nothing leaves the zeros that were there when it was set up.
+    """
+    for component, prediction in predictions.items():
+        check_output(component, prediction, provider, " in its last step", bundle)

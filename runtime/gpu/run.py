@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from engines.contract import Component
+from engines.contract import NOISE_PREDICTORS, Component
 from engines.cuda.gpu import Event, Memory, Stream
 from engines.errors import FaceDiffuserError
 from engines.guides import SDM_GUIDES, TDM_GUIDE, Guide
-from runtime.gpu.faults import check_faults
+from runtime.gpu.faults import check_faults, check_predictions
 from runtime.gpu.programs import StepKind
 from runtime.gpu.steps import GpuSteps
 from runtime.method.guidance import Float32Array
@@ -41,6 +41,11 @@ class GpuRun:
             for stage in Stage
             if stage in stages
         }
+        self._predictors = [
+            component
+            for component, alone in zip(NOISE_PREDICTORS, (Stage.SCENE, Stage.SUBJECT), strict=True)
+            if {alone, Stage.FUSION} & set(stages)
+        ]
         self._slots = steps.maps.slots(stages.count(Stage.FUSION) if kind.keeps_maps else 0)
         self._kept: dict[int, Memory] = {}
         self._timeline = Timeline(self._stream, steps.marks)
@@ -90,14 +95,19 @@ class GpuRun:
             self._timeline.mark("decode")
             steps.decoder.enqueue(self._stream, output_type)
         self._download("faults")
+        device, host = steps.buffers.predictions, steps.buffers.predicted
+        self._stream.download(host.address, device.address, device.nbytes)
         self._timeline.mark("end")
         self._stream.synchronize()
-        faults = steps.buffers.staged["faults"]
-        check_faults(faults, self._trajectory, steps.provider, steps.bundle)
+        staged = steps.buffers.staged
+        check_faults(staged["faults"], self._trajectory, steps.provider, steps.bundle)
+        predictions = {each: staged[f"{each}.noise_prediction"] for each in self._predictors}
+        check_predictions(predictions, steps.provider, steps.bundle)
         if output_type is OutputType.LATENT:
             images: object = self._latents()
         else:
             images = steps.decoder.result(output_type)
+            steps.decoder.check(self._stream, output_type, steps.provider, steps.bundle)
         return Drawn(images=images, saliency=self._saliency(), timings_ms=self._timeline.spent_ms())
 
     def _launch(self, stage: Stage) -> None:

@@ -12,7 +12,7 @@ from engines.bundle.weights import WeightCheck
 from engines.contract import CONTRACTS, Component
 from engines.engine import Array, Engine, Provider
 from engines.providers import HOST_PROVIDERS, OpenEngine
-from runtime.host.outputs import check_output
+from runtime.outputs import check_output
 
 
 class EnginePool:

@@ -12,7 +12,7 @@ import pytest
 
 from engines.bundle.folder import KERNELS_FOLDER, Bundle
 from engines.contract import Component
-from engines.errors import FaceDiffuserError
+from engines.errors import ConstantOutputError, FaceDiffuserError
 from runtime import (
     CancelledError,
     FaceDiffuser,
@@ -114,8 +114,8 @@ def test_kept_maps_cost_one_copy_a_fusion_step_and_change_nothing(cuda: OnCuda) 
     plain = cuda.face_diffuser.generate(small(beta=1.0))
     before = cuda.count("cuMemcpyDtoHAsync")
     kept = cuda.face_diffuser.generate(small(beta=1.0, saliency=True))
-    # Three encoders, the latents and the faults, and a copy for each fusion step.
-    assert cuda.count("cuMemcpyDtoHAsync") - before == 5 + 2
+    # Three encoders, latents, faults and last predictions, and a copy for each fusion step.
+    assert cuda.count("cuMemcpyDtoHAsync") - before == 6 + 2
     np.testing.assert_array_equal(kept.images, plain.images)
     assert plain.saliency is None
 
@@ -251,6 +251,30 @@ def test_a_number_that_is_not_finite_names_engine_and_step(
             cuda.face_diffuser.generate(small(output_type=OutputType.NP))
         picture = cuda.face_diffuser.generate(small(output_type=OutputType.NP)).images
         assert np.isfinite(picture).all()
+
+
+@pytest.mark.parametrize("output_type", [OutputType.PIL, OutputType.NP, OutputType.LATENT])
+@pytest.mark.parametrize("component", list(Component))
+@pytest.mark.parametrize("number", [0.0, 0.25])
+def test_an_engine_that_gives_the_same_everywhere_is_noticed(
+    component: Component, number: float, output_type: OutputType, bundle: Path
+) -> None:
+    def spoil(engine: HostEngine) -> None:
+        if engine.component is component:
+            engine.array(list(engine.tensors)[-1])[...] = number
+
+    request = small(output_type=output_type, num_images=2)
+    with on_cuda(bundle, spoil=spoil) as cuda:
+        if component is Component.VAE_DECODER and output_type is OutputType.LATENT:
+            cuda.face_diffuser.generate(request)  # it decodes nothing
+            return
+        with pytest.raises(ConstantOutputError, match=f"{component} on tensorrt gave the same"):
+            cuda.face_diffuser.generate(request)
+
+
+def test_a_model_that_a_request_does_not_run_is_not_looked_at(bundle: Path) -> None:
+    with on_cuda(bundle) as cuda:
+        assert cuda.face_diffuser.generate(small(alpha=0.0, beta=0.0)).images.any()
 
 
 @pytest.mark.filterwarnings("ignore:invalid value", "ignore:overflow")  # the interpreter's numpy
