@@ -42,6 +42,7 @@ from runtime import (
     StepInfo,
     StepSaliency,
     grid,
+    share_threads,
 )
 
 __all__ = [
@@ -77,6 +78,7 @@ __all__ = [
     "StepInfo",
     "StepSaliency",
     "grid",
+    "share_threads",
 ]
 
 __version__ = "0.1.0"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from engines import commands
+from engines.onnxruntime.pool import share_threads
 from face_diffuser import __version__
 
 
@@ -60,8 +61,11 @@ def parser() -> argparse.ArgumentParser:
 
 def main(words: list[str] | None = None) -> int:
     """Run one command, importing what it needs alone; exit codes are the command's."""
+    own_process = words is None
     words = sys.argv[1:] if words is None else words
     command = COMMANDS[parser().parse_args(words[:1]).command]
+    if own_process and command is COMMANDS["draw"]:
+        share_threads()
     run: Callable[[list[str]], int] = import_module(commands.PREFIX + command.module).main
     return run(words[1:])
 

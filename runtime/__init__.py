@@ -20,6 +20,7 @@ from engines.errors import (
     RequestError,
 )
 from engines.guides import GuidanceRule
+from engines.onnxruntime.pool import share_threads
 from runtime.face_diffuser import FaceDiffuser
 from runtime.inputs.identity import Identity
 from runtime.method.saliency import Fusion, Saliency
@@ -62,4 +63,5 @@ __all__ = [
     "StepInfo",
     "StepSaliency",
     "grid",
+    "share_threads",
 ]

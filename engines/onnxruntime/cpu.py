@@ -19,12 +19,12 @@ from engines.onnxruntime.library import (
     opened_session,
     session_dtypes,
 )
+from engines.onnxruntime.pool import POOL
 from engines.system.heap import trim_heap
 from engines.threads import processors
 
-# Every session has threads of its own, which wait while others compute: the encoders, which run
-# once a picture, get no more than they profit from. (The pool that sessions can share exists once
-# a process, and then no session may have its own, not even the application's.)
+# Unless they share a pool (pool.py), every session has threads of its own, which wait while others
+# compute: the encoders, which run once a picture, get no more than they profit from.
 _MOST_THREADS = {Component.TEXT_ENCODER: 4, Component.IMAGE_ENCODER: 8, Component.FUSION_MLP: 1}
 
 
@@ -43,10 +43,9 @@ class OnnxRuntimeEngine:
         self.component = component
         self.provider = str(Provider.ONNXRUNTIME_CPU)
         options = ort.SessionOptions()
-        if component in _MOST_THREADS:
-            threads = min(threads or processors(), _MOST_THREADS[component])
-        if threads is not None:
-            options.intra_op_num_threads = threads
+        most = threads or processors()
+        own = min(most, _MOST_THREADS[component]) if component in _MOST_THREADS else threads
+        POOL.give(ort, options, most, own)
         self._session = opened_session(ort, component, onnx_path, options, [CPU_PROVIDER])
         self._dtypes = session_dtypes(self._session)
         self._binding = self._session.io_binding()

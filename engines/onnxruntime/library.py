@@ -69,6 +69,10 @@ def opened_session(
         # ONNX Runtime raises a family of unrelated classes, all of which mean: not this file.
         if not raised_within(error, {"onnxruntime"}):
             raise
+        if options.use_per_session_threads and "use_per_session_threads" in str(error):
+            # The application gave all sessions of its process one pool of threads.
+            options.use_per_session_threads = False
+            return opened_session(ort, component, onnx_path, options, providers)
         raise BundleCorruptError(
             f"{onnx_path} does not load: {error}; check the bundle with",
             fix=commands.verified(bundle),
