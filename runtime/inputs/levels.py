@@ -16,7 +16,8 @@ _INTEGER_WHITES = (255, 1023, 4095, 65535, 2**31 - 1, 2**32 - 1)
 _FLOAT_WHITES = ((1, 1), (255, 510), (65535, 131070))
 # A picture whose lightest level lies below this share of white would look black.
 _DARKEST = 1 / 64
-_BITS_PER_SAMPLE = 258
+# Tags of TIFF 6.0.
+_BITS_PER_SAMPLE, _SAMPLE_FORMAT, _WITHOUT_SIGN = 258, 339, 1
 
 
 def eight_bits(image: Image.Image) -> Image.Image:
@@ -27,13 +28,19 @@ def eight_bits(image: Image.Image) -> Image.Image:
     Holes (NaN) are black. Raises ReferenceImageError where that would give a black picture.
     """
     levels: npt.NDArray[np.float64] = np.asarray(image).astype(np.float64)
-    if image.mode == "I" and levels.min() < 0:
-        levels %= 2**32  # 32 bits without a sign, which Pillow reads as if they had one
+    is_tiff = hasattr(image, "tag_v2")
+    if image.mode == "I" and is_tiff and _tag(image, _SAMPLE_FORMAT) in (None, _WITHOUT_SIGN):
+        levels %= 2**32  # which Pillow reads as if they had a sign
     if not np.isfinite(levels).any():
         raise ReferenceImageError("a photo without one finite level is no photo")
     levels = np.nan_to_num(levels, posinf=np.inf, neginf=0)
     most = float(levels[np.isfinite(levels)].max())
     white = _white_of_file(image) or _white(most, is_float=image.mode == "F")
+    if (least := float(levels.min())) < -_DARKEST * (white or 0) or most < 0:
+        raise ReferenceImageError(
+            f"its levels go from {least:g} to {most:g}, which is below black; "
+            "convert it to 8 or 16 bits"
+        )
     if white is None or (most > 0 and white > 255 and most < white * _DARKEST):
         raise ReferenceImageError(
             f"its levels reach {most:g}, which is white at no usual depth; "
@@ -53,8 +60,12 @@ def _white(most: float, *, is_float: bool) -> int | None:
 
 def _white_of_file(image: Image.Image) -> int | None:
     """The white of a TIFF with 9 to 15 bits a sample."""
-    tags: Any = getattr(image, "tag_v2", None)
-    bits = tags.get(_BITS_PER_SAMPLE) if tags is not None else None
-    if isinstance(bits, tuple) and len(bits) == 1:
-        bits = bits[0]
+    bits = _tag(image, _BITS_PER_SAMPLE)
     return int(2**bits - 1) if isinstance(bits, int) and 8 < bits < 16 else None
+
+
+def _tag(image: Image.Image, number: int) -> Any:
+    """One value that a TIFF says of its single channel; None for other files."""
+    tags: Any = getattr(image, "tag_v2", None)
+    value = tags.get(number) if tags is not None else None
+    return value[0] if isinstance(value, tuple) and len(value) == 1 else value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,6 +28,10 @@ Photo = str | Path | Image.Image | Uint8Array | bytes | bytearray | memoryview |
 Decoded = TypeVar("Decoded")
 
 _CONTENT = (str, os.PathLike, bytes, bytearray, memoryview)
+# Kinds that kind_of names and Pillow reads.
+_READ = ("PNG", "JPEG", "GIF", "WebP", "BMP")
+# Formats that are programs: Pillow would have Ghostscript run them.
+_PROGRAMS = ("EPS",)
 _BACKGROUND = (255, 255, 255, 255)
 _MAX_SIDE_PX = 16384
 # Strips up to this long cost little, however narrow.
@@ -39,6 +44,7 @@ _TURNS = {
     6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
 _BLOCK_ROWS = 256
+_QUOTED = re.compile(r"""b?(["']).*\1""", re.DOTALL)
 
 
 def load_reference(source: Any) -> Uint8Array:
@@ -61,6 +67,8 @@ def load_reference(source: Any) -> Uint8Array:
         if opened is None:
             kind = kind_of(content)
             what = f"is {kind}, which is not read here" if kind else "is no picture that is read"
+            if kind in _READ:
+                what = f"begins like {kind} and is damaged"
             raise ReferenceImageError(f"{name} {what}; {GIVE}")
         image = opened
     else:
@@ -80,8 +88,9 @@ def _decoded(name: str, content: bytes | None, decode: Callable[[], Decoded]) ->
         if isinstance(error, ReferenceImageError):
             raise ReferenceImageError(f"{name}: {error}") from error
         kind = kind_of(content) if content is not None else None
-        # Pillow's sentences may name an object's address, but nothing of a picture.
-        reason = type(error).__name__ if " object at 0x" in str(error) else error
+        # Pillow's sentences may quote what they stumbled over, or name an object's address.
+        sentence = _QUOTED.sub("...", str(error))
+        reason = type(error).__name__ if " object at 0x" in sentence else sentence
         raise ReferenceImageError(
             f"{name} cannot be read as a picture ({kind or 'no known format'}: {reason!s:.200}); "
             f"{GIVE}"
@@ -146,6 +155,8 @@ def _opened(content: bytes) -> Image.Image | None:
     """
     Image.init()
     for kind in Image.ID:
+        if kind in _PROGRAMS:
+            continue
         factory, accept = Image.OPEN[kind]
         if accept is not None and accept(content[:16]) is not True:
             continue

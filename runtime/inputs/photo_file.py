@@ -3,6 +3,7 @@ beside its pixels."""
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import struct
@@ -21,7 +22,8 @@ _LONGEST_PATH = 4096
 
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 # What pixels need, and what says how the picture is turned.
-_PNG_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT", b"eXIf"}
+_PNG_PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT"}
+_PNG_CHUNKS = {*_PNG_PIXELS, b"IEND", b"acTL", b"fcTL", b"fdAT", b"eXIf"}
 _JPEG_APP0, _JPEG_APP1, _JPEG_APP14, _JPEG_COMMENT, _JPEG_SCAN = 0xE0, 0xE1, 0xEE, 0xFE, 0xDA
 
 _BRANDS = {
@@ -33,6 +35,7 @@ _BRANDS = {
 }  # fmt: skip
 _BEGINNINGS = {
     b"\xff\x0a": "JPEG XL", b"\0\0\0\x0cJXL ": "JPEG XL", b"%PDF": "a PDF document",
+    b"%!PS": "PostScript",
     b"<svg": "SVG", b"<?xml": "XML or SVG", b"<!DOCTYPE": "a web page", b"<html": "a web page",
     b"FUJIFILMCCD-RAW": "a Fujifilm raw file", b"v/1\x01": "OpenEXR", b"PK\x03\x04": "a ZIP file",
     b"\x1f\x8b": "a gzip file", b"\x1aE\xdf\xa3": "a Matroska or WebM video",
@@ -77,8 +80,17 @@ def kind_of(content: bytes) -> str | None:
     if content[4:8] == b"ftyp":
         brands = [content[8:12], *(content[i : i + 4] for i in range(16, 40, 4))]
         return next((_BRANDS[brand] for brand in brands if brand in _BRANDS), "an MP4 file")
-    start = content[:64].lstrip()
-    return next((kind for mark, kind in _BEGINNINGS.items() if start.startswith(mark)), None)
+    start = content[:64]
+    # Texts may begin with empty lines or a byte-order mark.
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    return next(
+        (
+            kind
+            for mark, kind in _BEGINNINGS.items()
+            if start.startswith(mark) or (mark[:1] in b"<%" and text.startswith(mark.lower()))
+        ),
+        None,
+    )
 
 
 def without_metadata(content: bytes) -> bytes:
@@ -123,15 +135,34 @@ def _content_at(path: str | os.PathLike[str], name: str) -> bytes:
 
 def _content_of_open(file: Any) -> bytes:
     """What is left of an open file, which is put back to where it stood if it can be."""
-    where = file.tell() if callable(getattr(file, "seekable", None)) and file.seekable() else None
-    content = file.read(_MAX_FILE_NBYTES + 1)
+    if getattr(file, "closed", False) is True:
+        raise ReferenceImageError(
+            "the reference's file is closed; open it for as long as it is read"
+        )
+    if _says(file, "readable") is False:
+        raise ReferenceImageError("the reference's file is not open for reading; open it with 'rb'")
+    where = file.tell() if _says(file, "seekable") is True and hasattr(file, "tell") else None
+    parts: list[bytes] = []
+    # Python's own files give nothing at their end alone, and a socket what has arrived.
+    while part := file.read(_MAX_FILE_NBYTES + 1 - sum(map(len, parts))):
+        if not isinstance(part, bytes):
+            raise ReferenceImageError(
+                f"an open file must give bytes, it gave {type(part).__name__}; open it with 'rb'"
+            )
+        parts.append(part)
+        if not isinstance(file, io.IOBase):
+            break
     if where is not None:
         file.seek(where)
-    if not isinstance(content, bytes):
-        raise ReferenceImageError(
-            f"an open file must give bytes, it gave {type(content).__name__}; open it with 'rb'"
-        )
-    return content
+        if where and not parts:
+            raise ReferenceImageError("the reference's file stands at its end; seek(0) first")
+    return b"".join(parts)
+
+
+def _says(file: Any, question: str) -> bool | None:
+    """What a file says of itself; None where it cannot be asked."""
+    ask = getattr(file, question, None)
+    return bool(ask()) if callable(ask) else None
 
 
 def _too_large(name: str) -> ReferenceImageError:
@@ -149,7 +180,10 @@ def _png_chunks(content: bytes) -> Iterator[bytes]:
         kind, end = content[position + 4 : position + 8], position + 12 + nbytes
         whole = content[position:end]
         if kind in _PNG_CHUNKS:
-            damaged = kind == b"eXIf" and zlib.crc32(whole[4:-4]) != int.from_bytes(whole[-4:])
+            damaged = zlib.crc32(whole[4:-4]) != int.from_bytes(whole[-4:])
+            if damaged and kind in _PNG_PIXELS:
+                # Pillow does not look at the checksum of pixels.
+                raise ReferenceImageError(f"its {kind.decode()} chunk is damaged; {GIVE}")
             if not damaged:
                 yield whole
         elif end > len(content) or not kind.isalpha():

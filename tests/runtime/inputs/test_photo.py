@@ -235,7 +235,6 @@ def test_a_narrow_strip_is_refused_by_its_size(long: tuple[int, int]) -> None:
         (np.array([[0, 255]], np.uint16), [0, 255]),
         (np.array([[0, 65535]], np.int32), [0, 255]),
         (np.array([[0, 2**31 - 1]], np.int32), [0, 255]),
-        (np.array([[0, -1]], np.int32), [0, 255]),  # 2**32 - 1, read with a sign
         (np.array([[0, 0.5, 1]], np.float32), [0, 128, 255]),
         (np.array([[0, 65535]], np.float32), [0, 255]),
     ],
@@ -253,6 +252,9 @@ def test_every_depth_reaches_from_black_to_white(
         np.full((2, 2), np.nan, np.float32),
         np.full((2, 2), 1e12, np.float32),
         np.full((2, 2), 100_000, np.int32),
+        np.full((2, 2), -5, np.float32),
+        np.linspace(-1, 1, 4, dtype=np.float32).reshape(2, 2),
+        np.array([[0, -200]], np.int32),
     ],
 )
 def test_levels_that_would_look_black_are_refused(levels: npt.NDArray[Any]) -> None:
@@ -328,3 +330,72 @@ def test_mutated_photos_decode_or_are_refused(kind: str) -> None:
         with contextlib.suppress(ReferenceImageError), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             assert load_reference(bytes(content)).ndim == 3
+
+
+def tiff_of_32_bits(levels: list[int], sample_format: int | None) -> bytes:
+    """One row of gray; sample_format: 1 without a sign, 2 with one, None untold."""
+    data, count = np.array(levels, "<u4").tobytes(), len(levels)
+    short = {256: count, 257: 1, 258: 32, 259: 1, 262: 1, 277: 1, 278: 1}
+    tags = [(number, 3, value) for number, value in short.items()]
+    tags += [(273, 4, 8), (279, 4, len(data))]
+    if sample_format is not None:
+        tags.append((339, 3, sample_format))
+    rows = b"".join(struct.pack("<HHII", number, kind, 1, v) for number, kind, v in sorted(tags))
+    head = b"II*\0" + struct.pack("<I", 8 + len(data)) + data
+    return head + struct.pack("<H", len(tags)) + rows + bytes(4)
+
+
+@pytest.mark.parametrize("sample_format", [1, None])
+def test_32_bits_without_a_sign_reach_white(sample_format: int | None) -> None:
+    content = tiff_of_32_bits([0, 2**31, 2**32 - 1], sample_format)
+    assert load_reference(content)[0, :, 0].tolist() == [0, 128, 255]
+
+
+def test_32_bits_with_a_sign_below_black_are_refused() -> None:
+    with pytest.raises(ReferenceImageError, match="below black"):
+        load_reference(tiff_of_32_bits([0, 2**31], 2))
+
+
+def test_a_damaged_checksum_of_pixels_is_an_error() -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(stream, "PNG")
+    content = bytearray(stream.getvalue())
+    content[content.index(b"IDAT") + 20] ^= 1
+    with pytest.raises(ReferenceImageError, match="IDAT chunk is damaged"):
+        load_reference(bytes(content))
+
+
+class InSmallParts(io.RawIOBase):
+    """As a socket gives what has arrived."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = io.BytesIO(content)
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        return self._content.read(min(size, 50))
+
+
+def test_open_files_of_every_kind_are_read_or_named(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(stream, "PNG")
+    assert load_reference(InSmallParts(stream.getvalue()))[0, 0].tolist() == [255, 0, 0]
+    with pytest.raises(ReferenceImageError, match=r"stands at its end; seek\(0\) first"):
+        load_reference(stream)
+    stream.close()
+    with pytest.raises(ReferenceImageError, match="file is closed"):
+        load_reference(stream)
+    with (
+        (tmp_path / "new.png").open("wb") as written,
+        pytest.raises(ReferenceImageError, match="not open for reading"),
+    ):
+        load_reference(written)
+
+
+def test_a_photo_that_is_a_program_is_not_run() -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(stream, "EPS")
+    with pytest.raises(ReferenceImageError, match="PostScript, which is not read"):
+        load_reference(stream.getvalue())
