@@ -1,7 +1,20 @@
 """The errors a caller can act on: each says what was expected, what was found, what to type."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from difflib import get_close_matches
+from numbers import Number
+
+
+def shown(value: object) -> str:
+    """A wrong value as messages show it: a number or a word, cut short.
+
+    Of anything else its kind alone: it may be somebody's photo or embedding.
+    """
+    if value is None or isinstance(value, Number | str):
+        return f"{value!r:.80}"
+    return type(value).__name__
 
 
 class FaceDiffuserError(Exception):

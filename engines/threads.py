@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from numbers import Integral
 from typing import Any
 
-from engines.errors import RequestError
+from engines.errors import RequestError, shown
 
 
 def processors() -> int:
@@ -22,10 +23,10 @@ def checked_threads(threads: Any) -> int | None:
     """
     if threads is None:
         return None
-    whole = hasattr(threads, "__index__") and not isinstance(threads, bool)
+    whole = isinstance(threads, Integral) and not isinstance(threads, bool)
     if not whole or int(threads) < 1:
         raise RequestError(
-            f"threads must be a whole number from 1, got {threads!r:.80}; "
+            f"threads must be a whole number from 1, got {shown(threads)}; "
             "leave it out for the default"
         )
     return min(int(threads), processors())

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import sys
 import tempfile
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 
 from engines import commands
 from engines.bundle.files import FileRefusedError, write_atomic
-from engines.cli.command import run_command
+from engines.cli.command import run_command, told
 from engines.errors import FaceDiffuserError, RequestError
 from runtime import (
     FaceDiffuser,
@@ -25,7 +26,10 @@ from runtime import (
     Request,
     Scheduler,
     StepInfo,
+    share_threads,
 )
+from runtime.inputs.photo import load_reference
+from runtime.inputs.prompt import parts_of
 from runtime.pictures.files import (
     check_writable,
     encoded,
@@ -115,9 +119,12 @@ def main(arguments: list[str] | None = None) -> int:
 def _draw(options: argparse.Namespace) -> dict[str, Any]:
     as_latents = takes_latents(options.out)
     names = set(_DEFAULTS) - {"prompt", "references", "latents", "output_type", "saliency"}
+    # What is wrong with them is told before a bundle takes its time to open.
+    parts_of(options.prompt, len(options.reference))
+    photos = [load_reference(path) for path in options.reference]
     request = Request(
         prompt=options.prompt,
-        references=options.reference,
+        references=photos,
         latents=None if options.latents is None else _load_latents(options.latents),
         output_type=OutputType.LATENT if as_latents else OutputType.PIL,
         **{name: getattr(options, name) for name in names},
@@ -137,10 +144,10 @@ def _draw(options: argparse.Namespace) -> dict[str, Any]:
     if as_latents:
         contents = [npy(result.images)]
     else:
-        told = [None if options.no_metadata else result.metadata(n) for n in range(count)]
+        abouts = [None if options.no_metadata else result.metadata(n) for n in range(count)]
         contents = [
             encoded(picture, file, about)
-            for picture, file, about in zip(result.images, files, told, strict=True)
+            for picture, file, about in zip(result.images, files, abouts, strict=True)
         ]
     _write(files, contents)
     for name, text in result.unread.items():
@@ -148,7 +155,7 @@ def _draw(options: argparse.Namespace) -> dict[str, Any]:
         print(words, file=sys.stderr)
     if not options.json:
         written, total_s = ", ".join(map(str, files)), result.timings_ms["total"] / 1e3
-        print(f"{written}: seed {result.seed}, {total_s:.1f} s on {result.provider}")
+        told(f"{written}: seed {result.seed}, {total_s:.1f} s on {result.provider}")
     return {
         "files": [str(file) for file in files],
         "seeds": list(result.seeds),
@@ -194,9 +201,13 @@ def _flag(name: str) -> str:
 
 def _load_latents(path: Path) -> Any:
     try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
+        with path.open("rb") as file:
+            latents = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
         raise RequestError(f"{path} is not a readable .npy array: {error}") from error
+    if not isinstance(latents, np.ndarray):
+        raise RequestError(f"{path} holds several arrays; give a .npy with one")
+    return latents
 
 
 def _show_progress(info: StepInfo) -> None:
@@ -208,4 +219,5 @@ def _show_progress(info: StepInfo) -> None:
 
 
 if __name__ == "__main__":
+    share_threads()
     sys.exit(main())

@@ -9,7 +9,13 @@ from engines.bundle.folder import Bundle
 from engines.contract import LATENT_PX
 from engines.cuda.driver import driver
 from engines.engine import Provider
-from engines.errors import PlanMismatchError, ProviderUnavailableError, RequestError, did_you_mean
+from engines.errors import (
+    PlanMismatchError,
+    ProviderUnavailableError,
+    RequestError,
+    did_you_mean,
+    shown,
+)
 from engines.providers import GPU_PROVIDERS, HOST_PROVIDERS, GpuProvider
 from engines.threads import checked_threads
 from runtime.host.backend import HostBackend
@@ -54,11 +60,11 @@ def opened_backend(
 def _named(name: Provider | str) -> Provider:
     try:
         return Provider(name)
-    except ValueError as error:
+    except ValueError:
         choices = ", ".join(Provider)
         raise RequestError(
-            f"provider must be one of {choices}, got {name!r:.80}{did_you_mean(name, Provider)}"
-        ) from error
+            f"provider must be one of {choices}, got {shown(name)}{did_you_mean(name, Provider)}"
+        ) from None
 
 
 def _opened(

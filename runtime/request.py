@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from engines.contract import LATENT_PX, SIZE_MULTIPLE_PX
-from engines.errors import RequestError, did_you_mean
+from engines.errors import RequestError, did_you_mean, shown
 from engines.guides import GuidanceRule
 from runtime.inputs.identity import Identity
 from runtime.inputs.photo import Photo, check_array
@@ -97,25 +97,25 @@ class Request:
                 object.__setattr__(self, name, int(getattr(self, name)))
         if not _is_finite(self.guidance_scale) or self.guidance_scale <= 1:
             raise RequestError(
-                f"guidance_scale must be above 1, got {self.guidance_scale!r:.80}: at 1 and below "
+                f"guidance_scale must be above 1, got {shown(self.guidance_scale)}: at 1 and below "
                 "neither model has a guidance to compare; the released scripts take 5"
             )
         if self.guidance_scale > MAX_GUIDANCE_SCALE:
             raise RequestError(
                 f"guidance_scale must be {MAX_GUIDANCE_SCALE:g} or less, "
-                f"got {self.guidance_scale!r}; the released scripts take 5"
+                f"got {shown(self.guidance_scale)}; the released scripts take 5"
             )
         if not (_is_finite(self.alpha) and _is_finite(self.beta)) or not (
             0 <= self.alpha <= self.beta <= 1
         ):
             raise RequestError(
-                f"alpha and beta must satisfy 0 <= alpha <= beta <= 1, got alpha={self.alpha!r}, "
-                f"beta={self.beta!r}"
+                "alpha and beta must satisfy 0 <= alpha <= beta <= 1, "
+                f"got alpha={shown(self.alpha)}, beta={shown(self.beta)}"
             )
         for name in ("guidance_scale", "alpha", "beta"):
             object.__setattr__(self, name, float(getattr(self, name)))
         if not isinstance(self.saliency, bool):
-            raise RequestError(f"saliency must be True or False, got {self.saliency!r:.80}")
+            raise RequestError(f"saliency must be True or False, got {shown(self.saliency)}")
         for name, kind in (
             ("scheduler", Scheduler),
             ("guidance_rule", GuidanceRule),
@@ -128,15 +128,15 @@ class Request:
 
     def __repr__(self) -> str:
         """Everything but photos and noise, of which the kind is told."""
-        shown = []
+        fields_told = []
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name == "references":
                 value = [type(each).__name__ for each in value]
             elif field.name == "latents" and value is not None:
                 value = f"float32 {list(value.shape)}"
-            shown.append(f"{field.name}={value!r}")
-        return f"Request({', '.join(shown)})"
+            fields_told.append(f"{field.name}={value!r}")
+        return f"Request({', '.join(fields_told)})"
 
     def boundaries(self, steps: int) -> StageBoundaries:
         """The stages of a run of so many steps."""
@@ -178,7 +178,7 @@ class Request:
     def _check_int(self, name: str, low: int, high: int) -> None:
         value = getattr(self, name)
         if isinstance(value, bool) or not isinstance(value, int | np.integer):
-            raise RequestError(f"{name} must be a whole number, got {value!r:.80}")
+            raise RequestError(f"{name} must be a whole number, got {shown(value)}")
         if not low <= value <= high:
             raise RequestError(f"{name} must be from {low} to {high}, got {value}")
         # NumPy's integers overflow where Python's do not: seed + image, 1000 // steps.
@@ -186,7 +186,7 @@ class Request:
 
     def _check_size(self, name: str, size: int) -> None:
         if isinstance(size, bool) or not isinstance(size, int | np.integer):
-            raise RequestError(f"{name} must be a whole number of px, got {size!r:.80}")
+            raise RequestError(f"{name} must be a whole number of px, got {shown(size)}")
         if size % SIZE_MULTIPLE_PX or not 0 < size <= 4096:
             nearest = (int(size) + SIZE_MULTIPLE_PX // 2) // SIZE_MULTIPLE_PX * SIZE_MULTIPLE_PX
             nearest = min(max(nearest, SIZE_MULTIPLE_PX), 4096)
@@ -235,7 +235,7 @@ _REFERENCE_TYPES = (
 def check_reference_resolution(value: Any) -> None:
     """Raise RequestError unless it is a whole number of px in range."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise RequestError(f"reference_resolution must be a whole number, got {value!r:.80}")
+        raise RequestError(f"reference_resolution must be a whole number, got {shown(value)}")
     if not 1 <= value <= MAX_REFERENCE_RESOLUTION:
         raise RequestError(
             f"reference_resolution must be from 1 to {MAX_REFERENCE_RESOLUTION}, got {value}"
@@ -253,7 +253,7 @@ def _is_finite(value: Any) -> bool:
 def _choice(name: str, kind: type[Choice], value: Any) -> Choice:
     try:
         return kind(value)
-    except ValueError as error:
+    except ValueError:
         choices = ", ".join(repr(each.value) for each in kind)
         meant = did_you_mean(value, kind)
-        raise RequestError(f"{name} must be one of {choices}, got {value!r:.80}{meant}") from error
+        raise RequestError(f"{name} must be one of {choices}, got {shown(value)}{meant}") from None

@@ -40,7 +40,7 @@ class RequestKind:
         return self.saliency and self.fusion is Fusion.SALIENCY
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Trajectory:
     """One denoising run.
 
@@ -68,7 +68,7 @@ class Trajectory:
         return tuple(self.boundaries.stage(step) for step in range(len(self)))
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Drawn:
     """The end of a trajectory: images as Result has them, milliseconds by stage."""
 

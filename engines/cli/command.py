@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import os
 import signal
 import sys
 import threading
@@ -53,8 +54,26 @@ def _run(command: Callable[[], dict[str, Any]], *, as_json: bool, resumes: bool)
     except _Terminated:
         return _failed("Terminated", f"stopped by SIGTERM; {again}", as_json=as_json)
     if as_json:
-        print(json.dumps(outcome))
+        try:
+            told(json.dumps(outcome))
+        except FaceDiffuserError as error:
+            return _failed(type(error).__name__, error.reason, as_json=False)
     return DONE
+
+
+def told(text: str) -> None:
+    """Print what a finished command has to say; raises FaceDiffuserError where nobody can hear it.
+
+    What was done stays done: it is no reason to do it again.
+    """
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        # Else the interpreter tries once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise FaceDiffuserError(
+            f"all was done, but standard output cannot be written ({error.strerror})"
+        ) from error
 
 
 def _print_anything() -> None:

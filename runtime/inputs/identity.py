@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,9 @@ class Identity:
         embeds = embeds.copy()
         embeds.setflags(write=False)
         object.__setattr__(self, "embeds", embeds)
-        if not isinstance(self.encoder, str) or not self.reference_resolution >= 1:
+        resolution: object = self.reference_resolution
+        is_whole = isinstance(resolution, Integral) and not isinstance(resolution, bool)
+        if not isinstance(self.encoder, str) or not is_whole or self.reference_resolution < 1:
             raise ReferenceImageError("an identity names its encoder and a resolution from 1 px")
 
     def __repr__(self) -> str:

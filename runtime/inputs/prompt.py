@@ -92,13 +92,7 @@ class Tokenizer:
         Raises PromptError if the markers and references differ in number, if a marker has no word
         before it, if a person lies beyond the window, or if the text is not valid Unicode.
         """
-        *parts, tail = prompt.split(MARKER)
-        if len(parts) != num_references or not parts:
-            raise PromptError(
-                f"the prompt has {len(parts)} {MARKER} and there are {num_references} references; "
-                f"write one {MARKER} after the word for each person and give a reference for each"
-                + _like_a_marker(prompt)
-            )
+        parts, tail = parts_of(prompt, num_references)
         ids, positions = [self._bos], []
         for number, part in enumerate(parts, 1):
             ids += self._words(part)
@@ -138,6 +132,21 @@ class Tokenizer:
     def _padded(self, ids: list[int]) -> Ids:
         padding = [self._eos] * (self._window - len(ids))
         return np.array([*ids, *padding][: self._window], np.int32)
+
+
+def parts_of(prompt: str, num_references: int) -> tuple[list[str], str]:
+    """A prompt's text before each <|image|>, and what is left.
+
+    Raises PromptError unless there is one for each reference.
+    """
+    *parts, tail = prompt.split(MARKER)
+    if len(parts) != num_references or not parts:
+        raise PromptError(
+            f"the prompt has {len(parts)} {MARKER} and there are {num_references} references; "
+            f"write one {MARKER} after the word for each person and give a reference for each"
+            + _like_a_marker(prompt)
+        )
+    return parts, tail
 
 
 def _like_a_marker(prompt: str) -> str:

@@ -54,6 +54,8 @@ def numbered(path: Path, image: int, count: int) -> Path:
 
 def check_writable(path: Path) -> None:
     """Raise RequestError or FileRefusedError unless a picture can be written at a path."""
+    if path.is_dir():
+        raise RequestError(f"{path} is a folder; name a file in it: {path / 'image.png'}")
     if not takes_latents(path):
         encoded(Image.new("RGB", (64, 64)), path)
     check_replaceable(path)
@@ -86,7 +88,8 @@ def encoded(picture: Image.Image, path: Path, about: dict[str, Any] | None = Non
     Image.init()
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind is None or kind not in Image.SAVE:
-        raise RequestError(f"cannot write pictures as {path.suffix or path.name}; name it .png")
+        ending = path.suffix or f"{path.name!r} without an ending"
+        raise RequestError(f"cannot write pictures as {ending}; name it .png")
     words: dict[str, Any] = {}
     if about is not None and kind == "PNG":
         info = PngInfo()

@@ -99,6 +99,54 @@ def test_a_name_that_cannot_be_written_is_refused_before_anything_is_drawn(
     assert main([*arguments, "--out", str(tmp_path / name)]) == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--reference", "nowhere.jpg"], "nowhere.jpg cannot be read"),
+        (["--reference", str(REFERENCE)], "1 <|image|> and there are 2 references"),
+    ],
+)
+def test_photos_and_markers_are_checked_before_a_bundle_opens(
+    words: list[str], reason: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(FaceDiffuser, "open", lambda *_, **__: pytest.fail("it was opened"))
+    prompt = "a man <|image|> and <|image|>" if "nowhere.jpg" in words else arguments[0]
+    assert main([prompt, *arguments[1:], *words]) == 1
+    assert reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x93NUMPY\x01\x00", b"words"])
+def test_latents_that_are_none_are_refused_in_a_sentence(
+    content: bytes, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "latents.npy").write_bytes(content)
+    assert main([*arguments, "--latents", str(tmp_path / "latents.npy")]) == 1
+    assert "is not a readable .npy array" in capsys.readouterr().err
+    np.savez(tmp_path / "several.npz", one=np.zeros(1), two=np.zeros(1))
+    assert main([*arguments, "--latents", str(tmp_path / "several.npz")]) == 1
+    assert "holds several arrays" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [[], ["--json"]])
+def test_a_reader_that_has_gone_costs_no_picture(
+    words: list[str], arguments: list[str], tmp_path: Path
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    run = subprocess.run(
+        [sys.executable, "-m", "runtime", *arguments, *words], stdout=writing,
+        stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    os.close(writing)
+    assert run.returncode == 1
+    assert run.stderr.splitlines() == [
+        "all was done, but standard output cannot be written (Broken pipe)"
+    ]
+    with Image.open(tmp_path / "picture.png") as picture:
+        assert picture.size == (64, 64)
+
+
 def test_a_photo_is_not_overwritten_by_its_picture(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runtime import FaceDiffuser, Identity, OutputType, ReferenceImageError, Request, RequestError
+from engines.threads import checked_threads
+from runtime import (
+    FaceDiffuser,
+    FaceDiffuserError,
+    Identity,
+    OutputType,
+    ReferenceImageError,
+    Request,
+    RequestError,
+)
 from runtime.inputs.photo import load_reference
+from runtime.request import check_reference_resolution
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
 
@@ -68,3 +80,52 @@ def test_a_results_repr_shows_no_picture(golden_bundle: Path) -> None:
         assert "request" not in repr(result)
         with pytest.raises(RequestError, match="takes a Request, got str"):
             face_diffuser.generate("a man")  # type: ignore[arg-type]
+
+
+# Levels and numbers that a message would show as digits nobody else writes.
+MARKED = np.full((40, 40, 3), 217, np.uint8)
+EMBEDS = np.full(32, 0.61803, np.float32)
+
+
+def plain_ppm(last: str) -> bytes:
+    """A picture written as text, which decoders quote."""
+    return b"P3\n40 40\n255\n" + b"217 " * (40 * 40 * 3 - 1) + last.encode()
+
+
+def with_wrong(field: str, value: Any) -> Callable[[], Any]:
+    words = {"prompt": "a man <|image|>", "references": [MARKED], field: value}
+    return lambda: Request(**words)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *(with_wrong(field, value)
+          for field in Request.__dataclass_fields__ if field != "references"
+          for value in (MARKED, EMBEDS, MARKED.tolist()) if field != "latents"),
+        with_wrong("latents", MARKED),
+        with_wrong("latents", MARKED[None].astype(np.float32)[:, :, :, :3] * 1e6),
+        with_wrong("references", [MARKED.tolist()]),
+        with_wrong("references", [MARKED[..., 0]]),
+        with_wrong("references", MARKED),
+        lambda: load_reference(plain_ppm("217217217217217217")),
+        lambda: load_reference(plain_ppm("21721z")),
+        lambda: load_reference(plain_ppm("217x" * 30)),
+        lambda: load_reference(MARKED.astype(np.float32)),
+        lambda: load_reference(MARKED.tolist()),
+        lambda: Identity(embeds=EMBEDS.astype(float), encoder="a", reference_resolution=1),
+        lambda: Identity(embeds=EMBEDS[None], encoder="a", reference_resolution=1),
+        lambda: Identity(embeds=np.full(32, np.inf, np.float32), encoder="a", reference_resolution=1),
+        lambda: Identity(embeds=EMBEDS, encoder=EMBEDS, reference_resolution=1),  # type: ignore[arg-type]
+        lambda: Identity(embeds=EMBEDS, encoder="a", reference_resolution=EMBEDS),  # type: ignore[arg-type]
+        lambda: check_reference_resolution(MARKED),
+        lambda: checked_threads(EMBEDS),
+    ],
+)  # fmt: skip
+def test_no_message_shows_what_it_was_given_instead(wrong: Callable[[], Any]) -> None:
+    with pytest.raises(FaceDiffuserError) as error:
+        wrong()
+    told = "".join(traceback.format_exception(error.value, limit=0))
+    assert "217" not in told
+    assert "61803" not in told
+    assert len(told) < 800
