@@ -119,12 +119,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _draw(options: argparse.Namespace) -> dict[str, Any]:
     as_latents = takes_latents(options.out)
     names = set(_DEFAULTS) - {"prompt", "references", "latents", "output_type", "saliency"}
-    # What is wrong with them is told before a bundle takes its time to open.
-    parts_of(options.prompt, len(options.reference))
-    photos = [load_reference(path) for path in options.reference]
     request = Request(
         prompt=options.prompt,
-        references=photos,
+        references=options.reference,
         latents=None if options.latents is None else _load_latents(options.latents),
         output_type=OutputType.LATENT if as_latents else OutputType.PIL,
         **{name: getattr(options, name) for name in names},
@@ -133,6 +130,10 @@ def _draw(options: argparse.Namespace) -> dict[str, Any]:
     files = [numbered(options.out, image, count) for image in range(count)]
     for file in files:
         _check_out(file, options)
+    # What is wrong with people is told before a bundle takes its time to open.
+    parts_of(options.prompt, len(options.reference))
+    photos = [load_reference(path) for path in options.reference]
+    request = dataclasses.replace(request, references=photos)
     progress = _show_progress if sys.stderr is not None and sys.stderr.isatty() else None
     with FaceDiffuser.open(
         options.bundle,

@@ -115,7 +115,7 @@ def with_wrong(field: str, value: Any) -> Callable[[], Any]:
         lambda: load_reference(MARKED.tolist()),
         lambda: Identity(embeds=EMBEDS.astype(float), encoder="a", reference_resolution=1),
         lambda: Identity(embeds=EMBEDS[None], encoder="a", reference_resolution=1),
-        lambda: Identity(embeds=np.full(32, np.inf, np.float32), encoder="a", reference_resolution=1),
+        lambda: Identity(embeds=EMBEDS + np.float32(np.inf), encoder="a", reference_resolution=1),
         lambda: Identity(embeds=EMBEDS, encoder=EMBEDS, reference_resolution=1),  # type: ignore[arg-type]
         lambda: Identity(embeds=EMBEDS, encoder="a", reference_resolution=EMBEDS),  # type: ignore[arg-type]
         lambda: check_reference_resolution(MARKED),
