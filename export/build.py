@@ -12,24 +12,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines import commands
-from engines.bundle.lock import build_lock
 from engines.bundle.manifest import Precision
 from engines.cli.command import run_command
 from engines.cli.progress import Display, JsonDisplay, TerminalDisplay
+from engines.contract import Component
 from engines.plans.bundle_plans import PlanRequest
 from engines.plans.flags import add_plan_flags, plan_request
 from engines.plans.here import build_if_possible
 from engines.system.processes import run_module
 from export.cubins.build import ARCHITECTURES
-from export.options import MODELS, BuildOptions
+from export.options import MODELS, BuildOptions, lora
 from export.packages import require_packages
 
 if TYPE_CHECKING:
     from export.bundle import Say
-    from export.checkpoint.checkpoint import ModelSource
+    from export.source import ModelSource
 
 # What a bundle is checked with: the command that users draw with, in a process of its own.
 draw = partial(run_module, commands.PREFIX + commands.DRAW)
+
+_PARTS = ("base", "tdm", "sdm", "image_encoder", "revision")
+_SOURCES = (*_PARTS, "tdm_lora", "sdm_lora")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -47,6 +50,12 @@ def parser() -> argparse.ArgumentParser:
             f"--{part}", metavar="PATH_OR_HUB_ID", help=f"take the {part} from here instead"
         )
     flags.add_argument("--revision", help="revision of the hub repositories")
+    for part in ("tdm", "sdm"):
+        flags.add_argument(
+            f"--{part}-lora", action="append", type=lora, default=[], metavar="PATH[:WEIGHT]",
+            help=f"merge this LoRA into the U-Net of the {part.upper()}, WEIGHT times (default: 1);"
+            " may be given several times",
+        )  # fmt: skip
     flags.add_argument(
         "--random-weights", action="store_true",
         help="full Stable Diffusion 1.5 size, seeded random weights: for size and speed",
@@ -71,6 +80,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = flags.parse_args(arguments)
     if options.onnx_only and options.plans_only:
         flags.error("--onnx-only builds no plans and --plans-only keeps nothing else: name one")
+    if options.random_weights and (given := [name for name in _SOURCES if getattr(options, name)]):
+        flags.error(f"--random-weights reads no files; leave out --{given[0].replace('_', '-')}")
     plans = None if options.onnx_only else plan_request(flags, options)
     words = sys.argv[1:] if arguments is None else arguments
     return run_command(lambda: _build(options, plans, words), as_json=options.json)
@@ -81,7 +92,7 @@ def _build(
 ) -> dict[str, Any]:
     require_packages()
     # Only now: importing PyTorch takes seconds, and a machine without it can still be told why.
-    from export.bundle import beside_good_bundle, build_bundle, locked_folder
+    from export.bundle import build_bundle, building_place
     from export.checkpoint.checkpoint import Checkpoint
     from export.checkpoint.random_weights import random_checkpoint
     from export.checks.picture import NOISE_PREVIEW, PREVIEW, PREVIEW_NAME
@@ -95,16 +106,19 @@ def _build(
     if options.random_weights:
         source = random_checkpoint()
     else:
-        parts = ("base", "tdm", "sdm", "image_encoder", "revision")
-        given = {name: getattr(options, name) for name in parts if getattr(options, name)}
-        source = Checkpoint.open(dataclasses.replace(MODELS[options.model], **given))
+        given = {name: getattr(options, name) for name in _PARTS if getattr(options, name)}
+        loras = {Component.TDM_UNET: options.tdm_lora, Component.SDM_UNET: options.sdm_lora}
+        checkpoint = Checkpoint.open(dataclasses.replace(MODELS[options.model], **given), loras)
+        for line in checkpoint.remarks():
+            say(line)
+        source = checkpoint
     for line in source.licenses():
         say(f"license: {line}")
     build_options = BuildOptions(precision=options.precision, opset=options.opset)
-    with locked_folder(options.out), beside_good_bundle(options.out) as folder:
-        commands.remember_build(folder, words)
+    with building_place(options.out) as place:
+        commands.remember_build(place.folder, words)
         manifest = build_bundle(
-            folder,
+            place.folder,
             source,
             build_options,
             say,
@@ -113,7 +127,7 @@ def _build(
             preview=NOISE_PREVIEW if options.random_weights else PREVIEW,
             profiles=None if plans is None else plans.profiles,
         )
-    with build_lock(options.out):
+        place.publish()
         built = (
             None if plans is None else build_if_possible(options.out, plans, _display(say), draw)
         )

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import platform
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,9 +20,13 @@ from engines.bundle.swap import can_swap, folder_beside, seed, swap
 from engines.contract import Component
 from engines.errors import BuildError
 from engines.plans.store import published_plans, remove_unlisted_plans
-from export.checkpoint.checkpoint import ModelSource
 from export.checkpoint.model_facts import dimensions_of, noise_schedule_of, tokenizer_json
-from export.checks.disk_space import require_disk_space, told_size, weights_nbytes
+from export.checks.disk_space import (
+    require_disk_space,
+    require_room_for_copies,
+    told_size,
+    weights_nbytes,
+)
 from export.checks.picture import PREVIEW, PREVIEW_NAME, draw_preview, pipeline_parity
 from export.component import (
     build_component,
@@ -31,6 +36,7 @@ from export.component import (
 )
 from export.cubins.build import ARCHITECTURES, build_cubins
 from export.options import BuildOptions
+from export.source import ModelSource
 
 Say = Callable[[str], None]
 
@@ -163,18 +169,33 @@ def locked_folder(bundle: Path) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def beside_good_bundle(bundle: Path) -> Iterator[Path]:
-    """Yield the folder to build in: the bundle's own, or one beside a bundle that works already.
+@dataclass(frozen=True, kw_only=True)
+class BuildingPlace:
+    """folder: where a build writes; bundle: where what it finished belongs."""
 
-    The one beside takes the bundle's place when the block succeeds; until then, and where it is
-    stopped, what was there works as before, and the same build goes on where it stopped.
+    folder: Path
+    bundle: Path
+
+    def publish(self) -> None:
+        """Put the finished folder in the bundle's place. The lock moves with it and stays held."""
+        if self.folder != self.bundle:
+            swap(self.bundle, self.folder)
+
+
+@contextlib.contextmanager
+def building_place(bundle: Path) -> Iterator[BuildingPlace]:
+    """Lock a bundle, and yield where to build it: in its own folder, or beside one that works.
+
+    What was there works until `publish`, and where the build is stopped, as before; the same build
+    goes on where it stopped. No other build of the bundle begins before the block ends, so that
+    plans may be built in it after `publish`.
     """
-    if not (bundle / MANIFEST_NAME).is_file() or not can_swap(bundle):
-        yield bundle
-        return
-    beside = folder_beside(bundle)
-    seed(bundle, beside)
-    with build_lock(beside):
-        yield beside
-        swap(bundle, beside)
+    with locked_folder(bundle):
+        if not (bundle / MANIFEST_NAME).is_file() or not can_swap(bundle):
+            yield BuildingPlace(folder=bundle, bundle=bundle)
+            return
+        beside = folder_beside(bundle)
+        require_room_for_copies(bundle, beside)
+        seed(bundle, beside)
+        with build_lock(beside):
+            yield BuildingPlace(folder=beside, bundle=bundle)

@@ -29,19 +29,22 @@ from engines.bundle.records import from_json, to_json
 from engines.contract import Component
 from engines.gate import bound_of, relative_l2
 from engines.system.heap import trim_heap
-from export.checkpoint.checkpoint import ModelSource
 from export.checks.parity import example_inputs, gate_cases, measured_parity
 from export.graph.cpu_graph import cpu_graph
 from export.graph.lint import lint, polygraphy_lint
-from export.graph.modules import module_of
+from export.graph.modules import library_module, wrapped
 from export.graph.onnx_from_module import load_graph, onnx_from_module
 from export.graph.unet import BatchedPassesUNet
 from export.options import BuildOptions
+from export.source import ModelSource
 
 TOOLS = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "onnxruntime", "numpy")
 # What decides a graph besides weights and tool versions: the code of these modules.
 _GRAPH_CODE = (
     "checkpoint/fusion_mlp",
+    "checkpoint/loras/changes",
+    "checkpoint/loras/merging",
+    "checks/library",
     "checks/parity",
     "component",
     "graph/cpu_graph",
@@ -102,9 +105,11 @@ def build_component(
     half = options.precision is Precision.FP16
 
     progress("loading weights")
-    module = module_of(component, source)
+    library = library_module(component, source)
     progress("running PyTorch on the gate's inputs")
-    cases = gate_cases(module, component, dimensions)
+    cases = gate_cases(library, component, dimensions)
+    module = wrapped(component, library)
+    del library
     example = example_inputs(component, dimensions)
     islands = _fp32_islands(component, module) if half else []
     if half:

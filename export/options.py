@@ -5,7 +5,10 @@ Imports nothing that a build needs, so that the command can say what is missing.
 
 from __future__ import annotations
 
+import argparse
+import math
 from dataclasses import dataclass
+from pathlib import Path
 
 from engines.bundle.manifest import Precision
 from export import shipped
@@ -21,6 +24,35 @@ class BuildOptions:
 
     precision: Precision = Precision.FP16
     opset: int = 23
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora:
+    """A LoRA to merge into a U-Net: its file or folder, and how many times it is added."""
+
+    path: Path
+    weight: float = 1.0
+
+    def __str__(self) -> str:
+        return f"{self.path.name}:{self.weight:g}"
+
+
+def lora(text: str) -> Lora:
+    """`PATH[:WEIGHT]`. What is a file as it stands is a path, whatever colons are in its name.
+
+    Raises argparse.ArgumentTypeError where no number or no finite one is meant.
+    """
+    path, colon, number = text.rpartition(":")
+    whole = Path(text).expanduser()
+    try:
+        weight = float(number)
+    except ValueError:
+        return Lora(path=whole)
+    if not colon or not path or whole.exists():
+        return Lora(path=whole)
+    if not math.isfinite(weight):
+        raise argparse.ArgumentTypeError(f"{text!r}: a weight is a finite number, as in {path}:0.8")
+    return Lora(path=Path(path).expanduser(), weight=weight)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +78,12 @@ SHIPPED_MODEL = Sources(
     sdm=str(shipped.MODEL / "SDM"),
     image_encoder=str(shipped.MODEL / "image_encoder"),
 )
+# Commits as others have published them; the released weights' own has not been seen here, so that
+# what a download resolved to is said and kept in the manifest.
 RELEASED_MODEL = Sources(
-    base="stable-diffusion-v1-5/stable-diffusion-v1-5",
+    base="stable-diffusion-v1-5/stable-diffusion-v1-5@451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
     tdm="CodeGoat24/Face-diffuser",
     sdm="CodeGoat24/Face-diffuser",
-    image_encoder="openai/clip-vit-large-patch14",
+    image_encoder="openai/clip-vit-large-patch14@32bd64288804d66eefd0ccbe215aa642df71cc41",
 )
 MODELS = {"shipped": SHIPPED_MODEL, "released": RELEASED_MODEL}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 
 from engines import commands
@@ -14,14 +15,17 @@ PACKAGES = (
     "onnxruntime", "onnx_graphsurgeon", "polygraphy", "tqdm",
 )  # fmt: skip
 
+# What merges LoRAs, asked for only where there are some.
+LORA_PACKAGES = ("peft",)
+
 
 class MissingPackagesError(BuildError):
     """A build needs packages that are not installed."""
 
 
-def require_packages() -> None:
+def require_packages(packages: Sequence[str] = PACKAGES) -> None:
     """Import nothing, and raise MissingPackagesError unless all of them can be imported."""
-    missing = [name for name in PACKAGES if find_spec(name) is None]
+    missing = [name for name in packages if find_spec(name) is None]
     if missing:
         raise MissingPackagesError(
             f"a build needs {', '.join(missing)}, not installed here; install with",

@@ -19,7 +19,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from engines.bundle.manifest import Dimensions
 from engines.contract import CONTRACTS, Component, ElementType
-from export.checkpoint.checkpoint import ModelSource
 from export.checkpoint.fusion_mlp import FusionMLP
 from export.checkpoint.modules_from_weights import (
     image_encoder_from,
@@ -28,6 +27,7 @@ from export.checkpoint.modules_from_weights import (
     vae_from,
 )
 from export.graph.modules import module_of
+from export.source import ModelSource
 
 # What a symbolic size of the contract is in a call, such as {"images": 1, "rows": 2, "h": 64}.
 Sizes = dict[str, int]

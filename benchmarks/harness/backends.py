@@ -27,7 +27,7 @@ from runtime.trajectory import Backend
 
 if TYPE_CHECKING:
     # Not at run time: a process that is measured must hold no torch that its user would not load.
-    from export.checkpoint.checkpoint import ModelSource
+    from export.source import ModelSource
 
 CPU = Provider.ONNXRUNTIME_CPU.value
 OPENVINO = Provider.OPENVINO.value

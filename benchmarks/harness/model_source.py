@@ -7,8 +7,9 @@ from dataclasses import replace
 from benchmarks.harness.options import SourceName, SourceOptions
 from engines.bundle.folder import Bundle
 from engines.errors import FaceDiffuserError
-from export.checkpoint.checkpoint import RELEASED_MODEL, SHIPPED_MODEL, Checkpoint, ModelSource
+from export.checkpoint.checkpoint import RELEASED_MODEL, SHIPPED_MODEL, Checkpoint
 from export.checkpoint.random_weights import random_checkpoint
+from export.source import ModelSource
 
 _MODELS = {"shipped": SHIPPED_MODEL, "released": RELEASED_MODEL}
 

@@ -11,7 +11,7 @@ from benchmarks.harness.backends import CPU, PROVIDERS, TORCH
 
 if TYPE_CHECKING:
     # Not at run time: a process that is measured must hold no torch that its user would not load.
-    from export.checkpoint.checkpoint import ModelSource
+    from export.source import ModelSource
 
 ModelName = Literal["shipped", "released", "random"]
 

@@ -20,8 +20,8 @@ from engines.gate import (
 )
 from engines.openvino.cpu import computes_in_bfloat16
 from engines.providers import HOST_PROVIDERS
-from export.checkpoint.checkpoint import ModelSource
 from export.checks.torch_pipeline import TorchPipeline, TorchRequest
+from export.source import ModelSource
 from runtime import FaceDiffuser, GuidanceRule, OutputType
 
 Array = npt.NDArray[np.float32]

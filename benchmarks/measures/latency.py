@@ -35,7 +35,7 @@ from benchmarks.schema.latency import (
 from engines.bundle.folder import Bundle
 from engines.bundle.records import Count
 from engines.errors import PlanMismatchError, ProviderUnavailableError
-from export.checkpoint.checkpoint import ModelSource
+from export.source import ModelSource
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,8 +38,8 @@ from benchmarks.schema.peers import (
 from engines.bundle.folder import Bundle
 from engines.bundle.records import Count
 from engines.errors import ProviderUnavailableError
-from export.checkpoint.checkpoint import ModelSource
 from export.checkpoint.model_facts import dimensions_of, noise_schedule_of
+from export.source import ModelSource
 
 # A step takes its noise level from a whole run's.
 STEP_OF_STEPS = 50

@@ -34,7 +34,7 @@ from engines.bundle.folder import Bundle
 from engines.bundle.manifest import Dimensions
 from engines.bundle.records import Count
 from engines.contract import LATENT_PX, SIZE_MULTIPLE_PX, Component
-from export.checkpoint.checkpoint import ModelSource
+from export.source import ModelSource
 from runtime import FaceDiffuser, Stage
 
 CostOf = Callable[..., Cost]

@@ -26,8 +26,8 @@ from benchmarks.peers.work import (
 from benchmarks.schema.peers import Device
 from engines.contract import Component
 from engines.errors import ProviderUnavailableError
-from export.checkpoint.checkpoint import ModelSource
 from export.checks.torch_pipeline import fused
+from export.source import ModelSource
 from runtime.method.schedule import Stage
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

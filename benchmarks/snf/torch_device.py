@@ -20,8 +20,8 @@ from engines.bundle.manifest import Precision
 from engines.contract import CONTRACTS, Component, ElementType
 from engines.engine import DeviceTensor
 from engines.errors import ContractError
-from export.checkpoint.checkpoint import ModelSource
 from export.graph.modules import module_of
+from export.source import ModelSource
 
 
 class TorchProvider:

@@ -8,88 +8,59 @@ tokenizer, the scheduler and all configurations are the base's.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from types import MappingProxyType
+from typing import Any
 
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from torch import nn
 from transformers import CLIPTextModel, CLIPVisionModelWithProjection
 
 from engines.contract import NOISE_PREDICTORS, Component
 from export.checkpoint.configurations import (
+    check_encoder,
     check_unet,
     check_vae,
     noise_schedule,
-    tokenizer_of,
 )
 from export.checkpoint.fusion_mlp import FusionMLP
-from export.checkpoint.layouts import is_change, layout_of, listed
+from export.checkpoint.loras.changes import lora_file
+from export.checkpoint.loras.merging import checked, merge
 from export.checkpoint.modules_from_weights import (
-    image_encoder_from,
+    fitted,
     module_from_weights,
     text_config_from,
-    text_encoder_from,
-    unet_from,
-    vae_from,
-    vision_config_from,
 )
+from export.checkpoint.parts import (
+    FUSION_MLP,
+    IMAGE_ENCODER,
+    TEXT_ENCODER,
+    UNET,
+    UNET_MARK,
+    Part,
+    built,
+    check_layout,
+)
+from export.checkpoint.single_file import with_diffusers_names
 from export.checkpoint.sources import (
     base_folder,
     checkpoint_path,
+    commits_of,
     image_encoder_config,
     license_line,
 )
+from export.checkpoint.tokenizer import tokenizer_of
 from export.checkpoint.weight_files import CheckpointError, WeightFiles, read_json, sha256_of
-from export.options import RELEASED_MODEL, SHIPPED_MODEL, Sources
+from export.options import RELEASED_MODEL, SHIPPED_MODEL, Lora, Sources
 
 __all__ = [
     "RELEASED_MODEL",
     "SHIPPED_MODEL",
     "Checkpoint",
     "CheckpointError",
-    "ModelSource",
     "Sources",
 ]
-
-Module = TypeVar("Module", bound=nn.Module)
-
-_TEXT_ENCODER, _IMAGE_ENCODER, _FUSION_MLP = "text_encoder.", "image_encoder.", "postfuse_module."
-_UNET, _VAE = "unet.", "vae."
-_PREFIXES = (_TEXT_ENCODER, _IMAGE_ENCODER, _FUSION_MLP, _UNET, _VAE)
-# A tensor that every U-Net has: a checkpoint with it at the top level is a plain diffusers one.
-_UNET_MARK = "conv_in.weight"
-
-
-class ModelSource(Protocol):
-    """What an export reads: float32 torch modules in eval mode, made anew by each call."""
-
-    def text_encoder(self) -> CLIPTextModel: ...
-    def image_encoder(self) -> CLIPVisionModelWithProjection: ...
-    def fusion_mlp(self) -> FusionMLP: ...
-    def unet(self, component: Component) -> UNet2DConditionModel: ...
-    def vae_decoder(self) -> AutoencoderKL: ...
-    def config(self, component: Component) -> dict[str, Any]: ...
-    def scheduler_config(self) -> dict[str, Any]: ...
-
-    @property
-    def tokenizer_folder(self) -> Path: ...
-
-    def digest(self, component: Component) -> str: ...
-    def source_digests(self) -> dict[str, str]: ...
-    def licenses(self) -> list[str]: ...
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Where one component comes from: names with a prefix in files, and the configurations."""
-
-    weights: WeightFiles
-    prefix: str
-    configs: tuple[Path, ...]
 
 
 class Checkpoint:
@@ -99,21 +70,39 @@ class Checkpoint:
     """
 
     def __init__(
-        self, sources: Sources, base: Path, tdm: WeightFiles, sdm: WeightFiles, vision: Path
+        self,
+        sources: Sources,
+        loras: Mapping[Component, Sequence[Lora]],
+        base: Path,
+        tdm: WeightFiles,
+        sdm: WeightFiles,
+        vision: Path,
     ) -> None:
         self._sources = sources
+        self._loras = loras
         self._base = base
         self._roles = {"tdm": tdm, "sdm": sdm}
         self._vision = vision
+        places = {"base": base, "tdm": tdm.path, "sdm": sdm.path, "image_encoder": vision}
+        self._commits = commits_of(sources, places)
+        self._remarks = [commit.in_words() for commit in self._commits if not commit.pinned]
 
     @staticmethod
-    def open(sources: Sources) -> Checkpoint:
-        """Finds the files, downloading those of hub ids; CheckpointError says what is missing."""
+    def open(
+        sources: Sources, loras: Mapping[Component, Sequence[Lora]] = MappingProxyType({})
+    ) -> Checkpoint:
+        """Finds the files, downloading those of hub ids; CheckpointError says what is missing.
+
+        loras: what to merge into the U-Nets, in this order.
+        """
         revision = sources.revision
+        base = base_folder(sources.base, revision)
+        tdm = WeightFiles.open(checkpoint_path(sources.tdm, revision, "TDM"))
         checkpoint = Checkpoint(
             sources,
-            base_folder(sources.base, revision),
-            WeightFiles.open(checkpoint_path(sources.tdm, revision, "TDM")),
+            loras,
+            base,
+            with_diffusers_names(tdm, read_json(base / "unet" / "config.json")),
             WeightFiles.open(checkpoint_path(sources.sdm, revision, "SDM")),
             image_encoder_config(sources.image_encoder, revision),
         )
@@ -122,30 +111,31 @@ class Checkpoint:
 
     def text_encoder(self) -> CLIPTextModel:
         """The SDM checkpoint's text encoder, which serves both U-Nets."""
-        return self._module(Component.TEXT_ENCODER, text_encoder_from)
+        module: CLIPTextModel = self._module(Component.TEXT_ENCODER)
+        return module
 
     def image_encoder(self) -> CLIPVisionModelWithProjection:
         """The SDM checkpoint's image encoder with its projection."""
-        return self._module(Component.IMAGE_ENCODER, image_encoder_from)
+        module: CLIPVisionModelWithProjection = self._module(Component.IMAGE_ENCODER)
+        return module
 
     def fusion_mlp(self) -> FusionMLP:
         """The SDM checkpoint's fusion MLP, as wide as the two encoders' outputs."""
-        part = self._part(Component.FUSION_MLP)
-        text, vision = (read_json(config) for config in part.configs)
-        text_width = text_config_from(text).hidden_size
-        subject_width = vision_config_from(vision).projection_dim
-        build = partial(FusionMLP, text_width, subject_width)
-        return module_from_weights(build, part.configs[0], part.weights, part.prefix)
+        module: FusionMLP = self._module(Component.FUSION_MLP)
+        return module
 
     def unet(self, component: Component) -> UNet2DConditionModel:
-        """The U-Net of Component.TDM_UNET or Component.SDM_UNET."""
+        """The U-Net of Component.TDM_UNET or Component.SDM_UNET, its LoRAs merged."""
         if component not in NOISE_PREDICTORS:
             raise ValueError(f"{component} is no U-Net; expected one of {NOISE_PREDICTORS}")
-        return self._module(component, unet_from)
+        unet: UNet2DConditionModel = self._module(component)
+        merge(unet, self._loras.get(component, ()))
+        return unet
 
     def vae_decoder(self) -> AutoencoderKL:
         """The base's VAE, both halves of it; a picture needs its decoder."""
-        return self._module(Component.VAE_DECODER, vae_from)
+        module: AutoencoderKL = self._module(Component.VAE_DECODER)
+        return module
 
     def config(self, component: Component) -> dict[str, Any]:
         """The architecture of a component, as its configuration file says it."""
@@ -170,10 +160,16 @@ class Checkpoint:
         names = part.weights.names(part.prefix)
         for line in [*part.weights.digests(names), *map(sha256_of, part.configs)]:
             digest.update(line.encode())
+        for lora in self._loras.get(component, ()):
+            digest.update(f"{sha256_of(lora_file(lora.path))} {lora.weight!r}".encode())
         return digest.hexdigest()
 
     def source_digests(self) -> dict[str, str]:
-        """The sha256 of each file that an export reads, by its name below its part."""
+        """The sha256 of each file that an export reads, by its name below its part.
+
+        A LoRA's name ends in its weight: tdm_lora_1/style.safetensors:0.8. Of what came from the
+        hub, the commit is there too: hub/tdm/owner/name.
+        """
         files = {}
         for component in Component:
             part = self._part(component)
@@ -182,67 +178,68 @@ class Checkpoint:
         scheduler = self._base / "scheduler" / "scheduler_config.json"
         tokenizer = (path for path in self.tokenizer_folder.iterdir() if path.is_file())
         files.update({self._public_name(path): path for path in (scheduler, *tokenizer)})
-        return {name: sha256_of(path) for name, path in sorted(files.items())}
+        for component, loras in self._loras.items():
+            role = component.removesuffix("_unet")
+            for number, lora in enumerate(loras, 1):
+                file = lora_file(lora.path)
+                files[f"{role}_lora_{number}/{file.name}:{lora.weight:g}"] = file
+        digests = {name: sha256_of(path) for name, path in files.items()}
+        digests |= {f"hub/{each.role}/{each.repository}": each.commit for each in self._commits}
+        return dict(sorted(digests.items()))
 
     def licenses(self) -> list[str]:
-        """What is known of the licenses of the four sources, a line each."""
+        """What is known of the licenses of all sources, a line each."""
         sources = self._sources
-        parts = (sources.base, sources.tdm, sources.sdm, sources.image_encoder)
+        loras = (str(lora.path) for loras in self._loras.values() for lora in loras)
+        parts = (sources.base, sources.tdm, sources.sdm, sources.image_encoder, *loras)
         return [license_line(source) for source in dict.fromkeys(parts)]
 
-    def _module(
-        self, component: Component, from_config: Callable[[dict[str, Any]], Module]
-    ) -> Module:
-        part = self._part(component)
-        config = part.configs[0]
-        build = partial(from_config, read_json(config))
-        return module_from_weights(build, config, part.weights, part.prefix)
+    def remarks(self) -> list[str]:
+        """What a user should hear of the sources before the work starts, a sentence each."""
+        return list(self._remarks)
 
-    def _part(self, component: Component) -> _Part:
+    def _module(self, component: Component) -> Any:
+        part = self._part(component)
+        return module_from_weights(
+            built(component, part), part.configs[0], part.weights, part.prefix
+        )
+
+    def _part(self, component: Component) -> Part:
         tdm, sdm = self._roles["tdm"], self._roles["sdm"]
         text = self._base / "text_encoder" / "config.json"
         match component:
             case Component.TEXT_ENCODER:
-                return _Part(sdm, _TEXT_ENCODER, (text,))
+                return Part(sdm, TEXT_ENCODER, (text,))
             case Component.IMAGE_ENCODER:
-                return _Part(sdm, _IMAGE_ENCODER, (self._vision,))
+                return Part(sdm, IMAGE_ENCODER, (self._vision,))
             case Component.FUSION_MLP:
-                return _Part(sdm, _FUSION_MLP, (text, self._vision))
+                return Part(sdm, FUSION_MLP, (text, self._vision))
             case Component.TDM_UNET:
                 return self._unet_part(tdm)
             case Component.SDM_UNET:
                 return self._unet_part(sdm)
             case Component.VAE_DECODER:
                 vae = self._base / "vae"
-                return _Part(WeightFiles.open(vae), "", (vae / "config.json",))
+                return Part(WeightFiles.open(vae), "", (vae / "config.json",))
 
-    def _unet_part(self, weights: WeightFiles) -> _Part:
+    def _unet_part(self, weights: WeightFiles) -> Part:
         base_config = self._base / "unet" / "config.json"
-        if _UNET_MARK not in weights.files:
-            return _Part(weights, _UNET, (base_config,))
+        if UNET_MARK not in weights.files:
+            return Part(weights, UNET, (base_config,))
         own_config = weights.path.parent / "config.json"
-        return _Part(weights, "", (own_config if own_config.is_file() else base_config,))
+        return Part(weights, "", (own_config if own_config.is_file() else base_config,))
 
     def _check(self) -> None:
-        """Raises CheckpointError where a file is not of the layout that its role asks for."""
+        """Raises CheckpointError for whatever can be known to be wrong without reading weights."""
         for role, weights in self._roles.items():
-            if role == "tdm" and _UNET_MARK in weights.files:
-                continue
-            unexpected = [
-                name for name in weights.files if is_change(name) or not name.startswith(_PREFIXES)
-            ]
-            needed = (_UNET,) if role == "tdm" else _PREFIXES[:4]
-            lacking = [prefix for prefix in needed if not weights.names(prefix)]
-            if unexpected or lacking:
-                other = layout_of(unexpected)
-                raise CheckpointError(
-                    f"{weights.path} is "
-                    + (f"{other}; " if other else "")
-                    + f"not a {role.upper()} checkpoint of the released layout: "
-                    f"lacking: {', '.join(f'{prefix}*' for prefix in lacking) or '(none)'}; "
-                    f"unexpected: {listed(unexpected)}; name another with --{role}"
-                )
+            check_layout(role, weights)
         self._check_configurations()
+        for component in Component:
+            part = self._part(component)
+            fitted(built(component, part), part.configs[0], part.weights, part.prefix)
+        for component, loras in self._loras.items():
+            config = self.config(component)
+            self._remarks += [f"{component}: {checked(lora, config)}" for lora in loras]
 
     def _check_configurations(self) -> None:
         """Raises CheckpointError for what would not be computed as the libraries do."""
@@ -250,6 +247,11 @@ class Checkpoint:
         for component in NOISE_PREDICTORS:
             check_unet(self.config(component), self._part(component).configs[0])
         check_vae(self.config(Component.VAE_DECODER), self._base / "vae" / "config.json")
+        for component, part in (
+            (Component.TEXT_ENCODER, "text_config"),
+            (Component.IMAGE_ENCODER, "vision_config"),
+        ):
+            check_encoder(self.config(component), part, self._part(component).configs[0])
         text = text_config_from(self.config(Component.TEXT_ENCODER))
         tokenizer_of(self.tokenizer_folder, text.vocab_size, text.max_position_embeddings)
 

@@ -7,11 +7,14 @@ from collections.abc import Collection, Iterable, Mapping
 
 # What torch.compile, distributed training and checkpointing put into names, wherever they wrapped.
 _WRAPPERS = re.compile(
-    r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\."
+    r"(?:^|(?<=\.))"
+    r"(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\."
 )
-_LEADING = re.compile(r"^(?:module\.)+")
+# What holds the model in a training script, where it leads every name of a file.
+_HOLDERS = ("model.", "net.", "network.", "pipeline.", "pipe.")
+_ORIGINAL = "model.diffusion_model."
 # Averages of the weights that training keeps beside them.
-_AVERAGES = re.compile(r"^(?:ema_(?:model|unet|text_encoder|image_encoder)?\.?|model_ema\.|ema\.)")
+_AVERAGES = re.compile(r"^(?:(?:model_|module\.)?ema(?:_[a-z]+)*\.|[a-z]+_ema\.|shadow_params\.)")
 _SHOWN = 8
 
 # The first that fits names the layout. (marks of tensor names, what it is, what to do)
@@ -19,21 +22,24 @@ _CONVERT = (
     'python -c "from diffusers import StableDiffusionPipeline as P; '
     "P.from_single_file('FILE').save_pretrained('FOLDER')\", then name FOLDER/unet"
 )
-_MERGE = (
-    'python -c "from diffusers import StableDiffusionPipeline as P; '
-    "p = P.from_pretrained('BASE'); p.load_lora_weights('FILE'); p.fuse_lora(); "
-    "p.unload_lora_weights(); p.save_pretrained('FOLDER')\", then name FOLDER/unet"
-)
 _CHANGES = re.compile(r"lora_(?:up|down|A|B|unet|te)|\.lora\.|lora_linear_layer|\.lokr_|\.hada_w")
 _LAYOUTS = (
     (
         _CHANGES,
         "a LoRA: changes of a model's weights, not the weights",
-        f"merge it into its model: {_MERGE}",
+        "merge it at export: --tdm-lora FILE or --sdm-lora FILE",
     ),
     (
-        re.compile(r"^(?:model\.diffusion_model|cond_stage_model|first_stage_model)\."),
+        re.compile(r"^conditioner\.embedders\.|label_emb\.|^add_embedding\."),
+        "a checkpoint of SDXL",
+        "this system takes U-Nets of Stable Diffusion 1.5's kind",
+    ),
+    (
+        re.compile(
+            r"^(?:(?:model\.)?diffusion_model|cond_stage_model|first_stage_model|input_blocks)\."
+        ),
         "a single-file checkpoint (the original Stable Diffusion layout, LDM)",
+        "its U-Net is read as --tdm; it is no SDM, which has a fusion MLP and an image encoder; "
         f"convert it: {_CONVERT}",
     ),
     (
@@ -54,11 +60,24 @@ _LAYOUTS = (
 )
 
 
-def bare_name(name: str) -> str:
-    """A tensor's name without what wrappers of its module put into it."""
-    while (bare := _LEADING.sub("", _WRAPPERS.sub("", name))) != name:
-        name = bare
-    return name
+def bare_names(names: Iterable[str]) -> dict[str, str]:
+    """Each tensor's name without what wrappers of its module put into it, by the stored one."""
+    bare = {name: _WRAPPERS.sub("", name) for name in names}
+    for holder in _HOLDERS:
+        values = bare.values()
+        if (
+            bare
+            and all(name.startswith(holder) for name in values)
+            and not any(name.startswith(_ORIGINAL) for name in values)
+        ):
+            return _without(bare, holder)
+    return bare
+
+
+def _without(bare: Mapping[str, str], holder: str) -> dict[str, str]:
+    """The names once more, without what holds all of them."""
+    inner = bare_names([name.removeprefix(holder) for name in bare.values()])
+    return {name: inner[held.removeprefix(holder)] for name, held in bare.items()}
 
 
 def without_averages(names: Collection[str]) -> list[str]:

@@ -6,14 +6,15 @@ from pathlib import Path
 
 from engines.bundle.manifest import Dimensions, NoiseSchedule
 from engines.contract import LATENT_PX, NOISE_PREDICTORS, Component
-from export.checkpoint.checkpoint import CheckpointError, ModelSource
+from export.checkpoint.checkpoint import CheckpointError
 from export.checkpoint.configurations import (
     noise_schedule,
-    tokenizer_of,
     unet_sizes,
     vae_sizes,
 )
 from export.checkpoint.modules_from_weights import text_config_from, vision_config_from
+from export.checkpoint.tokenizer import tokenizer_of
+from export.source import ModelSource
 
 # OpenAI's CLIP normalization, which the released image encoder applies whatever its configuration.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)

@@ -23,6 +23,7 @@ from transformers import (
 from export.checkpoint.weight_files import CheckpointError, WeightFiles
 
 Module = TypeVar("Module", bound=nn.Module)
+Config = TypeVar("Config", CLIPTextConfig, CLIPVisionConfig)
 
 # Tensors that a message names at most.
 _SHOWN = 12
@@ -48,9 +49,8 @@ def text_encoder_from(config: dict[str, Any]) -> CLIPTextModel:
 
 
 def text_config_from(config: dict[str, Any]) -> CLIPTextConfig:
-    """The text part of a CLIP configuration."""
-    text: CLIPTextConfig = CLIPTextConfig.from_dict(dict(config.get("text_config", config)))
-    return text
+    """The text part of a CLIP configuration; CheckpointError where it is none."""
+    return _read(CLIPTextConfig, config.get("text_config", config), "text")
 
 
 def image_encoder_from(config: dict[str, Any]) -> CLIPVisionModelWithProjection:
@@ -59,12 +59,24 @@ def image_encoder_from(config: dict[str, Any]) -> CLIPVisionModelWithProjection:
 
 
 def vision_config_from(config: dict[str, Any]) -> CLIPVisionConfig:
-    """The vision part of a CLIP configuration with the width they project to."""
-    fields = dict(config.get("vision_config", config))
-    if "projection_dim" in config:
-        fields["projection_dim"] = config["projection_dim"]
-    vision: CLIPVisionConfig = CLIPVisionConfig.from_dict(fields)
-    return vision
+    """The vision part of a CLIP configuration with the width they project to.
+
+    Raises CheckpointError where it is none.
+    """
+    fields = config.get("vision_config", config)
+    if "projection_dim" in config and isinstance(fields, dict):
+        fields = fields | {"projection_dim": config["projection_dim"]}
+    return _read(CLIPVisionConfig, fields, "vision")
+
+
+def _read(cls: type[Config], fields: Any, part: str) -> Config:
+    try:
+        config: Config = cls.from_dict(dict(fields))
+    except Exception as error:  # transformers checks types and sizes in many ways
+        raise CheckpointError(
+            f"the {part} encoder's configuration is none of CLIP's: {error!s:.400}"
+        ) from error
+    return config
 
 
 def unet_from(config: dict[str, Any]) -> UNet2DConditionModel:
@@ -85,14 +97,37 @@ def module_from_weights(
     """The module with the tensors whose names start with prefix: float32, eval mode, no gradients.
 
     Built without memory of its own, it takes each tensor as it comes, so that there is one float32
-    copy at most. Raises CheckpointError, which lists missing, unexpected and mis-shaped
-    tensors and those that is no finite floating-point number.
+    copy at most. Raises CheckpointError, as `fitted` does and for what is not finite.
+    """
+    module, names = fitted(build, config, weights, prefix)
+    state: dict[str, Tensor] = {}
+    broken = []
+    for stored, tensor in weights.tensors(names):
+        state[names[stored]] = tensor.to(torch.float32).contiguous()
+        if not torch.isfinite(state[names[stored]]).all():
+            broken.append(f"not finite: {stored}")
+    if broken:
+        raise _misfit(weights, config, broken)
+    module.load_state_dict(state, strict=True, assign=True)
+    _fill_position_ids(module)
+    return module.eval().requires_grad_(requires_grad=False)
+
+
+def fitted(
+    build: Callable[[], Module], config: Path, weights: WeightFiles, prefix: str
+) -> tuple[Module, dict[str, str]]:
+    """The module without weights, and for each tensor's name in the files its name in the module.
+
+    Reads names and shapes alone. Raises CheckpointError, which lists missing, unexpected and
+    mis-shaped tensors and those of no floating-point numbers.
     """
     try:
         with torch.device("meta"):
             module = build()
     except Exception as error:  # the libraries check a configuration in many ways
-        raise CheckpointError(f"{config} describes no model that can be built: {error}") from error
+        raise CheckpointError(
+            f"{config} describes no model that can be built: {error!s:.400}"
+        ) from error
 
     expected = module.state_dict()
     names = {
@@ -103,25 +138,24 @@ def module_from_weights(
     problems = [f"missing: {prefix}{name}" for name in expected if name not in names]
     problems += [f"unexpected: {names[name]}" for name in names if name not in expected]
     stored_names = {stored: name for name, stored in names.items() if name in expected}
-    state: dict[str, Tensor] = {}
-    for stored, tensor in weights.tensors(stored_names):
-        name = stored_names[stored]
-        problem = _problem(tensor, expected[name])
-        if problem:
-            problems.append(f"{problem}: {stored}")
-        elif not problems:
-            state[name] = tensor.to(torch.float32).contiguous()
-            if not torch.isfinite(state[name]).all():
-                problems.append(f"not finite: {stored}")
+    for stored, shape, wrong in weights.shapes(stored_names):
+        wanted = list(expected[stored_names[stored]].shape)
+        if shape != wanted:
+            problems.append(f"shape {shape} instead of {wanted}: {stored}")
+        elif wrong:
+            problems.append(f"type {wrong} instead of floating-point numbers: {stored}")
     if problems:
-        raise CheckpointError(
-            f"{weights.path} does not hold the weights that {config} describes:\n  "
-            + "\n  ".join(problem[:200] for problem in problems[:_SHOWN])
-            + (f"\n  and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else "")
-        )
-    module.load_state_dict(state, strict=True, assign=True)
-    _fill_position_ids(module)
-    return module.eval().requires_grad_(requires_grad=False)
+        raise _misfit(weights, config, problems)
+    return module, stored_names
+
+
+def _misfit(weights: WeightFiles, config: Path, problems: list[str]) -> CheckpointError:
+    more = len(problems) - _SHOWN
+    return CheckpointError(
+        f"{weights.path} does not hold the weights that {config} describes:\n  "
+        + "\n  ".join(problem[:120] for problem in problems[:_SHOWN])
+        + (f"\n  and {more} more" if more > 0 else "")
+    )
 
 
 def _current_name(name: str, expected: dict[str, Tensor]) -> str:
@@ -134,14 +168,6 @@ def _current_name(name: str, expected: dict[str, Tensor]) -> str:
             if name not in expected and candidate in expected:
                 return candidate
     return name
-
-
-def _problem(stored: Tensor, expected: Tensor) -> str | None:
-    if stored.shape != expected.shape:
-        return f"shape {list(stored.shape)} instead of {list(expected.shape)}"
-    if not stored.is_floating_point() or stored.layout is not torch.strided:
-        return f"type {stored.dtype} {stored.layout} instead of floating-point numbers"
-    return None
 
 
 def _fill_position_ids(module: nn.Module) -> None:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from export import shipped
-from export.checkpoint.weight_files import WEIGHT_FILE_NAMES, CheckpointError, is_there
-from export.options import RELEASED_MODEL
+from export.checkpoint.weight_files import WEIGHT_FILE_NAMES, CheckpointError, weight_file_in
+from export.options import Sources
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
 
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
 _LICENSES = {
-    RELEASED_MODEL.base: "CreativeML OpenRAIL-M (its use-based restrictions apply)",
-    RELEASED_MODEL.tdm: "the released code's repository has an MIT license text, "
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": "CreativeML OpenRAIL-M (its use-based "
+    "restrictions apply)",
+    "CodeGoat24/Face-diffuser": "the released code's repository has an MIT license text, "
     "its README says: non-commercial academic use",
-    RELEASED_MODEL.image_encoder: "MIT",
+    "openai/clip-vit-large-patch14": "MIT",
 }
 
 BASE_FILES = (
@@ -54,7 +59,7 @@ def checkpoint_path(source: str, revision: str | None, role: str) -> Path:
     if not path.is_dir():
         return path
     for folder in (path, *(path / name for name in inner)):
-        if any(is_there(folder / name) for name in WEIGHT_FILE_NAMES):
+        if weight_file_in(folder) is not None:
             return folder
     looked_in = ", ".join(str(folder) for folder in (path, *(path / name for name in inner)))
     raise CheckpointError(
@@ -62,6 +67,39 @@ def checkpoint_path(source: str, revision: str | None, role: str) -> Path:
         f"{', '.join(WEIGHT_FILE_NAMES[:6])} ...; "
         f"name the right folder or file with --{role.lower()}"
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Commit:
+    """What a hub id was resolved to; pinned: it named the commit, which nobody can change."""
+
+    role: str
+    repository: str
+    commit: str
+    pinned: bool
+
+    def in_words(self) -> str:
+        flag = f"--{self.role.replace('_', '-')}"
+        return (
+            f"{self.role}: {self.repository} is at commit {self.commit} today; to get the same "
+            f"again, type {flag} {self.repository}@{self.commit}"
+        )
+
+
+def commits_of(sources: Sources, places: Mapping[str, Path]) -> list[Commit]:
+    """The commit of each source that is a hub id; local ones have none.
+
+    places: by role, where the hub's cache has a file or folder of it: below snapshots/<commit>.
+    """
+    commits = []
+    for role, place in places.items():
+        source: str = getattr(sources, role)
+        repository, _, revision = source.partition("@")
+        found = next((name for name in reversed(place.parts) if _COMMIT.fullmatch(name)), None)
+        if found and not Path(source).expanduser().exists():
+            pinned = _COMMIT.fullmatch(revision or sources.revision or "") is not None
+            commits.append(Commit(role=role, repository=repository, commit=found, pinned=pinned))
+    return commits
 
 
 def license_line(source: str) -> str:

@@ -1,25 +1,28 @@
-"""Named tensors in files: safetensors, PyTorch's .bin, and either of them in shards.
-
-Nothing here runs code from a file: .bin is read with torch's weights-only unpickler.
-"""
+"""Named tensors in files: safetensors, PyTorch's .bin, and either of them in shards."""
 
 from __future__ import annotations
 
-import hashlib
-import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from engines.errors import FaceDiffuserError
-from export.checkpoint.layouts import bare_name, flattened, listed, without_averages
+from export.checkpoint.layouts import bare_names, listed, without_averages
+from export.checkpoint.tensor_files import (
+    PICKLED,
+    CheckpointError,
+    headers,
+    is_there,
+    names_in,
+    read,
+    read_json,
+    sha256_of,
+)
+
+__all__ = ["CheckpointError", "WeightFiles", "read_json", "sha256_of"]
 
 # In the order of preference: safetensors holds no code; whole files before shards.
 _STEMS = ("model", "pytorch_model", "diffusion_pytorch_model")
@@ -34,12 +37,10 @@ WEIGHT_FILE_NAMES = tuple(
     for stem in _STEMS
     for name in (stem + ending,)
 )  # fmt: skip
-_PICKLED = (".bin", ".pt", ".pth", ".ckpt")
-_LFS = b"version https://git-lfs"
-
-
-class CheckpointError(FaceDiffuserError):
-    """A checkpoint is missing, damaged or not of the architecture its configuration says."""
+# Variants of any other name, and shards: model.non_ema.safetensors, model-00001-of-00002.bin ...
+_VARIANT = re.compile(
+    rf"(?:{'|'.join(_STEMS)})(?:[.-][\w-]+)*\.(?:safetensors|bin)(?:\.index(?:\.\w+)?\.json)?"
+)
 
 
 @dataclass(frozen=True)
@@ -60,17 +61,23 @@ class WeightFiles:
 
         Raises CheckpointError if there is none or if it cannot be read.
         """
-        path = _weight_file_in(path) if path.is_dir() else path
+        if path.is_dir():
+            found = weight_file_in(path)
+            if found is None:
+                names = ", ".join(WEIGHT_FILE_NAMES[:6])
+                raise CheckpointError(f"{path} has no weights; expected one of {names} ...")
+            path = found
         if ".index." in path.name and path.suffix == ".json":
             stored = _sharded_names(path)
-        elif path.suffix in (".safetensors", *_PICKLED):
-            stored = dict.fromkeys(_names_in(path), path)
+        elif path.suffix in (".safetensors", *PICKLED):
+            stored = dict.fromkeys(names_in(path), path)
         else:
             raise CheckpointError(
                 f"{path}: expected a .safetensors, .bin or .index.json file, or a folder with one"
             )
         kept = without_averages(stored)
-        files = {bare_name(name): (stored[name], name) for name in kept}
+        bare = bare_names(kept)
+        files = {bare[name]: (stored[name], name) for name in kept}
         if len(files) != len(kept):
             raise CheckpointError(
                 f"{path} holds tensors both with and without a wrapper's prefix (module., "
@@ -89,7 +96,19 @@ class WeightFiles:
             file, stored = self.files[name]
             by_file[file].append((name, stored))
         for file, pairs in by_file.items():
-            yield from _read(file, pairs)
+            yield from read(file, pairs)
+
+    def shapes(self, names: Iterable[str]) -> Iterator[tuple[str, list[int], str | None]]:
+        """Name, shape, and what is wrong with the type (None: floating-point numbers), by file.
+
+        Reads no weights, but for the headers of safetensors and the mapping of .bin files.
+        """
+        by_file: defaultdict[Path, list[tuple[str, str]]] = defaultdict(list)
+        for name in names:
+            file, stored = self.files[name]
+            by_file[file].append((name, stored))
+        for file, pairs in by_file.items():
+            yield from headers(file, pairs)
 
     def digests(self, names: Iterable[str]) -> list[str]:
         """The sha256 of each file that holds one of the tensors, sorted by file name."""
@@ -101,44 +120,34 @@ class WeightFiles:
         return {file for file, _ in self.files.values()}
 
 
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file, computed once per process for the same size and modification time."""
-    status = path.stat()
-    return _sha256(path, status.st_size, status.st_mtime_ns)
+def weight_file_in(folder: Path) -> Path | None:
+    """The file or index of a folder's weights, None where there is none.
 
-
-@cache
-def _sha256(path: Path, nbytes: int, modified_ns: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; CheckpointError where there is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    A plain name is preferred to a variant's, safetensors to .bin, whole files to shards. Raises
+    CheckpointError where there are several variants of other names, or shards without an index.
+    """
+    for name in WEIGHT_FILE_NAMES:
+        if is_there(folder / name):
+            return folder / name
+    if not folder.is_dir():
+        return None
+    found = sorted(path for path in folder.iterdir() if _VARIANT.fullmatch(path.name))
+    whole = [path for path in found if "-of-" not in path.name]
+    for kind in ("safetensors", "bin"):
+        same = [path for path in whole if kind in path.name]
+        if len(same) == 1:
+            return same[0]
+        if same:
+            raise CheckpointError(
+                f"{folder} has several variants of its weights, {listed([p.name for p in same])}; "
+                "name the file itself"
+            )
+    if found:
         raise CheckpointError(
-            f"{path} is missing; the checkpoint cannot be read without"
-        ) from error
-    except (OSError, ValueError, RecursionError) as error:
-        reason = _not_fetched(path) or f"is not a readable JSON file: {error}"
-        raise CheckpointError(f"{path} {reason}") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} should hold a JSON object, found {type(content).__name__}")
-    return content
-
-
-def _weight_file_in(folder: Path) -> Path:
-    found = [folder / name for name in WEIGHT_FILE_NAMES if is_there(folder / name)]
-    if not found:
-        raise CheckpointError(f"{folder} has no weights; expected one of {WEIGHT_FILE_NAMES[:9]}")
-    return found[0]
-
-
-def is_there(path: Path) -> bool:
-    """Whether there is a file, or a link that should lead to one."""
-    return path.is_file() or path.is_symlink()
+            f"{folder} has shards ({found[0].name}) without their index (*.index.json); copy or "
+            "download it too"
+        )
+    return None
 
 
 def _sharded_names(index: Path) -> dict[str, Path]:
@@ -147,7 +156,7 @@ def _sharded_names(index: Path) -> dict[str, Path]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{index} has no weight_map: it is not the index of a checkpoint")
     shards = {name: _shard(index, file) for name, file in weight_map.items()}
-    held = {name: shard for shard in sorted(set(shards.values())) for name in _names_in(shard)}
+    held = {name: shard for shard in sorted(set(shards.values())) for name in names_in(shard)}
     if held != shards:
         wrong = sorted(name for name in held | shards if held.get(name) != shards.get(name))
         raise CheckpointError(f"{index} does not agree with its shards about: {listed(wrong)}")
@@ -160,76 +169,3 @@ def _shard(index: Path, file: object) -> Path:
     if not (index.parent / file).is_file():
         raise CheckpointError(f"{index.parent / file} is missing; {index} names it as a shard")
     return index.parent / file
-
-
-def _names_in(path: Path) -> list[str]:
-    if path.is_symlink() and not path.exists():
-        raise CheckpointError(
-            f"{path} is a link to {path.readlink()}, which is missing; copy or download it again"
-        )
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing")
-    if path.suffix in _PICKLED:
-        return list(_load_bin(path))
-    try:
-        with safe_open(path, framework="pt") as file:
-            return list(file.keys())
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(_damaged(path, error)) from error
-
-
-def _read(path: Path, pairs: list[tuple[str, str]]) -> Iterator[tuple[str, Tensor]]:
-    if path.suffix in _PICKLED:
-        tensors = _load_bin(path)
-        yield from ((name, tensors[stored]) for name, stored in pairs)
-        return
-    try:
-        with safe_open(path, framework="pt") as file:
-            for name, stored in pairs:
-                yield name, file.get_tensor(stored)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(_damaged(path, error)) from error
-
-
-def _load_bin(path: Path) -> dict[str, Tensor]:
-    try:
-        # Only the zip format, PyTorch's since 1.6, can be mapped.
-        mapped = _is_zip(path)
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception as error:  # a damaged or hostile pickle can fail in any way
-        raise CheckpointError(_damaged(path, error)) from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} is not a checkpoint: expected a dict of tensors by name")
-    if not all(isinstance(t, Tensor) for t in content.values()):
-        content = flattened(content) or {}
-    tensors = {str(name): tensor for name, tensor in content.items() if isinstance(tensor, Tensor)}
-    if not tensors or len(tensors) != len(content):
-        raise CheckpointError(f"{path} is not a checkpoint: expected a dict of tensors by name")
-    return tensors
-
-
-def _is_zip(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4) == b"PK\x03\x04"
-
-
-def _not_fetched(path: Path) -> str | None:
-    """What to say of a pointer that git-lfs left in a file's place."""
-    try:
-        with path.open("rb") as file:
-            is_pointer = file.read(len(_LFS)) == _LFS
-    except OSError:
-        return None
-    return (
-        "is a pointer of git-lfs, not the file; fetch it with: git lfs pull" if is_pointer else None
-    )
-
-
-def _damaged(path: Path, error: Exception) -> str:
-    if (pointer := _not_fetched(path)) is not None:
-        return f"{path} {pointer}"
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return (
-        f"{path} cannot be read as weights: it is truncated, damaged or holds code "
-        f"({type(error).__name__}: {reason}); copy or download it again"
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from engines.bundle.manifest import Dimensions, Precision
 from engines.contract import Component
 from engines.errors import FaceDiffuserError
 from engines.plans.forecast import plans_nbytes
-from export.checkpoint.checkpoint import ModelSource
 from export.checkpoint.fusion_mlp import FusionMLP
 from export.checkpoint.modules_from_weights import (
     image_encoder_from,
@@ -23,6 +23,7 @@ from export.checkpoint.modules_from_weights import (
     vae_from,
 )
 from export.graph.modules import VaeDecoder
+from export.source import ModelSource
 
 _ELEMENT_NBYTES = {Precision.FP16: 2, Precision.FP32: 4}
 # Room for graphs, kernels, tokenizer and preview.
@@ -61,8 +62,43 @@ def told_size(
 def require_disk_space(
     folder: Path, weights: Mapping[Component, int], components: Iterable[Component]
 ) -> None:
-    """Raise DiskSpaceError unless the graphs of these components fit beside what is there."""
-    needed = sum(weights[component] for component in components) + _BESIDE_WEIGHTS_NBYTES
+    """Raise DiskSpaceError unless the graphs of these components fit beside what is there.
+
+    The candidate that the last check draws from is made of links; where the file system has none,
+    it is a copy of every component.
+    """
+    written, copied = list(components), [] if has_links(folder) else list(Component)
+    needed = sum(weights[each] for each in (*written, *copied)) + _BESIDE_WEIGHTS_NBYTES
+    _require(folder, needed)
+
+
+def require_room_for_copies(bundle: Path, beside: Path) -> None:
+    """Raise DiskSpaceError where a bundle is about to be copied, for want of links, and cannot be.
+
+    bundle: what works already; beside: the folder that gets its files. What lies there is not
+    copied again.
+    """
+    parent = beside.parent
+    if has_links(parent):
+        return
+    files = (path for path in bundle.rglob("*") if path.is_file())
+    copied = (path for path in files if not (beside / path.relative_to(bundle)).exists())
+    _require(parent, sum(path.stat().st_size for path in copied))
+
+
+def has_links(folder: Path) -> bool:
+    """Whether a file in this folder can have a second name."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".links-") as trial:
+        first = Path(trial) / "first"
+        first.touch()
+        try:
+            (Path(trial) / "second").hardlink_to(first)
+        except OSError:
+            return False
+    return True
+
+
+def _require(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise DiskSpaceError(

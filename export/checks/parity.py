@@ -1,4 +1,4 @@
-"""The parity gate: every exported graph against its torch module, before anything is published."""
+"""The parity gate: each exported graph against its library's own module, before it is published."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from engines.contract import CONTRACTS, NOISE_PREDICTORS, Component
 from engines.errors import FaceDiffuserError
 from engines.gate import farthest, relative_l2
 from engines.onnxruntime.cpu import OnnxRuntimeEngine
-from export.graph.modules import run
+from export.checks.library import library_answer
 
 Array = npt.NDArray[np.float32]
 
@@ -90,11 +90,11 @@ def example_inputs(component: Component, dimensions: Dimensions) -> dict[str, Te
     return last
 
 
-def gate_cases(module: nn.Module, component: Component, dimensions: Dimensions) -> list[GateCase]:
-    """What the float32 torch module answers on the gate's inputs."""
+def gate_cases(library: nn.Module, component: Component, dimensions: Dimensions) -> list[GateCase]:
+    """What a library's unmodified float32 module answers on the gate's inputs."""
     cases = []
     for inputs in gate_inputs(component, dimensions):
-        output = run(module, inputs).numpy()
+        output = library_answer(component, library, inputs).numpy()
         if not np.isfinite(output).all():
             raise ParityError(
                 f"the torch module of {component} itself gives NaN or infinity; check its weights"

@@ -24,9 +24,9 @@ from engines.errors import BuildError
 from engines.gate import PIPELINE_BOUNDS, relative_l2
 from engines.guides import GuidanceRule
 from export import shipped
-from export.checkpoint.checkpoint import ModelSource
 from export.checks.parity import ParityError
 from export.checks.torch_pipeline import TorchPipeline, TorchRequest
+from export.source import ModelSource
 
 PREVIEW_NAME = "preview.png"
 # What the runtime is asked for beside prompt, references and seed, as its command line takes it.

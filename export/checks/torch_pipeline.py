@@ -22,8 +22,9 @@ from transformers import CLIPTokenizer
 from engines.bundle.manifest import Dimensions
 from engines.contract import Component
 from engines.system.heap import trim_heap
-from export.checkpoint.checkpoint import ModelSource
-from export.graph.modules import module_of, run
+from export.checks.library import library_answer
+from export.graph.modules import library_module
+from export.source import ModelSource
 
 MARKER = "<|image|>"
 
@@ -142,12 +143,12 @@ class TorchPipeline:
         if self._current is None or self._current[0] is not component:
             self._current = None
             trim_heap()
-            module = module_of(component, self._source)
+            module = library_module(component, self._source)
             if self._rounded_to_half:
                 for parameter in module.parameters():
                     parameter.data = parameter.data.half().float()
             self._current = component, module
-        return run(self._current[1], inputs)
+        return library_answer(component, self._current[1], inputs)
 
 
 def fused(tdm: tuple[Tensor, Tensor], sdm: tuple[Tensor, Tensor]) -> Tensor:

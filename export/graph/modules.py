@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from engines.contract import Component
-from export.checkpoint.checkpoint import ModelSource
 from export.graph.unet import BatchedPassesUNet
+from export.source import ModelSource
 
 
 class TextEncoder(nn.Module):
@@ -53,18 +53,41 @@ class VaeDecoder(nn.Module):
 
 def module_of(component: Component, source: ModelSource) -> nn.Module:
     """A component's module with its weights, float32, in evaluation mode."""
+    return wrapped(component, library_module(component, source))
+
+
+def library_module(component: Component, source: ModelSource) -> nn.Module:
+    """A component as its library has it, with its weights, float32, in evaluation mode.
+
+    The libraries are transformers and diffusers; the fusion MLP's is the released code.
+    """
     match component:
         case Component.TEXT_ENCODER:
-            module: nn.Module = TextEncoder(source.text_encoder())
+            module: nn.Module = source.text_encoder()
         case Component.IMAGE_ENCODER:
-            module = ImageEncoder(source.image_encoder())
+            module = source.image_encoder()
         case Component.FUSION_MLP:
             module = source.fusion_mlp()
         case Component.TDM_UNET | Component.SDM_UNET:
-            module = BatchedPassesUNet(source.unet(component))
+            module = source.unet(component)
         case Component.VAE_DECODER:
-            module = VaeDecoder(source.vae_decoder())
+            module = source.vae_decoder()
     return module.eval().requires_grad_(requires_grad=False)
+
+
+def wrapped(component: Component, library: nn.Module) -> nn.Module:
+    """The module with the contract's inputs and outputs around a library's, which it may change."""
+    match component:
+        case Component.TEXT_ENCODER:
+            return TextEncoder(library).eval()
+        case Component.IMAGE_ENCODER:
+            return ImageEncoder(library).eval()
+        case Component.FUSION_MLP:
+            return library
+        case Component.TDM_UNET | Component.SDM_UNET:
+            return BatchedPassesUNet(library).eval()
+        case Component.VAE_DECODER:
+            return VaeDecoder(library).eval()
 
 
 def run(module: nn.Module, inputs: dict[str, Tensor]) -> Tensor:

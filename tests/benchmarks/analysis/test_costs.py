@@ -15,11 +15,11 @@ from engines.bundle.manifest import Precision
 from engines.contract import CONTRACTS, Component
 from engines.engine import DeviceTensor
 from engines.errors import ContractError
-from export.checkpoint.checkpoint import ModelSource
 from export.checkpoint.model_facts import dimensions_of
 from export.checkpoint.random_weights import random_checkpoint
 from export.checks.parity import gate_inputs
 from export.graph.modules import module_of, run
+from export.source import ModelSource
 from tests.benchmarks.peers.test_peers import SOURCE
 
 

@@ -32,7 +32,7 @@ from engines.bundle.folder import Bundle
 from engines.contract import NOISE_PREDICTORS, Component
 from engines.errors import ProviderUnavailableError
 from engines.guides import Pass
-from export.checkpoint.checkpoint import ModelSource
+from export.source import ModelSource
 from runtime.method.schedule import Stage
 from tests.benchmarks.peers.echo import echoing
 from tests.paths import GOLDEN
