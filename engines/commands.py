@@ -7,7 +7,6 @@ the same command is `python -m face_diffuser.export.build`. Messages take their 
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ SERVER = "server"
 ONNX_ONLY, PLANS_ONLY = "--onnx-only", "--plans-only"
 
 _BUILD_WORDS = "build/command.json"
+_OF_PATHS = ("--base", "--tdm", "--sdm", "--image-encoder", "--tdm-lora", "--sdm-lora")
 
 
 def typed(module: str, *words: object) -> str:
@@ -60,18 +60,25 @@ def remember_build(bundle: Path, words: Sequence[str]) -> None:
     kept: list[str] = []
     rest = iter(words)
     for word in rest:
-        if word in ("--out", "--json"):
-            if word == "--out":
+        flag, equals, value = word.partition("=")
+        if flag == "--out":
+            if not equals:
                 next(rest, None)
-        elif not word.startswith("--out="):
-            kept.append(str(Path(word).resolve()) if _is_path(word) else word)
+        elif flag in _OF_PATHS:
+            kept += [f"{flag}={_absolute(value)}"] if equals else [word, _absolute(next(rest, ""))]
+        elif word != "--json":
+            kept.append(word)
     path = bundle / _BUILD_WORDS
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(kept))
 
 
-def _is_path(word: str) -> bool:
-    return os.sep in word and not word.startswith("-") and Path(word).exists()
+def _absolute(word: str) -> str:
+    """A path as it may be typed from anywhere, a LoRA's weight behind it; hub ids stay."""
+    path, colon, weight = word.rpartition(":")
+    if not Path(word).exists() and path and Path(path).exists():
+        return f"{Path(path).resolve()}{colon}{weight}"
+    return str(Path(word).resolve()) if Path(word).exists() else word
 
 
 def plans_built(bundle: object, *words: object) -> str:

@@ -143,13 +143,32 @@ def test_a_non_finite_output_names_engine_step_and_timestep(
             face_diffuser.generate(request)
 
 
-def test_an_unfinished_build_is_finished_by_its_own_words(bundle_copy: Path) -> None:
+def test_an_unfinished_build_is_finished_by_its_own_words(
+    bundle_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also from another folder: paths become absolute, with the weight of a LoRA behind them."""
     (bundle_copy / "manifest.json").unlink()
-    words = ["--fp32", "--tdm", str(GOLDEN / "TDM"), "--out", "elsewhere", "--json"]
-    commands.remember_build(bundle_copy, words)
+    monkeypatch.chdir(tmp_path)
+    Path("style.safetensors").touch()
+    words = [
+        "--fp32",
+        "--tdm",
+        str(GOLDEN / "TDM"),
+        "--out",
+        "elsewhere",
+        "--json",
+        "--base",
+        "a/b",
+    ]
+    loras = ["--tdm-lora", "style.safetensors:0.8", "--sdm-lora=style.safetensors"]
+    commands.remember_build(bundle_copy, [*words, *loras])
     with pytest.raises(BundleCorruptError, match="unfinished build") as error:
         Bundle.open(bundle_copy)
-    assert error.value.fix == (f"{REBUILD} --fp32 --tdm {GOLDEN / 'TDM'} --out {bundle_copy}")
+    assert error.value.fix == (
+        f"{REBUILD} --fp32 --tdm {GOLDEN / 'TDM'} --base a/b "
+        f"--tdm-lora {tmp_path}/style.safetensors:0.8 "
+        f"--sdm-lora={tmp_path}/style.safetensors --out {bundle_copy}"
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,70 @@
+"""Where a build works: beside a good bundle, alone in it to the end, with room for its copies."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from engines.bundle.lock import BundleBusyError, build_lock
+from export.bundle import building_place
+from export.checks.disk_space import DiskSpaceError, has_links
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    """What a build takes for a bundle that works, of 9,000 bytes."""
+    bundle = tmp_path / "bundle"
+    (bundle / "build").mkdir(parents=True)
+    (bundle / "manifest.json").touch()
+    (bundle / "weights.data").write_bytes(bytes(9000))
+    return bundle
+
+
+@pytest.mark.parametrize("exchanges", ["folders are exchanged", "folders are renamed"])
+def test_no_other_build_begins_between_the_swap_and_the_plans(
+    exchanges: str, good: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if exchanges == "folders are renamed":
+        monkeypatch.setattr("engines.bundle.swap._exchanged", lambda *_: False)
+    with building_place(good) as place:
+        assert place.folder != good
+        with pytest.raises(BundleBusyError), build_lock(good):
+            pass
+        (place.folder / "new").touch()
+        place.publish()
+        assert (good / "new").is_file()
+        with pytest.raises(BundleBusyError), build_lock(good):
+            pass
+    with build_lock(good):
+        pass
+    assert [path.name for path in good.parent.iterdir()] == ["bundle"]
+
+
+def test_a_build_that_stops_leaves_the_bundle_as_it_was(good: Path) -> None:
+    with pytest.raises(RuntimeError, match="stopped"), building_place(good):
+        raise RuntimeError("stopped")
+    assert (good / "manifest.json").is_file()
+    with build_lock(good):
+        pass
+
+
+def test_without_links_room_for_the_copies_is_asked_for_before_they_are_made(
+    good: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert has_links(good.parent)
+
+    def no_links(self: Path, target: Path) -> None:
+        raise OSError
+
+    monkeypatch.setattr(Path, "hardlink_to", no_links)
+    assert not has_links(good.parent)
+    usage = shutil.disk_usage(good)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=8999))
+    with pytest.raises(DiskSpaceError, match=r"0\.00 GB"), building_place(good):
+        pass
+    assert [path.name for path in good.parent.iterdir()] == ["bundle"]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=9000))
+    with building_place(good) as place:
+        assert (place.folder / "weights.data").stat().st_size == 9000
