@@ -22,6 +22,9 @@ from export.checkpoint.weight_files import CheckpointError
 
 _PLAIN_BLOCKS = ("DownBlock2D", "CrossAttnDownBlock2D", "UpBlock2D", "CrossAttnUpBlock2D")
 
+_COUNTS = ("layers_per_block", "num_hidden_layers", "transformer_layers_per_block")
+_MOST_LAYERS = 1000
+
 # Fields that change what a model computes, with the only values that are followed.
 _UNET: dict[str, tuple[Any, ...]] = {
     "_class_name": ("UNet2DConditionModel",),
@@ -86,6 +89,7 @@ def check_unet(config: Mapping[str, Any], where: Path) -> None:
     """Raise CheckpointError for a U-Net that the export would not compute as diffusers does."""
     full = _with_defaults(UNet2DConditionModel, config)
     refuse(full, _UNET, where)
+    _check_counts(full, where)
     for name in ("down_block_types", "up_block_types"):
         if not isinstance(full[name], list | tuple):
             raise CheckpointError(f"{where} says {name} {full[name]!r:.80}; expected a list")
@@ -111,6 +115,7 @@ def check_vae(config: Mapping[str, Any], where: Path) -> None:
     """Raise CheckpointError for a VAE that the export would not compute as diffusers does."""
     full = _with_defaults(AutoencoderKL, config)
     refuse(full, _VAE, where)
+    _check_counts(full, where)
     scale = full["scaling_factor"]
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale < math.inf:
         raise CheckpointError(
@@ -126,6 +131,7 @@ def check_encoder(config: Mapping[str, Any], part: str, where: Path) -> None:
     inner = config.get(part, config)
     for each in (config, inner) if isinstance(inner, Mapping) else (config,):
         refuse(each, _ENCODER | {"model_type": _ENCODER_TYPES[part]}, where)
+        _check_counts(each, where)
 
 
 def unet_sizes(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,6 +170,17 @@ def noise_schedule(config: Mapping[str, Any], where: Path) -> NoiseSchedule:
         return read(NoiseSchedule, {name: full[name] for name in names})
     except (ValueError, OverflowError) as error:
         raise CheckpointError(f"{where} is not supported: {error}") from error
+
+
+def _check_counts(config: Mapping[str, Any], where: Path) -> None:
+    """Raise CheckpointError for more layers than any model has: the libraries would make them."""
+    for name in _COUNTS:
+        said = config.get(name)
+        counts = said if isinstance(said, list | tuple) else [said]
+        if any(isinstance(count, int) and count > _MOST_LAYERS for count in counts):
+            raise CheckpointError(
+                f"{where} says {name} {said!r:.80}; expected {_MOST_LAYERS} at most"
+            )
 
 
 def _with_defaults(cls: Any, config: Mapping[str, Any]) -> dict[str, Any]:
