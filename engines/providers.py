@@ -71,13 +71,13 @@ def _tensorrt_rtx_library() -> object:
 def _onnxruntime_cuda(bundle: Bundle, gpu: Gpu, stream: Stream) -> DeviceProvider:
     from engines.onnxruntime.cuda import OnnxRuntimeCudaProvider
 
-    return OnnxRuntimeCudaProvider(bundle, stream.handle)
+    return OnnxRuntimeCudaProvider(bundle, gpu.cuda_version, stream.handle)
 
 
 def _onnxruntime_cuda_library() -> object:
-    from engines.onnxruntime.library import CUDA_PROVIDER, onnxruntime_with
+    from engines.onnxruntime.release import onnxruntime_on_gpu
 
-    return onnxruntime_with(CUDA_PROVIDER)
+    return onnxruntime_on_gpu()
 
 
 def _onnxruntime_cpu(bundle: Bundle, component: Component, threads: int | None) -> Engine:

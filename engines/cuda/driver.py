@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 from engines import commands
@@ -15,9 +17,13 @@ from engines.errors import (
 
 Answer = tuple[Any, ...]  # status, then what the function returns
 
-# cuKernelGetParamInfo appeared in CUDA 12.4.
-OLDEST_DRIVER = 12040
+# cuLibraryLoadData appeared in CUDA 12.0.
+OLDEST_DRIVER = 12000
+# The first NVIDIA driver that runs what a CUDA toolkit of this major version built, whatever the
+# minor (NVIDIA, "CUDA Compatibility", minor version compatibility).
+OLDEST_FOR_MAJOR = {12: "525", 13: "580"}
 
+_DRIVER_FILE = Path("/proc/driver/nvidia/version")
 _OUT_OF_MEMORY, _NO_DEVICE = 2, 100
 
 
@@ -39,6 +45,7 @@ class KernelDriver(Protocol):
     Each function returns (status, *values).
     """
 
+    def cuDriverGetVersion(self) -> Answer: ...
     def cuLibraryLoadData(
         self,
         code: bytes,
@@ -87,7 +94,6 @@ class Driver(KernelDriver, Protocol):
     def CUevent_flags(self) -> Any: ...
 
     def cuInit(self, Flags: int, /) -> Answer: ...
-    def cuDriverGetVersion(self) -> Answer: ...
     def cuDeviceGet(self, ordinal: int, /) -> Answer: ...
     def cuDeviceGetName(self, length: int, dev: Any, /) -> Answer: ...
     def cuDeviceGetAttribute(self, attrib: Any, dev: Any, /) -> Answer: ...
@@ -175,6 +181,16 @@ def checked(result: Answer) -> Any:
 def version_text(version: int) -> str:
     """CUDA's 12040 -> 12.4."""
     return f"{version // 1000}.{version % 1000 // 10}"
+
+
+def driver_version() -> str:
+    """The NVIDIA driver's own version, such as 590.44.01; "unknown" where it is not told."""
+    try:
+        text = _DRIVER_FILE.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return "unknown"
+    match = re.search(r"\b(\d{3,}\.\d+(?:\.\d+)?)\b", text)
+    return match.group(1) if match else "unknown"
 
 
 def architecture_of(device: int = 0) -> int:

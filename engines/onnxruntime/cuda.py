@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from contextlib import redirect_stdout
+from contextlib import ExitStack, redirect_stdout
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -13,13 +15,22 @@ from engines.bundle.folder import Bundle
 from engines.bundle.weights import WeightCheck
 from engines.contract import CONTRACTS, NOISE_PREDICTORS, Component
 from engines.engine import DeviceTensor, Provider
-from engines.errors import ContractError, DeviceMemoryError, ProviderUnavailableError
-from engines.onnxruntime.library import (
-    CUDA_PROVIDER,
-    onnxruntime_with,
-    opened_session,
-    session_dtypes,
+from engines.errors import (
+    BundleCorruptError,
+    ContractError,
+    DeviceMemoryError,
+    FaceDiffuserError,
+    ProviderUnavailableError,
 )
+from engines.onnxruntime.library import CUDA_PROVIDER, PACKAGES, opened_session, session_dtypes
+from engines.onnxruntime.placement import PlacedSession
+from engines.onnxruntime.release import onnxruntime_on_gpu
+
+# By name of the provider's setting. No TF32, as in TensorRT's plans: its products have 11 bits. The
+# arena grows by what is asked for, not to the next power of two, which may be twice a U-Net.
+SETTINGS = {"device_id": "0", "use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"}
+# Weights lie beside the arena, so that it holds activations alone.
+SESSION_ENTRIES = {"session.use_device_allocator_for_initializers": "1"}
 
 
 class OnnxRuntimeCudaEngine:
@@ -32,11 +43,11 @@ class OnnxRuntimeCudaEngine:
     provider = str(Provider.ONNXRUNTIME_CUDA)
     capturable = False
 
-    def __init__(self, ort: Any, component: Component, session: Any, stream: int) -> None:
+    def __init__(self, ort: Any, opened: PlacedSession, stream: int) -> None:
         """stream: the one that the session was made for."""
-        self._component, self._session, self._stream = component, session, stream
-        self._dtypes = session_dtypes(session)
-        self._binding = session.io_binding()
+        self._component, self._opened, self._stream = opened.component, opened, stream
+        self._dtypes = session_dtypes(opened.session)
+        self._binding = opened.session.io_binding()
         self._options = ort.RunOptions()
         # The caller waits, once a request, not the session after each run.
         self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
@@ -76,19 +87,17 @@ class OnnxRuntimeCudaEngine:
     def enqueue(self, stream: int) -> None:
         self._check_stream(stream)
         try:
-            self._session.run_with_iobinding(self._binding, self._options)
+            self._opened.run(self._binding, self._options)
+        except FaceDiffuserError:
+            raise
         except Exception as error:
             # ONNX Runtime raises a family of unrelated classes.
-            if "allocate memory" in str(error) or "out of memory" in str(error):
-                raise DeviceMemoryError(
-                    f"{self._component} does not fit the GPU's memory: {error}; ask for fewer or "
-                    "smaller images, or end what else uses it, which is listed by",
-                    fix="nvidia-smi",
-                ) from error
+            if _is_out_of_memory(error):
+                raise _memory_short(self._component, error) from error
             raise ContractError(f"{self._component} cannot run: {error}") from error
 
     def close(self) -> None:
-        del self._binding, self._session
+        del self._binding, self._opened
 
     def _check_stream(self, stream: int) -> None:
         if stream != self._stream:
@@ -103,44 +112,76 @@ class OnnxRuntimeCudaProvider:
 
     provider = Provider.ONNXRUNTIME_CUDA
 
-    def __init__(self, bundle: Bundle, stream: int) -> None:
-        """Raises ProviderUnavailableError where ONNX Runtime is missing or is for CPUs."""
-        self._ort = onnxruntime_with(CUDA_PROVIDER)
+    def __init__(self, bundle: Bundle, cuda_version: int, stream: int) -> None:
+        """cuda_version: of the driver. Raises ProviderUnavailableError where ONNX Runtime is
+        missing, is for CPUs, too old, or built for a newer driver."""
+        self._ort = onnxruntime_on_gpu(cuda_version)
         if preload := getattr(self._ort, "preload_dlls", None):
             # Finds CUDA's libraries in NVIDIA's wheels; it prints what it does not find.
             with redirect_stdout(sys.stderr):
                 preload()
         self._bundle, self._stream = bundle, stream
-        self._sessions: dict[Component, Any] = {}
         # Encoders are the last that a backend opens.
         encoders = [each for each in Component if each not in NOISE_PREDICTORS]
         self._weights = WeightCheck(bundle, [*NOISE_PREDICTORS, *encoders])
+        self._sessions: dict[Component, PlacedSession] = {}
+        self._stack = ExitStack()
+        self._profiles = Path(self._stack.enter_context(TemporaryDirectory()))
 
     def open(
         self, component: Component, shapes: Mapping[str, tuple[int, ...]]
     ) -> OnnxRuntimeCudaEngine:
         if component not in self._sessions:
             opened = self._session(component)
+            self._stack.callback(opened.close)
             self._weights.require(component)
             self._sessions[component] = opened
-        session = self._sessions[component]
-        return OnnxRuntimeCudaEngine(self._ort, component, session, self._stream)
+        return OnnxRuntimeCudaEngine(self._ort, self._sessions[component], self._stream)
 
     def close(self) -> None:
         self._weights.close()
         self._sessions.clear()
+        self._stack.close()
 
-    def _session(self, component: Component) -> Any:
+    def _session(self, component: Component) -> PlacedSession:
         path = self._bundle.model(self._bundle.component(component).onnx, Provider.ONNXRUNTIME_CUDA)
-        settings = {"device_id": "0", "user_compute_stream": str(self._stream)}
+        options = self._ort.SessionOptions()
+        for name, value in SESSION_ENTRIES.items():
+            options.add_session_config_entry(name, value)
+        options.enable_profiling = True  # of the first run: see PlacedSession
+        options.profile_file_prefix = str(self._profiles / component)
+        settings = SETTINGS | {"user_compute_stream": str(self._stream)}
+        try:
+            session = opened_session(
+                self._ort, component, path, options, [(CUDA_PROVIDER, settings)]
+            )
+        except BundleCorruptError as error:
+            if _is_out_of_memory(error):
+                raise _memory_short(component, error) from error
+            # The reason is the file only if it is not what the manifest says.
+            self._bundle.verify_component(component)
+            raise ProviderUnavailableError(
+                f"onnxruntime's {CUDA_PROVIDER} does not open {component}: {error.__cause__}; type",
+                fix=PACKAGES[CUDA_PROVIDER],
+            ) from error
         # No other provider is asked for, so none that is found was wanted.
-        session = opened_session(
-            self._ort, component, path, self._ort.SessionOptions(), [(CUDA_PROVIDER, settings)]
-        )
         if CUDA_PROVIDER not in session.get_providers():
+            session.end_profiling()
             raise ProviderUnavailableError(
                 f"onnxruntime fell back to {', '.join(session.get_providers())} for {component}: "
                 "its CUDA or cuDNN libraries do not load; type",
-                fix='pip install "onnxruntime-gpu[cuda,cudnn]"',
+                fix=PACKAGES[CUDA_PROVIDER],
             )
-        return session
+        return PlacedSession(component, session)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return "allocate memory" in str(error) or "out of memory" in str(error)
+
+
+def _memory_short(component: Component, error: Exception) -> DeviceMemoryError:
+    return DeviceMemoryError(
+        f"{component} does not fit the GPU's memory: {error}; ask for fewer or smaller images, or "
+        "end what else uses it, which is listed by",
+        fix="nvidia-smi",
+    )

@@ -27,7 +27,8 @@ _EXTRAS = {CPU_PROVIDER: "cpu", CUDA_PROVIDER: "gpu"}
 # for GPUs hold the same module, so whichever was installed last hides the other.
 PACKAGES = {
     CPU_PROVIDER: "pip install --force-reinstall onnxruntime",
-    CUDA_PROVIDER: "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu",
+    CUDA_PROVIDER: "pip uninstall -y onnxruntime onnxruntime-gpu && "
+    'pip install "onnxruntime-gpu[cuda,cudnn]>=1.25"',
 }
 
 _DTYPES: dict[str, np.dtype[Any]] = {
@@ -64,7 +65,8 @@ def opened_session(
     options.log_severity_level = 3
     bundle = onnx_path.parent.parent
     try:
-        session = ort.InferenceSession(onnx_path, options, providers=providers)
+        # Its own fallback opens another provider, and tells it on stdout.
+        session = ort.InferenceSession(onnx_path, options, providers=providers, enable_fallback=0)
     except Exception as error:
         # ONNX Runtime raises a family of unrelated classes, all of which mean: not this file.
         if not raised_within(error, {"onnxruntime"}):

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engines.cuda.driver import driver, version_text
+from engines.cuda.driver import driver, driver_version, version_text
 from engines.cuda.gpu import opened_gpu
 from engines.errors import DriverTooOldError
 from engines.tensorrt.libraries import TENSORRT, Library
 from engines.tensorrt.library import installed_names, version_of, wheels_of
 
 _CUDA_13 = 13000
-_DRIVER_FILE = Path("/proc/driver/nvidia/version")
 _MEMORY_FILE = Path("/proc/meminfo")
 _PROCESSOR_FILE = Path("/proc/cpuinfo")
 
@@ -68,16 +67,6 @@ def check_driver(
             + (", or install TensorRT for CUDA 12" if older else ""),
             fix='pip install "tensorrt-cu12>=10.9,<11"' if older else None,
         )
-
-
-def driver_version() -> str:
-    """The NVIDIA driver's own version, such as 590.44.01; "unknown" where it is not told."""
-    try:
-        text = _DRIVER_FILE.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return "unknown"
-    match = re.search(r"\b(\d{3,}\.\d+(?:\.\d+)?)\b", text)
-    return match.group(1) if match else "unknown"
 
 
 def host_in_words() -> str:

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 from engines.bundle.folder import Bundle
 from engines.bundle.plan_record import PlanParity, PlanRecord
+from engines.cuda.driver import driver_version
 from engines.cuda.gpu import Gpu
 from engines.engine import DeviceEngine, Provider
 from engines.tensorrt import vendor
 from engines.tensorrt.card_folder import CardFolder
 from engines.tensorrt.libraries import TENSORRT_RTX
-from engines.tensorrt.machine import driver_version
 from engines.tensorrt.provider import TensorRtProvider
 from engines.tensorrt.rtx_engine import RtxEngine, opened_on_card
 

@@ -10,13 +10,13 @@ import numpy as np
 from engines import commands
 from engines.bundle.plan_record import PlanParity
 from engines.contract import CONTRACTS, Shape
+from engines.cuda.driver import driver_version
 from engines.cuda.gpu import Gpu
 from engines.engine import DeviceEngine, DeviceTensor
 from engines.errors import PlanRefusedError
 from engines.gate import Array, bound_of, farthest, gate_inputs, gate_shapes, relative_l2
 from engines.onnxruntime.cpu import OnnxRuntimeEngine
 from engines.plans.building.job import PlanJob
-from engines.tensorrt.machine import driver_version
 
 
 def plan_parity(

@@ -44,9 +44,9 @@ def test_an_old_driver_is_named_with_the_version_it_must_have(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     written_library(tmp_path)
-    old = cuda_driver(tmp_path, version=12020)
+    old = cuda_driver(tmp_path, version=11080)
     monkeypatch.setattr(cuda, "import_module", lambda _: old)
-    with pytest.raises(ProviderUnavailableError, match=r"CUDA 12\.2, .* CUDA 12\.4 or newer"):
+    with pytest.raises(ProviderUnavailableError, match=r"CUDA 11\.8, .* CUDA 12\.0 or newer"):
         cuda.driver()
-    old.version = 12040
+    old.version = 12000  # 525
     assert cuda.architecture_of() == 90

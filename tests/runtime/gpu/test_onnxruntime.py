@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import tomllib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -25,24 +27,45 @@ from engines.errors import (
     ProviderUnavailableError,
 )
 from engines.onnxruntime.cuda import OnnxRuntimeCudaEngine
-from engines.onnxruntime.library import CPU_PROVIDER, CUDA_PROVIDER
+from engines.onnxruntime.library import CPU_PROVIDER, CUDA_PROVIDER, PACKAGES
+from engines.onnxruntime.placement import PlacedSession, check_placement, events_of
+from engines.onnxruntime.release import CUDA_12, OLDEST
 from runtime import FaceDiffuser, Provider
 from runtime.gpu.backend import GpuBackend
 from tests.doubles.cuda_driver import CudaDriver, cuda_driver
+from tests.paths import ROOT
 from tests.runtime.gpu.double import quiet_steps, relative_l2, small, with_kernels
 
 STREAM = 7
+_KINDS = {
+    "tensor(float)": np.float32, "tensor(int32)": np.int32, "tensor(bool)": np.bool_,
+}  # fmt: skip
 
 
 class Session:
-    """A real session on the CPU that says it is on the GPU, and runs when its stream does."""
+    """A real session on the CPU that says it is on the GPU, and runs when its stream does.
 
-    def __init__(self, driver: CudaDriver, path: Path, options: Any, providers: list[Any]) -> None:
+    on_cpu: kinds of nodes that its profile tells to have run on the CPU, beside those on shapes.
+    """
+
+    on_cpu: frozenset[str] = frozenset()
+
+    def __init__(
+        self, driver: CudaDriver, path: Path, options: Any, providers: list[Any], **named: Any
+    ) -> None:
         ((provider, settings),) = providers
         assert provider == CUDA_PROVIDER
+        assert named == {"enable_fallback": 0}
         assert options.log_severity_level == 3
+        assert settings["use_tf32"] == "0"
+        assert settings["arena_extend_strategy"] == "kSameAsRequested"
+        entry = "session.use_device_allocator_for_initializers"
+        assert options.get_session_config_entry(entry) == "1"
         self._driver, self._stream = driver, int(settings["user_compute_stream"])
-        self._session = onnxruntime.InferenceSession(path, providers=[CPU_PROVIDER])
+        own = onnxruntime.SessionOptions()
+        own.enable_profiling, own.profile_file_prefix = True, options.profile_file_prefix
+        self._session = onnxruntime.InferenceSession(path, own, providers=[CPU_PROVIDER])
+        self._inputs = {each.name: each for each in self._session.get_inputs()}
 
     def get_providers(self) -> list[str]:
         return [CUDA_PROVIDER, CPU_PROVIDER]
@@ -55,6 +78,31 @@ class Session:
 
     def io_binding(self) -> Any:
         return Binding(self._session.io_binding())
+
+    def end_profiling(self) -> str:
+        """The profile of a run, with the GPU as the provider of all that it would compute."""
+        self._run_where_nothing_waits()
+        path = self._session.end_profiling()
+        if path:
+            events = json.loads(Path(path).read_text())
+            for event in events:
+                told = event.get("args", {})
+                if told.get("op_name") not in {"Shape", *self.on_cpu} and "provider" in told:
+                    told["provider"] = CUDA_PROVIDER
+            Path(path).write_text(json.dumps(events))
+        return str(path)
+
+    def _run_where_nothing_waits(self) -> None:
+        """A GPU's profile tells of a run that was enqueued; the double has yet to compute it."""
+        symbols = {"rows": 2, "h": 8, "w": 8}
+        feeds: dict[str, Any] = {
+            name: np.zeros(
+                [size if isinstance(size, int) else symbols.get(size, 1) for size in each.shape],
+                _KINDS[each.type],
+            )
+            for name, each in self._inputs.items()
+        }
+        self._session.run(None, feeds)
 
     def run_with_iobinding(self, binding: Any, options: Any) -> None:
         entry = options.get_run_config_entry("disable_synchronize_execution_providers")
@@ -90,6 +138,8 @@ def module(driver: CudaDriver, **changes: Any) -> Any:
     """The module `onnxruntime` of a machine with a GPU."""
     return SimpleNamespace(
         **{
+            "__version__": "1.31.1",
+            "cuda_version": "13.0",
             "get_available_providers": lambda: [CUDA_PROVIDER, CPU_PROVIDER],
             "InferenceSession": partial(Session, driver),
             "SessionOptions": onnxruntime.SessionOptions,
@@ -144,17 +194,30 @@ def test_the_picture_is_the_cpus_and_sessions_are_shared(
     assert capsys.readouterr().out == ""
 
 
+def _raising(reason: str) -> Any:
+    """Something of ONNX Runtime's that raises, from its own module."""
+    scope: dict[str, Any] = {"__name__": "onnxruntime"}
+    exec(f"def session(*_, **__): raise RuntimeError({reason!r})", scope)
+    return scope["session"]
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"get_available_providers": lambda: [CPU_PROVIDER]}, r"pip install onnxruntime-gpu"),
+        ({"get_available_providers": lambda: [CPU_PROVIDER]}, r'pip install "onnxruntime-gpu'),
         (
-            {"InferenceSession": lambda path, options, providers: _FellBack(path)},
-            r'fell back to CPUExecutionProvider .*pip install "onnxruntime-gpu\[cuda,cudnn\]"',
+            {"InferenceSession": lambda path, *_, **__: _FellBack(path)},
+            r'fell back to CPUExecutionProvider .*pip install "onnxruntime-gpu\[cuda,cudnn\]',
         ),
+        ({"__version__": "1.24.4"}, r"attention on the CPU; 1\.25 is the first"),
+        ({"cuda_version": "14.0"}, r"built for CUDA 14 .*this one is for CUDA 13\.1"),
+        ({"InferenceSession": _raising("no such option")}, "does not open .*no such option"),
     ],
-    ids=["built for CPUs", "CUDA's libraries do not load"],
-)
+    ids=[
+        "built for CPUs", "CUDA's libraries do not load", "without Attention on the GPU",
+        "for a newer driver", "an exception",
+    ],
+)  # fmt: skip
 def test_a_provider_that_falls_back_is_an_error(
     changes: dict[str, Any], reason: str, bundle: Path, driver: CudaDriver,
     monkeypatch: pytest.MonkeyPatch,
@@ -170,6 +233,9 @@ def test_a_provider_that_falls_back_is_an_error(
 class _FellBack(Session):
     def __init__(self, path: Path) -> None:
         self._session = onnxruntime.InferenceSession(path, providers=[CPU_PROVIDER])
+
+    def end_profiling(self) -> str:
+        return ""
 
     def get_providers(self) -> list[str]:
         return [CPU_PROVIDER]
@@ -188,14 +254,11 @@ class _Fails:
 
 def test_failures_and_wrong_tensors_are_named(bundle: Path, driver: CudaDriver) -> None:
     path = bundle / "onnx" / "vae_decoder.onnx"
-    options = SimpleNamespace(log_severity_level=3)
-    settings = {"user_compute_stream": str(STREAM)}
-    real = Session(driver, path, options, [(CUDA_PROVIDER, settings)])
+    real = onnxruntime.InferenceSession(path, providers=[CPU_PROVIDER])
 
     def engine(reason: str = "broken") -> OnnxRuntimeCudaEngine:
-        return OnnxRuntimeCudaEngine(
-            module(driver), Component.VAE_DECODER, _Fails(reason, real), STREAM
-        )
+        opened = PlacedSession(Component.VAE_DECODER, _Fails(reason, real))
+        return OnnxRuntimeCudaEngine(module(driver), opened, STREAM)
 
     assert engine().workspace_nbytes({}) == 0
     assert not engine().admits({"latents": (1, 4, 8, 8)})
@@ -228,3 +291,58 @@ def test_weights_are_compared_with_their_digests_before_they_draw(
         pytest.raises(BundleCorruptError, match=r"tdm_unet\.data was altered"),
     ):
         face_diffuser.generate(small())
+
+
+@pytest.mark.parametrize("kind", ["Conv", "MatMul", "Concat"])
+def test_a_node_that_computes_on_the_cpu_is_refused_by_its_name(
+    kind: str, bundle: Path, driver: CudaDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Fallen(Session):
+        on_cpu = frozenset({kind})
+
+    put_in_place(monkeypatch, module(driver, InferenceSession=partial(Fallen, driver)))
+    told = (
+        rf"nodes of \w+ on CPUExecutionProvider instead of the GPU \(\d+ {kind}; the first is \w+"
+    )
+    with (
+        FaceDiffuser.open(bundle, provider="onnxruntime-cuda") as face_diffuser,
+        pytest.raises(ProviderUnavailableError, match=told),
+    ):
+        face_diffuser.generate(small())
+
+
+def profile_of(component: Component, bundle: Path, folder: Path) -> list[dict[str, Any]]:
+    """What a real session on the CPU tells of one run."""
+    options = onnxruntime.SessionOptions()
+    options.enable_profiling, options.profile_file_prefix = True, str(folder / component)
+    path = bundle / "onnx" / f"{component}.onnx"
+    session = onnxruntime.InferenceSession(path, options, providers=[CPU_PROVIDER])
+    session.run(None, {"latents": np.zeros((1, 4, 8, 8), np.float32)})
+    return [dict(each) for each in events_of(Path(session.end_profiling()))]
+
+
+def test_only_arithmetic_on_sizes_may_lie_on_the_cpu(bundle: Path, tmp_path: Path) -> None:
+    nodes = profile_of(Component.VAE_DECODER, bundle, tmp_path)
+    assert {"Conv", "Shape"} <= {node["op_name"] for node in nodes}
+    for node in nodes:
+        kinds = {kind for tensor in node["output_type_shape"] for kind in tensor}
+        if kinds & {"float", "float16"}:
+            node["provider"] = CUDA_PROVIDER
+    check_placement(Component.VAE_DECODER, nodes)
+    assert any(node["provider"] == CPU_PROVIDER for node in nodes)
+    last = [node for node in nodes if node["op_name"] == "Add"][-1]
+    last["provider"] = CPU_PROVIDER
+    with pytest.raises(ProviderUnavailableError, match=f"1 Add; the first is {last['name']}"):
+        check_placement(Component.VAE_DECODER, nodes)
+    with pytest.raises(ProviderUnavailableError, match="does not tell where"):
+        check_placement(Component.VAE_DECODER, [])
+
+
+def test_what_is_typed_installs_what_the_extra_asks_for() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (asked,) = (
+        each for each in extras["optional-dependencies"]["gpu"] if each.startswith("onnxruntime")
+    )
+    assert asked in PACKAGES[CUDA_PROVIDER]
+    assert asked.endswith(f">={OLDEST[0]}.{OLDEST[1]}")
+    assert asked in CUDA_12
