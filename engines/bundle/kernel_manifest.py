@@ -1,10 +1,10 @@
 """kernels.json: everything a launcher needs to know about the cubins of a bundle.
 
-    {"schema_version": 1, "element_type": "float16", "digest": "...", "compiler": "triton 3.9.0",
+    {"schema_version": 2, "element_type": "float16", "digest": "...", "compiler": "triton 3.9.0",
      "kernels": {"guided_step": {
         "entry": "guided_step", "threads": 128, "constants": {"BLOCK": 1024},
         "arguments": [{"name": "prediction", "type": "float16*", "multiple_of": 16}, ...],
-        "cubins": {"90": {"sha256": "...", "shared_nbytes": 4096}, ...}}}}
+        "cubins": {"90": {"sha256": "...", "shared_nbytes": 4096, "toolkit": "12.9"}, ...}}}}
 
 Arguments are in launch order and complete. A cubin lies beside the JSON, named by `cubin_path`.
 """
@@ -12,6 +12,7 @@ Arguments are in launch order and complete. A cubin lies beside the JSON, named 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from engines.bundle.records import Count, Nbytes, Sha256, document_of, read
 from engines.errors import BundleCorruptError, BundleNotFoundError, BundleSchemaError
 
 FILE_NAME = "kernels.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1 did not say of which CUDA toolkit a cubin is
 
 # A pointer no caller fills: the compiler appends two for scratch memory, which no kernel here uses.
 SCRATCH_TYPE = "scratch*"
@@ -52,10 +53,23 @@ class Argument:
 
 @dataclass(frozen=True, kw_only=True)
 class Cubin:
-    """One compiled kernel for one GPU architecture."""
+    """One compiled kernel for one GPU architecture.
+
+    toolkit: the CUDA version that its assembler marked it with, such as 12.9. Drivers load what a
+    toolkit of their own major version or an older one built.
+    """
 
     sha256: Sha256
     shared_nbytes: Nbytes
+    toolkit: str
+
+    def __post_init__(self) -> None:
+        if re.fullmatch(r"\d+\.\d+", self.toolkit) is None:
+            raise ValueError(f"{self.toolkit} is no version of a CUDA toolkit, such as 12.9")
+
+    @property
+    def cuda_major(self) -> int:
+        return int(self.toolkit.split(".")[0])
 
 
 @dataclass(frozen=True, kw_only=True)

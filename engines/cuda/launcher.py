@@ -23,12 +23,15 @@ from engines.bundle.kernel_manifest import (
     cubin_path,
 )
 from engines.cuda.driver import CudaError, KernelDriver, checked
-from engines.errors import BundleCorruptError, ContractError, ProviderUnavailableError
+from engines.cuda.loadable import REFUSALS, check_loadable, refused
+from engines.errors import BundleCorruptError, ContractError
 
 Grid = tuple[int, int]
 
 _MAX_INT32 = 2**31 - 1
 _MAX_GRID_Y = 65535
+# cuKernelGetParamInfo appeared in CUDA 12.4; older drivers are trusted with the digest alone.
+_TELLS_PARAMETERS = 12040
 _INVALID_VALUE = 1  # CUDA_ERROR_INVALID_VALUE: there is no parameter of this index
 
 
@@ -148,27 +151,38 @@ def opened_library(
 ) -> Iterator[KernelLibrary]:
     """Load every kernel of folder for a GPU architecture, such as 90, into the current context.
 
-    Raises ProviderUnavailableError where no cubin is for this architecture, BundleError where a
-    file is missing, altered or not what kernels.json says, CudaError where the driver refuses it.
+    Raises ProviderUnavailableError where no cubin is for this architecture or the driver cannot
+    load it, BundleError where a file is missing, altered or not what kernels.json says, CudaError.
     """
     bundle, manifest = folder.parent, KernelManifest.read(folder)
-    if architecture not in manifest.architectures:
-        found = ", ".join(f"sm_{number}" for number in manifest.architectures)
-        raise ProviderUnavailableError(
-            f"this GPU is sm_{architecture}, and the bundle's kernels are for {found or 'none'}; "
-            "build them for it with",
-            fix=commands.rebuilt(bundle),
-        )
+    cuda_version = int(checked(driver.cuDriverGetVersion()))
+    check_loadable(bundle, manifest, architecture, cuda_version)
     codes = {name: _whole(folder, name, manifest, architecture) for name in manifest.kernels}
     libraries = []
     try:
         kernels = {}
         for name, code in codes.items():
-            library = checked(driver.cuLibraryLoadData(code, None, None, 0, None, None, 0))
-            libraries.append(library)
             kernel = manifest.kernels[name]
             shared_nbytes = kernel.cubins[architecture].shared_nbytes
-            kernels[name] = _loaded(bundle, name, kernel, shared_nbytes, driver, library)
+            try:
+                library = checked(driver.cuLibraryLoadData(code, None, None, 0, None, None, 0))
+                libraries.append(library)
+                # Code may be looked at only when its kernel is asked for.
+                handle = checked(driver.cuLibraryGetKernel(library, kernel.entry.encode()))
+                function = checked(driver.cuKernelGetFunction(handle))
+            except CudaError as error:
+                if error.status not in REFUSALS:
+                    raise
+                raise refused(bundle, manifest, name, architecture, cuda_version, error) from error
+            if cuda_version >= _TELLS_PARAMETERS:
+                _check_parameters(bundle, name, kernel, driver, handle)
+            kernels[name] = LoadedKernel(
+                name=name,
+                kernel=kernel,
+                shared_nbytes=shared_nbytes,
+                driver=driver,
+                function=function,
+            )
         yield KernelLibrary(bundle, manifest, kernels)
     finally:
         for library in reversed(libraries):
@@ -197,11 +211,10 @@ def _whole(folder: Path, name: str, manifest: KernelManifest, architecture: int)
     return code
 
 
-def _loaded(
-    bundle: Path, name: str, kernel: Kernel, shared_nbytes: int, driver: KernelDriver, library: Any
-) -> LoadedKernel:
-    """Find the entry and hold its parameters against kernels.json."""
-    handle = checked(driver.cuLibraryGetKernel(library, kernel.entry.encode()))
+def _check_parameters(
+    bundle: Path, name: str, kernel: Kernel, driver: KernelDriver, handle: Any
+) -> None:
+    """Hold the parameters of a loaded kernel against kernels.json."""
     expected = [argument.nbytes for argument in kernel.arguments]
     found = list(_parameter_sizes(driver, handle))
     if found != expected:
@@ -210,13 +223,6 @@ def _loaded(
             "build it again with",
             fix=commands.rebuilt(bundle),
         )
-    return LoadedKernel(
-        name=name,
-        kernel=kernel,
-        shared_nbytes=shared_nbytes,
-        driver=driver,
-        function=checked(driver.cuKernelGetFunction(handle)),
-    )
 
 
 def _parameter_sizes(driver: KernelDriver, kernel: Any) -> Iterator[int]:

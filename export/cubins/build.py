@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 from engines import commands
@@ -33,6 +34,9 @@ from engines.system.processes import run_module
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 103, 110, 120, 121)
 
 ELEMENT_TYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
+
+# Architectures that no CUDA 12 assembler knows: sm_110 (Thor) came with CUDA 13.
+NEED_CUDA_13 = frozenset({110})
 
 _SOURCES = (
     Path(__file__).parents[2] / "kernels",
@@ -85,9 +89,18 @@ def cubins_digest(*, precision: str) -> str:
     files = [
         p for source in _SOURCES for p in ([source] if source.is_file() else source.glob("*.py"))
     ]
-    parts = [_compiler(), precision]
+    parts = [_compiler(), precision, f"CUDA 13 for {sorted(NEED_CUDA_13)} alone"]
     parts += [f"{path.name} {sha256_of_file(path)}" for path in sorted(files)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def older_assembler() -> Path | None:
+    """The older of the two assemblers that come with Triton, of CUDA 12; None where it has one."""
+    spec = find_spec("triton")
+    if spec is None or spec.origin is None:
+        return None
+    path = Path(spec.origin).parent / "backends" / "nvidia" / "bin" / "ptxas"
+    return path if path.is_file() else None
 
 
 def _compiler() -> str:
@@ -160,6 +173,11 @@ def _compiled(folder: Path, element_type: str, architecture: int) -> KernelManif
     with tempfile.TemporaryDirectory() as cache, tempfile.TemporaryDirectory() as staging:
         # Without line information cubins are smaller and hold no path of this machine.
         environment = triton | {"TRITON_CACHE_DIR": cache, "TRITON_DISABLE_LINE_INFO": "1"}
+        older = None if architecture in NEED_CUDA_13 else older_assembler()
+        if older is not None:
+            # Triton takes its CUDA 13 assembler from sm_90 on, whose code no driver before 580
+            # loads. What was taken is read from the cubin and recorded.
+            environment["TRITON_PTXAS_BLACKWELL_PATH"] = str(older)
         # One that outlives a killed build writes into no bundle: this process moves its files.
         words = (staging, element_type, architecture)
         ended = run_module(f"{__package__}.compiler", *words, environment=environment)

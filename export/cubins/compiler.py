@@ -8,6 +8,7 @@ FOLDER and prints one JSON object: each kernel as in kernels.json.
 """
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import asdict
@@ -68,7 +69,13 @@ def compiled(variant: Variant, folder: Path, element_type: str, architecture: in
         threads=WARP_THREADS * metadata.num_warps,
         constants=dict(variant.constants),
         arguments=arguments,
-        cubins={architecture: Cubin(sha256=sha256_of_file(path), shared_nbytes=metadata.shared)},
+        cubins={
+            architecture: Cubin(
+                sha256=sha256_of_file(path),
+                shared_nbytes=metadata.shared,
+                toolkit=toolkit_of(path),
+            )
+        },
     )
 
 
@@ -104,13 +111,26 @@ def source_of(variant: Variant, arguments: tuple[Argument, ...]) -> Any:
     )
 
 
+def toolkit_of(cubin: Path) -> str:
+    """The CUDA version in a cubin's own header, as cuobjdump reads it: 12.9 (or 129, as of old)."""
+    found = re.search(r"toolkit=(?:(\d+)\.(\d+)|(\d+)(\d)\b)", _cuobjdump("-elf", cubin))
+    if found is None:
+        raise CompilerError(f"{cubin.name} does not say which CUDA toolkit built it")
+    return ".".join(part for part in found.groups() if part is not None)
+
+
 def refuse_local_memory(cubin: Path) -> None:
     """Raise CompilerError where registers spill or a stack is used, as cuobjdump reports it."""
-    cuobjdump = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-    command = [str(cuobjdump), "-res-usage", str(cubin)]
-    usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    usage = _cuobjdump("-res-usage", cubin)
     if "STACK:0 " not in usage or "LOCAL:0 " not in usage:
         raise CompilerError(f"{cubin.name} spills registers or uses a stack: {usage.strip()}")
+
+
+def _cuobjdump(what: str, cubin: Path) -> str:
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    return subprocess.run(
+        [str(tool), what, str(cubin)], capture_output=True, text=True, check=True
+    ).stdout
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ from engines import commands
 from engines.bundle.folder import KERNELS_FOLDER, Bundle
 from engines.bundle.kernel_manifest import KernelManifest
 from engines.bundle.plan_record import BuiltPlan, LibraryName
+from engines.cuda.loadable import check_loadable
 from engines.engine import Provider
-from engines.errors import BundleError, ProviderUnavailableError
+from engines.errors import BundleError, DriverTooOldError, ProviderUnavailableError
 from engines.providers import GPU_PROVIDERS, HOST_PROVIDERS, PROVIDERS
 from engines.tensorrt.libraries import LIBRARIES, Library
 from engines.tensorrt.plans_here import plans_for
@@ -62,8 +63,10 @@ def _needs(provider: Provider) -> set[str]:
     """What must be found to be fine for a provider."""
     if provider in HOST_PROVIDERS:
         return {_MODELS}
-    from_plans = GPU_PROVIDERS[provider].from_plans
-    return {"GPU", "kernels", plans_of(LibraryName(provider)) if from_plans else _MODELS}
+    if GPU_PROVIDERS[provider].from_plans:
+        return {"GPU", "kernels", plans_of(LibraryName(provider))}
+    # Where there is a GPU, this is about ONNX Runtime on it.
+    return {"GPU", "kernels", "ONNX Runtime", _MODELS}
 
 
 def plans_of(library: LibraryName) -> str:
@@ -90,15 +93,14 @@ def _models_finding(bundle: Bundle) -> Finding:
 
 def _kernels_finding(bundle: Bundle, gpu: GpuFacts) -> Finding:
     try:
-        built = KernelManifest.read(bundle.path / KERNELS_FOLDER).architectures
-    except BundleError as error:
+        manifest = KernelManifest.read(bundle.path / KERNELS_FOLDER)
+        check_loadable(bundle.path, manifest, gpu.architecture, gpu.cuda_version)
+    except DriverTooOldError as error:
+        return of_error("kernels", State.PROBLEM, error)
+    except (BundleError, ProviderUnavailableError) as error:
         return of_error("kernels", State.NOTE, error)
-    names = ", ".join(f"sm_{architecture}" for architecture in built) or "no GPU"
-    text = f"compiled for {names}"
-    if gpu.architecture in built:
-        return Finding(about="kernels", state=State.OK, text=text)
-    fix = commands.rebuilt(bundle.path)
-    return Finding(about="kernels", state=State.NOTE, text=text, fix=fix)
+    names = ", ".join(f"sm_{architecture}" for architecture in manifest.architectures)
+    return Finding(about="kernels", state=State.OK, text=f"compiled for {names}")
 
 
 def _plans_finding(bundle: Bundle, library: Library, gpu: GpuFacts, version: str) -> Finding:

@@ -44,7 +44,6 @@ class CudaDriver(Recorder):
 
     element_type: str = "float32"
     total_nbytes: int = 8 << 30
-    version: int = 13010
     architecture: int = 90
     side_by_side: float = 1.0
     quiet: bool = False
@@ -66,9 +65,6 @@ class CudaDriver(Recorder):
 
     def cuInit(self, Flags: int) -> tuple[Any, ...]:
         return (SUCCESS,)
-
-    def cuDriverGetVersion(self) -> tuple[Any, ...]:
-        return SUCCESS, self.version
 
     def cuDeviceGet(self, ordinal: int) -> tuple[Any, ...]:
         return SUCCESS, ordinal

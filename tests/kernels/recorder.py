@@ -33,6 +33,10 @@ class Recorder:
     launches: list[tuple[Any, ...]] = field(default_factory=list)
     unloaded: list[Any] = field(default_factory=list)
     launch_status: int = SUCCESS
+    version: int = 13010
+
+    def cuDriverGetVersion(self) -> tuple[Any, ...]:
+        return SUCCESS, self.version
 
     def cuLibraryLoadData(self, code: bytes, *_: Any) -> tuple[Any, ...]:
         return SUCCESS, code
@@ -106,14 +110,17 @@ def arguments_of(kernel: str) -> tuple[Argument, ...]:
 
 
 def written_library(
-    folder: Path, architecture: int = 90, element_type: str = "float16"
+    folder: Path,
+    architecture: int = 90,
+    element_type: str = "float16",
+    toolkit: str = "12.9",
 ) -> Recorder:
     """Write kernels.json with made-up cubins into folder; return the driver that knows them."""
     kernels = {}
     for name, constants in CONSTANTS.items():
         code = f"code of {name}".encode()
         write_atomic(cubin_path(folder, name, architecture), code)
-        cubin = Cubin(sha256=hashlib.sha256(code).hexdigest(), shared_nbytes=1024)
+        cubin = Cubin(sha256=hashlib.sha256(code).hexdigest(), shared_nbytes=1024, toolkit=toolkit)
         kernels[name] = Kernel(
             entry=entry_of(name),
             threads=128,

@@ -102,6 +102,28 @@ def test_the_launcher_opens_what_was_built(built: Path, manifest: KernelManifest
         assert set(library.kernels) == set(CONSTANTS)
 
 
+def test_drivers_from_525_on_load_what_is_built_for_an_h100(
+    built: Path, manifest: KernelManifest
+) -> None:
+    for name, architecture in every(manifest):
+        assert manifest.kernels[name].cubins[architecture].toolkit.startswith("12.")
+        # ELF header: OS/ABI 0x33 and ABI version 7 are CUDA 12's, 0x41 and 8 are CUDA 13's.
+        header = cubin_path(built, name, architecture).read_bytes()[:9]
+        assert header[7:9] == b"\x33\x07"
+
+
+@pytest.mark.slow
+def test_only_what_no_cuda_12_assembler_knows_needs_a_newer_driver(tmp_path: Path) -> None:
+    manifest = cubins.build_cubins(tmp_path, precision="fp16")
+    majors = {
+        architecture: {kernel.cubins[architecture].cuda_major for kernel in each}
+        for each in [tuple(manifest.kernels.values())]
+        for architecture in manifest.architectures
+    }
+    expected = {a: {13 if a in cubins.NEED_CUDA_13 else 12} for a in cubins.ARCHITECTURES}
+    assert majors == expected
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 def test_the_oldest_and_the_newest_architecture_build(tmp_path: Path, precision: str) -> None:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from engines.bundle.folder import KERNELS_FOLDER
 from engines.cuda.driver import CudaError
+from engines.cuda.launcher import opened_library
 from engines.errors import (
     DriverTooOldError,
     FaceDiffuserError,
     NotInstalledError,
     ProviderUnavailableError,
 )
+from engines.onnxruntime import library
+from engines.onnxruntime.library import CUDA_PROVIDER
 from runtime.doctor import __main__ as doctor
 from runtime.doctor import machine
 from tests.doubles import small_plans
@@ -84,7 +88,7 @@ def test_a_server_with_plans_draws_on_tensorrt(
     assert found["GPU"]["text"].startswith("Made-up GPU, sm_90, 8192 of 8192 MiB free")
     assert found["driver"]["text"].endswith("up to CUDA 13.1")
     assert found["TensorRT"]["text"] == small_plans.VERSION
-    assert found["ONNX Runtime"]["fix"].endswith("pip install onnxruntime-gpu")
+    assert found["ONNX Runtime"]["fix"].endswith('pip install "onnxruntime-gpu[cuda,cudnn]>=1.25"')
     assert not +server.open
 
 
@@ -95,12 +99,57 @@ def test_what_the_bundle_lacks_for_this_gpu_has_its_command(
     code, found = report(capsys, "--bundle", str(bundle))
     assert code == 0
     assert found["kernels"] == {
-        "about": "kernels", "state": "note", "text": "compiled for sm_90",
+        "about": "kernels", "state": "note",
+        "text": "this GPU is sm_120, and the bundle's kernels are for sm_90; build them for it "
+        "with",
         "fix": f"python -m export.build --out {bundle}",
     }  # fmt: skip
     assert "this machine has sm_120" in found["plans"]["text"]
     assert found["plans"]["fix"] == f"python -m engines.build {bundle}"
     assert found["provider"]["text"] == "pictures are drawn on onnxruntime-cpu"
+
+
+def test_a_driver_older_than_the_kernels_is_told_as_opening_tells_it(
+    golden_bundle: Path, server: CudaDriver, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    newer = with_kernels(golden_bundle, tmp_path, toolkit="13.4")
+    server.version = 12080
+    code, found = report(capsys, "--bundle", str(newer))
+    assert code == 1
+    assert (found["kernels"]["state"], found["kernels"]["fix"]) == ("problem", "nvidia-smi")
+    with (
+        pytest.raises(DriverTooOldError) as raised,
+        opened_library(newer / KERNELS_FOLDER, 90, server),
+    ):
+        pass
+    assert found["kernels"]["text"] == raised.value.reason
+    assert found["provider"]["text"] == "pictures are drawn on onnxruntime-cpu"
+
+
+def test_bindings_that_are_newer_than_the_driver_are_told(
+    server: CudaDriver, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(machine, "version", lambda _: "13.5.0")
+    assert "cuda-bindings" not in report(capsys)[1]
+    server.version = 12040
+    told = report(capsys)[1]["cuda-bindings"]
+    assert (told["state"], told["fix"]) == ("note", 'pip install "cuda-bindings<13"')
+    assert "for CUDA 13 (580 or newer), this one is for CUDA 12.4" in told["text"]
+
+
+def test_an_onnx_runtime_that_needs_a_newer_driver_is_told_with_one_that_does_not(
+    server: CudaDriver, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    newest = SimpleNamespace(
+        __version__="1.31.1", cuda_version="13.0", get_available_providers=lambda: [CUDA_PROVIDER]
+    )
+    monkeypatch.setattr(library, "import_module", lambda _: newest)
+    assert report(capsys)[1]["ONNX Runtime"]["state"] == "ok"
+    server.version = 12080
+    told = report(capsys)[1]["ONNX Runtime"]
+    assert told["fix"] == 'pip install "onnxruntime-gpu[cuda,cudnn]>=1.25,<1.27"'
+    assert "built for CUDA 13" in told["text"]
+    assert "(580 or newer), this one is for CUDA 12.8" in told["text"]
 
 
 def test_too_little_gpu_memory_is_a_problem(

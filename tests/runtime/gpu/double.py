@@ -27,10 +27,12 @@ from tests.paths import GOLDEN
 REFERENCE = GOLDEN / "refs" / "man1.png"
 
 
-def with_kernels(golden_bundle: Path, folder: Path, element_type: str = "float32") -> Path:
+def with_kernels(
+    golden_bundle: Path, folder: Path, element_type: str = "float32", toolkit: str = "12.9"
+) -> Path:
     """The golden bundle with a made-up library of kernels, for engines of a precision."""
     bundle = Path(shutil.copytree(golden_bundle, folder / "bundle"))
-    written_library(bundle / KERNELS_FOLDER, element_type=element_type)
+    written_library(bundle / KERNELS_FOLDER, element_type=element_type, toolkit=toolkit)
     return bundle
 
 
