@@ -13,7 +13,7 @@ from benchmarks.harness.measure import Measure
 from benchmarks.harness.options import Options, quick_defaults
 from benchmarks.harness.record import ReferenceMismatchError, not_measured
 from benchmarks.schema.record import Record, Status
-from benchmarks.schema.results import append, line_of
+from benchmarks.schema.results import append, line_of, recover
 from engines.bundle.records import RecordError, document_of
 from engines.cli.command import run_command
 from engines.cli.flags import add_flags, from_flags
@@ -33,6 +33,7 @@ BENCHMARKS = {
     "quality": "identity and prompt consistency of the shipped model; needs no GPU",
     "kernels": "the kernels against eager and compiled PyTorch; needs a GPU",
     "cubins": "what the compiled kernels are made of; needs no GPU",
+    "device": "a GPU without PyTorch: kernels, steps, calls of 1 to 8 images, fusion, memory",
     "gpu": "everything that a GPU can tell, in under nine minutes",
     "report": "one HTML page and its plots from the records; measures nothing",
 }
@@ -94,9 +95,13 @@ def _lacking(name: str, package: str) -> dict[str, Any]:
 
 def _run(name: str, measure: Measure[Any, Any], options: Options) -> dict[str, Any]:
     """Measure, print and append; what was skipped or refused is appended as that, and raised."""
+    # Of an earlier run that was ended in the middle.
+    recover(name, options.results)
     try:
         found = measure.measure(options)
     except (ProviderUnavailableError, ReferenceMismatchError) as error:
+        # What it had measured until then stands before the reason.
+        recover(name, options.results)
         skipped = isinstance(error, ProviderUnavailableError)
         status = Status.SKIPPED if skipped else Status.REFUSED
         append(not_measured(name, options, status, error), options.results)

@@ -33,7 +33,7 @@ CPU = Provider.ONNXRUNTIME_CPU.value
 OPENVINO = Provider.OPENVINO.value
 # The CUDA runtime on engines made of torch modules; for measuring, no provider of the runtime's.
 TORCH = "torch-cuda"
-_ON_GPU = (Provider.TENSORRT.value, Provider.ONNXRUNTIME_CUDA.value, TORCH)
+_ON_GPU = (*(each.value for each in GPU_PROVIDERS), TORCH)
 PROVIDERS = (CPU, OPENVINO, *_ON_GPU)
 
 
@@ -100,10 +100,14 @@ class OpenedBackend:
 
 
 def why_not() -> dict[str, str | None]:
-    """Every provider that can be measured -> None, or why it cannot run on this machine."""
+    """Every provider that can be measured -> None, or why it cannot run on this machine.
+
+    A GPU comes first: its time is short, and what a CPU takes at full size outlasts it.
+    """
     gpu = None if gpu_facts() is not None else "no NVIDIA GPU"
-    on_gpu = dict.fromkeys([*(each.value for each in GPU_PROVIDERS), TORCH], gpu)
-    return {provider.value: _missing(provider) for provider in HOST_PROVIDERS} | on_gpu
+    on_gpu: dict[str, str | None] = dict.fromkeys(_ON_GPU, gpu)
+    on_cpu = {provider.value: _missing(provider) for provider in HOST_PROVIDERS}
+    return on_gpu | on_cpu if gpu is None else on_cpu | on_gpu
 
 
 def _missing(provider: Provider) -> str | None:

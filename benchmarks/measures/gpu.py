@@ -1,113 +1,139 @@
-"""Everything that a GPU can tell, in under nine minutes; appends each part's record.
+"""Everything that a GPU can tell, in under nine minutes; each part keeps what it measured.
 
     python -m benchmarks gpu [--quick] [--bundle BUNDLE]
 
-The peaks, the kernels, PyTorch eager and compiled at Stable Diffusion 1.5's size with random
-weights (no download, no export), and the runtime's latency where a bundle is at hand. Each part is
-a command of its own that may also be typed alone; what the time does not suffice for is recorded as
-skipped.
+Each part is a command of its own, in a process of its own, that may also be typed alone. It has its
+own share of the time, and what the parts before it left over; it is ended there, and what it had
+measured by then is appended all the same. Parts that need PyTorch's CUDA build, and those for which
+no time is left, are told as skipped.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from benchmarks.analysis.peaks import peaks_of
-from benchmarks.harness.backends import TORCH
-from benchmarks.harness.machine import gpu_facts, usable_cpus
+from benchmarks.harness.machine import gpu_facts
 from benchmarks.harness.measure import Measure
 from benchmarks.harness.options import Options, flag
 from benchmarks.harness.record import header_of, table_of
 from benchmarks.schema.gpu import GpuFacts, GpuRecord, PartRow
 from benchmarks.schema.record import Status
-from engines.bundle.manifest import MANIFEST_NAME
+from benchmarks.schema.results import keep, recover
+from engines.bundle.records import Count
 from engines.commands import BENCHMARKS, PREFIX, typed
 from engines.errors import ProviderUnavailableError
 from engines.system.processes import Ended, run_module
 
 # Less than this is not worth starting a part for.
-LEAST_S = 20.0
+LEAST_S = 10.0
 
 Run = Callable[[Sequence[str], float], Ended]
 
 
 @dataclass(frozen=True, kw_only=True)
 class GpuOptions(Options):
-    bundle: Path = field(
-        default=Path("bundle"), metadata=flag("to measure too, if it is there: %(default)s")
-    )
-    provider: str = field(
-        default=TORCH, metadata=flag("of the bundle against PyTorch (default: %(default)s)")
+    bundle: Path = field(default=Path("bundle"), metadata=flag("to measure (default: %(default)s)"))
+    size_px: Count | None = field(
+        default=None, metadata=flag("height and width (default: the model's own)")
     )
     budget_s: float = field(
-        default=9 * 60.0, metadata=flag("seconds for all parts (default: %(default)s)")
+        default=530.0, metadata=flag("seconds for all parts (default: %(default)s)")
     )
+
+
+@dataclass(frozen=True)
+class Part:
+    """What to type after `python -m benchmarks`. share: of the whole time that it may take."""
+
+    words: tuple[str, ...]
+    share: float
 
 
 def measured_gpu(options: GpuOptions) -> GpuRecord:
     """A row per part; raises ProviderUnavailableError without a GPU."""
-    started = time.monotonic()
     facts_of_gpu = gpu_facts()
     if facts_of_gpu is None:
         raise ProviderUnavailableError("there is no NVIDIA GPU here, so nothing was measured")
-    peaks = peaks_of("cuda", usable_cpus(), quick=options.quick)
-    left_s = options.budget_s - (time.monotonic() - started)
-    rows = run_parts(parts(options), left_s, partial(run_part, options))
-    return GpuRecord(
-        header=header_of("gpu", options, gpu=facts_of_gpu["name"]),
-        facts=GpuFacts(peaks=peaks, budget_s=options.budget_s),
-        rows=tuple(rows),
-    )
+    header = header_of("gpu", options, gpu=facts_of_gpu["name"])
+    facts = GpuFacts(budget_s=options.budget_s)
+    record = GpuRecord(header=header, facts=facts, rows=())
+    for rows in run_parts(parts(options), options.budget_s, partial(run_part, options)):
+        record = replace(record, rows=rows)
+        keep(record, options.results)
+    return record
 
 
-def parts(options: GpuOptions) -> dict[str, list[str]]:
-    """What to type after `python -m benchmarks`, most wanted first."""
-    flags = ["--quick"] if options.quick else []
-    peers = ["peers", "--device", "cuda", "--without-bundle", "--model", "random", *flags]
-    names = ["eager fp16", "torch.compile fp16"]
-    found = {"kernels": ["kernels", *flags]}
-    if (options.bundle / MANIFEST_NAME).is_file():
-        bundle = str(options.bundle)
-        found["latency"] = ["latency", "--bundle", bundle, *flags]
-        found["the bundle against PyTorch, 50 steps"] = [
-            "peers", "--device", "cuda", "--bundle", bundle, "--provider", options.provider,
-            "--work", "trajectory", "--steps", "50", "--rounds", "5", "--peers", *names,
-        ]  # fmt: skip
-    found["PyTorch, one fusion step"] = [*peers, "--work", "step", "--peers", *names]
-    found["PyTorch, 50 steps"] = [
-        *peers, "--work", "trajectory", "--steps", "50", "--rounds", "3", "--peers", *names,
-    ]  # fmt: skip
-    return found
+def parts(options: GpuOptions) -> dict[str, Part]:
+    """Most wanted first: what a GPU alone tells, then PyTorch."""
+    quick = ("--quick",) if options.quick else ()
+    size = () if options.size_px is None else ("--size-px", str(options.size_px))
+    bundle = ("--bundle", str(options.bundle))
+    device = ("device", *bundle, *quick, *size, "--what")
+    kernels = ("device", *bundle, *quick, "--what", "kernels")
+    torch = ("peers", "--device", "cuda", "--without-bundle", "--model", "random", *quick)
+    torch += ("--work", "trajectory", "--steps", "50", "--rounds", "3", "--peers")
+    return {
+        "kernels: correctness": Part(kernels, 0.05),
+        "kernels: times beside eager and compiled PyTorch": Part(("kernels", *quick), 0.14),
+        "one step of each stage, one picture": Part((*device, "steps"), 0.16),
+        "one call with 1, 2, 4 and 8 images": Part((*device, "calls"), 0.12),
+        "fusion side by side and one after the other": Part((*device, "fusion"), 0.06),
+        "memory": Part((*device, "memory"), 0.06),
+        "PyTorch, eager": Part((*torch, "eager fp16"), 0.18),
+        "PyTorch, compiled": Part((*torch, "torch.compile fp16"), 0.23),
+    }
 
 
-def run_parts(wanted: Mapping[str, Sequence[str]], budget_s: float, run: Run) -> list[PartRow]:
-    """Run each with what time is left; a part that fails does not keep the others from running."""
-    end = time.monotonic() + budget_s
-    rows = []
-    for name, words in wanted.items():
-        start = time.monotonic()
-        status, reason = Status.SKIPPED, "no time left"
-        if end - start >= LEAST_S:
-            ended = run(words, end - start)
+def run_parts(
+    wanted: Mapping[str, Part],
+    budget_s: float,
+    run: Run,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[tuple[PartRow, ...]]:
+    """Run each within its share and what is left over; the rows so far after each.
+
+    A part that fails does not keep the others from running, nor takes their time.
+    """
+    end = clock() + budget_s
+    rows: list[PartRow] = []
+    promised_s = budget_s
+    for name, part in wanted.items():
+        start = clock()
+        promised_s -= part.share * budget_s
+        # All that is left but for what the later parts were promised.
+        limit_s = end - start - promised_s
+        status, reason = Status.SKIPPED, f"no time left of {budget_s:.0f} s"
+        if limit_s >= LEAST_S:
+            ended = run(part.words, limit_s)
             status = Status.MEASURED if ended.code == 0 else Status.FAILED
             reason = "" if ended.code == 0 else ended.last_words
-        spent_s = time.monotonic() - start
-        command = typed(BENCHMARKS, *words)
-        rows.append(PartRow(part=name, command=command, status=status, s=spent_s, reason=reason))
-    return rows
+        rows.append(
+            PartRow(
+                part=name,
+                command=typed(BENCHMARKS, *part.words),
+                status=status,
+                s=clock() - start,
+                limit_s=limit_s,
+                reason=reason,
+            )
+        )
+        yield tuple(rows)
 
 
 def run_part(options: GpuOptions, words: Sequence[str], limit_s: float) -> Ended:
     """In a process of its own, ended at the limit; its records go where all records go."""
     there = [] if options.results is None else ["--results", options.results]
     # With --json, stdout is for one object.
-    return run_module(
+    ended = run_module(
         PREFIX + BENCHMARKS, *words, *there, limit_s=limit_s, keep_output=options.json
     )
+    if recover(words[0], options.results) and not ended.last_words:
+        return Ended(code=ended.code, printed=ended.printed, last_words="ended at its limit")
+    return ended
 
 
 MEASURE = Measure(options=GpuOptions, measure=measured_gpu, text=table_of)

@@ -4,9 +4,9 @@
     compute-sanitizer --tool memcheck python -m benchmarks kernels --quick
     compute-sanitizer --tool racecheck python -m benchmarks kernels --quick
 
-First the cubins' results are held against numpy's and, bit for bit, against Triton compiling the
-same kernels just in time. Then each implementation runs 50 steps in one CUDA graph, and the median
-and the 90th percentile of the replays are divided by 50.
+First the cubins' results are held against numpy's and, where a C compiler is at hand, bit for bit
+against Triton compiling the same kernels just in time. Then each implementation runs 50 steps in
+one CUDA graph, and the median and the 90th percentile of the replays are divided by 50.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +23,8 @@ import torch
 from benchmarks.harness.measure import Measure
 from benchmarks.harness.options import Options
 from benchmarks.harness.record import header_of, table_of
-from benchmarks.schema.kernels import KernelRow, KernelsRecord
+from benchmarks.schema.kernels import KernelRow, KernelsFacts, KernelsRecord
+from benchmarks.schema.results import keep
 from benchmarks.snf import eager
 from benchmarks.snf.check import check
 from benchmarks.snf.trial import SCALE, STEPS, KernelTrial
@@ -63,24 +64,27 @@ def measured_kernels(options: Options) -> KernelsRecord:
     """Check, then time; raises ProviderUnavailableError without a GPU."""
     if not torch.cuda.is_available():
         raise ProviderUnavailableError(
-            "this benchmark needs an NVIDIA GPU and a CUDA build of torch; without one there is",
-            fix=typed(BENCHMARKS, "cubins"),
+            "this benchmark needs an NVIDIA GPU and a CUDA build of torch; without torch there is",
+            fix=typed(BENCHMARKS, "device", "--what", "kernels"),
         )
     sizes, replays = (SIZES[:1], QUICK_REPLAYS) if options.quick else (SIZES, REPLAYS)
     torch.zeros(1, device="cuda")  # makes the context that the kernels are loaded into
     architecture = architecture_of(torch.cuda.current_device())
-    rows = []
+    gpu = torch.cuda.get_device_name()
+    header = header_of("kernels", options, gpu=gpu)
+    record = KernelsRecord(header=header, facts=KernelsFacts(just_in_time="not reached"), rows=())
     with tempfile.TemporaryDirectory() as folder:
         build_cubins(Path(folder), precision="fp16", architectures=(architecture,))
         with opened_library(Path(folder), architecture, driver()) as library:
             for size in sizes:
                 trial = KernelTrial(library, size)
-                check(trial)
-                found = contests(trial, library)
-                rows += [kernel_row(size, contest, trial, replays) for contest in found]
+                facts = KernelsFacts(just_in_time=check(trial))
+                for contest in contests(trial, library):
+                    row = kernel_row(size, contest, trial, replays)
+                    record = replace(record, facts=facts, rows=(*record.rows, row))
+                    keep(record, options.results)
             torch.cuda.synchronize()
-    header = header_of("kernels", options, gpu=torch.cuda.get_device_name())
-    return KernelsRecord(header=header, rows=tuple(rows))
+    return record
 
 
 def contests(trial: KernelTrial, library: KernelLibrary) -> list[Contest]:

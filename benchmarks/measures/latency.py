@@ -9,16 +9,16 @@ files in its cache: "cold" is the first picture of a process, not the first afte
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from benchmarks.analysis.stats import summary
-from benchmarks.harness.backends import TORCH, gpu_of, opened_backend, why_not
+from benchmarks.harness.backends import PROVIDERS, TORCH, gpu_of, opened_backend, why_not
 from benchmarks.harness.bundle_facts import bundle_facts, computed_weights_nbytes
 from benchmarks.harness.measure import Measure
 from benchmarks.harness.memory import gpu_nbytes
 from benchmarks.harness.model_source import source_name, source_of
 from benchmarks.harness.options import BundleOptions, flag
-from benchmarks.harness.record import header_of
+from benchmarks.harness.record import ReferenceMismatchError, header_of
 from benchmarks.harness.reference_check import Reference
 from benchmarks.harness.workload import QUICK_STEPS, SEED, STEPS, Workload
 from benchmarks.pictures.start_up import Drawing, median_start_up
@@ -32,9 +32,12 @@ from benchmarks.schema.latency import (
     ProviderSkipped,
     StartFacts,
 )
+from benchmarks.schema.record import Status
+from benchmarks.schema.results import keep
 from engines.bundle.folder import Bundle
 from engines.bundle.records import Count
-from engines.errors import PlanMismatchError, ProviderUnavailableError
+from engines.errors import FaceDiffuserError, PlanMismatchError, ProviderUnavailableError
+from engines.providers import HOST_PROVIDERS
 from export.source import ModelSource
 
 
@@ -46,6 +49,9 @@ class LatencyOptions(BundleOptions):
     steps: Count = field(default=STEPS, metadata=flag("of each picture", quick=QUICK_STEPS))
     pictures: Count = field(default=10, metadata=flag("after one to warm up", quick=3))
     starts: Count = field(default=3, metadata=flag("processes to start", quick=1))
+    provider: tuple[str, ...] = field(
+        default=(), metadata=flag("on these alone (default: all that run here)", choices=PROVIDERS)
+    )
 
 
 def measured_latency(options: LatencyOptions) -> LatencyRecord:
@@ -53,26 +59,61 @@ def measured_latency(options: LatencyOptions) -> LatencyRecord:
     bundle = Bundle.open(options.bundle)
     source = source_of(source_name(options, bundle), bundle)
     reference = Reference(source, bundle.manifest)
-    rows: list[LatencyRow | ProviderSkipped] = []
-    providers: dict[str, ProviderLatency] = {}
-    for provider, reason in why_not().items():
-        try:
-            if reason is not None:
-                raise ProviderUnavailableError(reason)
-            times, providers[provider] = _measured_provider(
-                provider, options, bundle, source, reference
-            )
-            rows += rows_of(provider, times)
-        except (ProviderUnavailableError, PlanMismatchError) as error:
-            rows.append(ProviderSkipped(provider=provider, reason=str(error)))
-    gpu = next((name for name in map(gpu_of, providers) if name), None)
-    facts = LatencyFacts(
-        **vars(bundle_facts(bundle, options.threads)),
-        workload=_workload(options),
-        providers=providers,
+    record = LatencyRecord(
+        header=header_of("latency", options, gpu=None, seeds=[SEED]),
+        facts=LatencyFacts(
+            **vars(bundle_facts(bundle, options.threads)),
+            workload=_workload(options),
+            providers={},
+        ),
+        rows=(),
     )
-    header = header_of("latency", options, gpu=gpu, seeds=[SEED])
-    return LatencyRecord(header=header, facts=facts, rows=tuple(rows))
+    for provider, reason in why_not().items():
+        if options.provider and provider not in options.provider:
+            continue
+        record = _with_provider(record, provider, reason, options, bundle, source, reference)
+        keep(record, options.results)
+    return record
+
+
+def _with_provider(
+    record: LatencyRecord,
+    provider: str,
+    reason: str | None,
+    options: LatencyOptions,
+    bundle: Bundle,
+    source: ModelSource,
+    reference: Reference,
+) -> LatencyRecord:
+    """The record with one more provider, measured, or skipped or failed with its reason.
+
+    A wrong picture ends all on the CPU, where the bundle is at fault; a GPU's only refuses itself.
+    """
+    rows: list[LatencyRow | ProviderSkipped]
+    try:
+        if reason is not None:
+            raise ProviderUnavailableError(reason)
+        times, facts = _measured_provider(provider, options, bundle, source, reference)
+        rows = list(rows_of(provider, times))
+        record = replace(
+            record,
+            header=replace(
+                record.header,
+                machine=replace(
+                    record.header.machine, gpu=record.header.machine.gpu or gpu_of(provider)
+                ),
+            ),
+            facts=replace(record.facts, providers={**record.facts.providers, provider: facts}),
+        )
+    except (ProviderUnavailableError, PlanMismatchError) as error:
+        rows = [ProviderSkipped(provider=provider, reason=str(error))]
+    except FaceDiffuserError as error:
+        if provider in HOST_PROVIDERS:
+            raise
+        wrong = isinstance(error, ReferenceMismatchError)
+        status = Status.REFUSED if wrong else Status.FAILED
+        rows = [ProviderSkipped(provider=provider, status=status, reason=str(error))]
+    return replace(record, rows=(*record.rows, *rows))
 
 
 def _workload(options: LatencyOptions) -> Workload:

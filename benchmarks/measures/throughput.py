@@ -10,7 +10,7 @@ from the first start to the last end.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
@@ -26,6 +26,8 @@ from benchmarks.harness.record import header_of, table_of
 from benchmarks.harness.reference_check import Reference
 from benchmarks.harness.workload import QUICK_STEPS, SEED, STEPS, Workload
 from benchmarks.pictures.start_up import Drawing
+from benchmarks.schema.record import Status
+from benchmarks.schema.results import keep
 from benchmarks.schema.throughput import (
     PointSkipped,
     ThroughputFacts,
@@ -34,6 +36,8 @@ from benchmarks.schema.throughput import (
 )
 from engines.bundle.folder import Bundle
 from engines.bundle.records import Count
+from engines.errors import FaceDiffuserError
+from engines.providers import HOST_PROVIDERS
 
 IMAGES, QUICK_IMAGES = (1, 2, 4, 8), (1, 2)
 # What a machine can give to processes that all hold a bundle, before it starts to swap.
@@ -61,32 +65,41 @@ def measured_throughput(options: ThroughputOptions) -> ThroughputRecord:
     with opened_backend(bundle.path, options.provider, options.threads) as backend:
         agreement = reference.check(backend.face_diffuser)
     images = QUICK_IMAGES if options.quick else IMAGES
-    rows = _measured_points(throughput_points(images, _cores(options)), options)
-    facts = ThroughputFacts(
-        **vars(bundle_facts(bundle, options.threads)),
-        provider=options.provider,
-        steps=options.steps,
-        agreement=agreement,
+    record = ThroughputRecord(
+        header=header_of("throughput", options, gpu=gpu_of(options.provider), seeds=[SEED]),
+        facts=ThroughputFacts(
+            **vars(bundle_facts(bundle, options.threads)),
+            provider=options.provider,
+            steps=options.steps,
+            agreement=agreement,
+        ),
+        rows=(),
     )
-    header = header_of("throughput", options, gpu=gpu_of(options.provider), seeds=[SEED])
-    return ThroughputRecord(header=header, facts=facts, rows=with_knees(rows))
+    rows: list[ThroughputRow | PointSkipped] = []
+    # Processes on one GPU would each hold both U-Nets; there, only images per call are measured.
+    cores = _cores(options) if options.provider in HOST_PROVIDERS else 1
+    for row in measured_points(throughput_points(images, cores), options):
+        rows.append(row)
+        record = replace(record, rows=with_knees(rows))
+        keep(record, options.results)
+    return record
 
 
 def _cores(options: ThroughputOptions) -> int:
     return options.threads or usable_cpus()
 
 
-def _measured_points(
+def measured_points(
     points: Iterable[Point], options: ThroughputOptions
-) -> list[ThroughputRow | PointSkipped]:
-    """Each point, unless its processes need more memory than there is, by what one process took."""
-    rows: list[ThroughputRow | PointSkipped] = []
+) -> Iterator[ThroughputRow | PointSkipped]:
+    """Each point as it is done; one that fails, or whose processes need more memory than there is
+    by what one process took, is told with its reason."""
     available = MEMORY_SHARE * (memory_nbytes() or math.inf)
     rss = 0
     for point in points:
         if point.processes * rss > available:
             reason = f"{point.processes} processes of {rss} bytes do not fit into memory"
-            rows.append(PointSkipped(**vars(point), reason=reason))
+            yield PointSkipped(**vars(point), reason=reason)
             continue
         work = Drawing(
             bundle=options.bundle,
@@ -94,11 +107,15 @@ def _measured_points(
             threads=max(1, _cores(options) // point.processes),
             workload=Workload(steps=options.steps, images=point.images),
         )
-        row = measured_point(work, point.processes, options.requests)
-        rows.append(row)
+        try:
+            row = measured_point(work, point.processes, options.requests)
+        except FaceDiffuserError as error:
+            # Such as more images than the plans admit, or than the GPU's memory.
+            yield PointSkipped(**vars(point), status=Status.FAILED, reason=str(error))
+            continue
         if point.processes == 1:
             rss = max(rss, row.peak_rss_nbytes)
-    return rows
+        yield row
 
 
 def throughput_points(images: Iterable[int], cores: int) -> list[Point]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from benchmarks.schema.record import NoFacts, Record
+from benchmarks.schema.record import Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,13 @@ class KernelRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KernelsFacts:
+    """just_in_time: "identical" to what Triton compiles here, or why that was not compared."""
+
+    just_in_time: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class KernelsRecord(Record):
-    facts: NoFacts = field(default_factory=NoFacts)
+    facts: KernelsFacts
     rows: tuple[KernelRow, ...]

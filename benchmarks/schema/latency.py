@@ -39,7 +39,11 @@ class LatencyRow:
 
 @dataclass(frozen=True, kw_only=True)
 class ProviderSkipped:
-    """A provider that this machine or the bundle is not made for."""
+    """A provider that was not measured.
+
+    Skipped where this machine or the bundle is not made for it; refused where it draws something
+    else; failed where it broke.
+    """
 
     provider: str
     status: Status = Status.SKIPPED

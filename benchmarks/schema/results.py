@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.schema.build import BuildRecord
 from benchmarks.schema.cubins import CubinsRecord
-from benchmarks.schema.gpu import GpuRecord
+from benchmarks.schema.gpu import DeviceRecord, GpuRecord
 from benchmarks.schema.kernels import KernelsRecord
 from benchmarks.schema.latency import LatencyRecord
 from benchmarks.schema.peers import PeersRecord
@@ -19,6 +19,7 @@ from benchmarks.schema.roofline import RooflineRecord
 from benchmarks.schema.scaling import ScalingRecord
 from benchmarks.schema.throughput import ThroughputRecord
 from benchmarks.serving.record import ServingRecord
+from engines.bundle.files import write_atomic
 from engines.bundle.records import document_of, read
 from engines.errors import FaceDiffuserError
 
@@ -36,6 +37,7 @@ RECORDS: Mapping[str, type[Record]] = {
     "cubins": CubinsRecord,
     "build": BuildRecord,
     "quality": QualityRecord,
+    "device": DeviceRecord,
     "gpu": GpuRecord,
 }
 
@@ -65,13 +67,46 @@ def record_of(name: str, line: Mapping[str, Any]) -> Record:
 
 
 def append(record: Record, folder: Path | None = None) -> Path:
-    """Append a record as one line of JSON to <folder>/<benchmark>.jsonl; returns the file."""
+    """Append a record as one line of JSON to <folder>/<benchmark>.jsonl; returns the file.
+
+    What `keep` kept of the same run is in it, and goes.
+    """
+    path = _file_of(record, folder)
+    _append_line(path, line_of(record))
+    _kept(path).unlink(missing_ok=True)
+    return path
+
+
+def keep(record: Record, folder: Path | None = None) -> None:
+    """Keep a record so far, called after every point, lest a run that is ended lose it."""
+    path = _file_of(record, folder)
+    write_atomic(_kept(path), json.dumps(line_of(record), allow_nan=False).encode())
+
+
+def recover(name: str, folder: Path | None = None) -> bool:
+    """Append what a run kept that did not come to its end; whether there was any."""
+    path = (RESULTS if folder is None else folder) / f"{name}.jsonl"
+    kept = _kept(path)
+    if not kept.is_file():
+        return False
+    _append_line(path, json.loads(kept.read_bytes()))
+    kept.unlink()
+    return True
+
+
+def _file_of(record: Record, folder: Path | None) -> Path:
     folder = RESULTS if folder is None else folder
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{record.header.benchmark}.jsonl"
+    return folder / f"{record.header.benchmark}.jsonl"
+
+
+def _kept(path: Path) -> Path:
+    return path.with_suffix(".unfinished.json")
+
+
+def _append_line(path: Path, line: Mapping[str, Any]) -> None:
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line_of(record), allow_nan=False) + "\n")
-    return path
+        file.write(json.dumps(line, allow_nan=False) + "\n")
 
 
 def records_of(name: str, folder: Path | None = None) -> list[Record]:

@@ -26,7 +26,7 @@ class ThroughputRow:
 
 @dataclass(frozen=True, kw_only=True)
 class PointSkipped:
-    """A point that the machine has not the memory for."""
+    """A point that the machine has not the memory for, or that failed."""
 
     images: int
     processes: int

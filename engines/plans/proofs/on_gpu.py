@@ -9,7 +9,7 @@ from pathlib import Path
 from engines.bundle.folder import Bundle
 from engines.bundle.lock import build_lock
 from engines.bundle.plan_record import PlanParity, PlanRecord
-from engines.cuda.driver import driver
+from engines.cuda.driver import driver, driver_version
 from engines.cuda.gpu import Gpu, opened_gpu
 from engines.engine import DeviceEngine
 from engines.errors import PlanMismatchError
@@ -21,7 +21,7 @@ from engines.tensorrt.engine import TensorRtEngine
 from engines.tensorrt.libraries import LIBRARIES, TENSORRT_RTX, Library, is_for, words_for
 from engines.tensorrt.library import ErrorLog, TensorRt, installed_names, load, logger
 from engines.tensorrt.loader import engine_from_plan
-from engines.tensorrt.machine import check_driver, driver_version
+from engines.tensorrt.machine import check_driver
 from engines.tensorrt.rtx_engine import opened_on_card
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,7 +30,6 @@ from benchmarks.schema.record import Status
 from benchmarks.schema.results import records_of
 from engines.bundle.folder import Bundle
 from engines.bundle.records import document_of, read
-from engines.system.processes import Ended
 from tests.benchmarks.peers.test_peers import SOURCE
 
 SMALL = Workload(steps=4, people=1, size_px=64)
@@ -112,30 +110,6 @@ def test_without_a_gpu_the_gpu_script_is_skipped_and_exits_with_1(
     assert "no NVIDIA GPU" in capsys.readouterr().err
     (record,) = records_of("gpu", tmp_path)
     assert record.header.status is Status.SKIPPED
-
-
-def test_the_gpu_script_goes_on_after_a_failure_and_stops_when_time_is_up() -> None:
-    asked = []
-
-    def run(words: Sequence[str], limit_s: float) -> Ended:
-        asked.append((words[0], limit_s))
-        code, last_words = (1, "broken") if words[0] == "a" else (0, "a warning")
-        return Ended(code=code, printed="", last_words=last_words)
-
-    rows = gpu.run_parts({"first": ["a"], "second": ["b"]}, 100.0, run)
-    assert [(row.status, row.reason) for row in rows] == [
-        ("failed", "broken"),
-        ("measured", ""),
-    ]
-    assert all(0 < limit <= 100 for _, limit in asked)
-    (late,) = gpu.run_parts({"late": ["c"]}, gpu.LEAST_S / 2, run)
-    assert (late.status, late.reason) == ("skipped", "no time left")
-
-
-def test_the_gpu_script_types_only_words_that_the_command_line_knows(golden_bundle: Path) -> None:
-    for words in gpu.parts(GpuOptions(bundle=golden_bundle)).values():
-        measure = command_line.measure_named(words[0])
-        assert type(command_line.options_of(measure.options, words)) is measure.options
 
 
 def test_a_part_of_the_gpu_script_uses_its_results_and_its_last_words_are_kept(
