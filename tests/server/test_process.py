@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -28,8 +27,8 @@ def process(bundle: Path, *words: str) -> Iterator[tuple[subprocess.Popen[str], 
         [*command, *words], cwd=ROOT, stderr=subprocess.PIPE, text=True
     ) as started:
         try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-                until(lambda: _is_ready(client), 60)
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=600) as client:
+                until(lambda: _is_ready(client), 120)
                 yield started, client
         finally:
             started.kill()
@@ -43,24 +42,24 @@ def _is_ready(client: httpx.Client) -> bool:
 
 
 def test_sigterm_is_heard_as_not_ready_and_loses_no_admitted_job(golden_bundle: Path) -> None:
-    with process(golden_bundle, "--notice-s", "1.5") as (started, client):
+    with process(golden_bundle, "--notice-s", "1.5", "--drain-s", "600") as (started, client):
         form = upload(HIM.read_bytes())
         who = client.post("/v1/identities", **form).json()["id"]
-        words = body(who, num_inference_steps=300, wait=False)
+        words = body(who, num_inference_steps=150, wait=False)
         detached = client.post("/v1/pictures", json=words).json()["id"]
         with ThreadPoolExecutor(4) as threads:
             asked = [
                 threads.submit(client.post, "/v1/pictures", json=body(who, num_inference_steps=20))
                 for _ in range(4)
             ]
-            until(lambda: "facediffuser_queue_length 4.0" in client.get("/metrics").text, 30)
+            until(lambda: "facediffuser_queue_length 4.0" in client.get("/metrics").text, 60)
             started.send_signal(signal.SIGTERM)
-            until(lambda: client.get("/readyz").status_code == 503)
+            until(lambda: client.get("/readyz").status_code == 503, 60)
             refused = client.post("/v1/pictures", json=body(who))
             assert (refused.status_code, "retry-after" in refused.headers) == (503, True)
             assert [each.result().status_code for each in asked] == [200] * 4
         assert client.get(f"/v1/pictures/{detached}").json()["state"] == "done"
-        assert started.wait(20) == 0
+        assert started.wait(60) == 0
         assert started.stderr is not None
         lines = [json.loads(line) for line in started.stderr.read().splitlines()]
         assert "draining" in [line["event"] for line in lines]
@@ -72,11 +71,12 @@ def test_a_second_signal_stops_at_once(golden_bundle: Path) -> None:
         who = client.post("/v1/identities", **form).json()["id"]
         client.post("/v1/pictures", json=body(who, num_inference_steps=999, wait=False))
         started.send_signal(signal.SIGTERM)
-        until(lambda: client.get("/readyz").status_code == 503)
-        before = time.monotonic()
+        until(lambda: client.get("/readyz").status_code == 503, 60)
         started.send_signal(signal.SIGTERM)
-        started.wait(20)
-        assert time.monotonic() - before < 10
+        assert started.wait(60) == 0
+        assert started.stderr is not None
+        lines = [json.loads(line) for line in started.stderr.read().splitlines()]
+        assert [line["outcome"] for line in lines if line["event"] == "job"] == ["stopped"]
 
 
 @pytest.mark.parametrize(
