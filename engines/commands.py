@@ -40,7 +40,8 @@ def typed(module: str, *words: object) -> str:
 def rebuilt(bundle: object, *further: object, without: str = "") -> str:
     """What builds a bundle again, with the words that it was built with where it keeps them.
 
-    without: one of them that is left out. further: more of them.
+    without: one of them that is left out. further: words that are to be
+    among them.
     """
     try:
         words = json.loads((Path(str(bundle)) / _BUILD_WORDS).read_bytes())
@@ -48,7 +49,8 @@ def rebuilt(bundle: object, *further: object, without: str = "") -> str:
     except (OSError, ValueError, RecursionError):
         known = False
     kept = [word for word in words if word != without] if known else []
-    return typed(BUILD, *kept, *further, "--out", bundle)
+    added = [word for word in further if word not in kept]
+    return typed(BUILD, *kept, *added, "--out", bundle)
 
 
 def remember_build(bundle: Path, words: Sequence[str]) -> None:

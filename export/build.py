@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from engines import commands
 from engines.bundle.manifest import Precision
+from engines.bundle.quantization import Quantization
 from engines.cli.command import run_command
 from engines.cli.progress import Display, JsonDisplay, TerminalDisplay
 from engines.contract import Component
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from export.bundle import Say
     from export.source import ModelSource
 
+_QUANTIZATION_HELP = {
+    Quantization.INT8: "for GPUs from sm_80 on and, with OpenVINO, CPUs",
+    Quantization.FP8: "matrices in FP8 and convolutions in INT8, for GPUs from sm_89 on",
+}
 # What a bundle is checked with: the command that users draw with, in a process of its own.
 draw = partial(run_module, commands.PREFIX + commands.DRAW)
 
@@ -43,6 +48,22 @@ def parser() -> argparse.ArgumentParser:
             f"--{each}", dest="precision", action="store_const", const=each,
             default=BuildOptions.precision,
         )  # fmt: skip
+    for quantization in Quantization:
+        flags.add_argument(
+            f"--{quantization}", dest="quantizations", action="append_const", default=[],
+            const=quantization,
+            help=f"have the U-Nets in {quantization} too, beside half precision: about half the "
+            f"size, {_QUANTIZATION_HELP[quantization]}",
+        )  # fmt: skip
+    flags.add_argument(
+        "--calibration-photos", type=Path, nargs="+", metavar="PHOTO", default=[],
+        help="photos of people that 8-bit scales are taken from (default: drawn portraits)",
+    )  # fmt: skip
+    flags.add_argument(
+        "--calibration-prompts", type=Path, metavar="FILE",
+        help="a prompt on each line, with <|image|> after the word for each person "
+        "(default: six of the toolkit's own)",
+    )  # fmt: skip
     flags.add_argument("--opset", type=int, choices=(21, 23), default=BuildOptions.opset)
     flags.add_argument("--model", choices=MODELS, default="shipped")
     for part in ("base", "tdm", "sdm", "image-encoder"):
@@ -82,6 +103,8 @@ def main(arguments: list[str] | None = None) -> int:
         flags.error("--onnx-only builds no plans and --plans-only keeps nothing else: name one")
     if options.random_weights and (given := [name for name in _SOURCES if getattr(options, name)]):
         flags.error(f"--random-weights reads no files; leave out --{given[0].replace('_', '-')}")
+    if options.quantizations and options.precision is Precision.FP32:
+        flags.error("--int8 and --fp8 stand beside half precision; leave --fp32 out")
     plans = None if options.onnx_only else plan_request(flags, options)
     words = sys.argv[1:] if arguments is None else arguments
     return run_command(lambda: _build(options, plans, words), as_json=options.json)
@@ -96,6 +119,7 @@ def _build(
     from export.checkpoint.checkpoint import Checkpoint
     from export.checkpoint.random_weights import random_checkpoint
     from export.checks.picture import NOISE_PREVIEW, PREVIEW, PREVIEW_NAME
+    from export.quantization.pictures import calibration_of
 
     started = time.monotonic()
 
@@ -114,6 +138,9 @@ def _build(
         source = checkpoint
     for line in source.licenses():
         say(f"license: {line}")
+    calibration = calibration_of(
+        options.calibration_photos, options.calibration_prompts, full_size=options.random_weights
+    )
     build_options = BuildOptions(precision=options.precision, opset=options.opset)
     with building_place(options.out) as place:
         commands.remember_build(place.folder, words)
@@ -126,6 +153,8 @@ def _build(
             draw=draw,
             preview=NOISE_PREVIEW if options.random_weights else PREVIEW,
             profiles=None if plans is None else plans.profiles,
+            quantizations=options.quantizations,
+            calibration=calibration,
         )
         place.publish()
         built = (

@@ -16,6 +16,7 @@ from engines.bundle.files import FileRecord, file_record, remove_partial_files, 
 from engines.bundle.folder import BUILD_FOLDER, KERNELS_FOLDER, TOKENIZER_PATH
 from engines.bundle.lock import build_lock
 from engines.bundle.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest, Precision
+from engines.bundle.quantization import Quantization
 from engines.bundle.swap import can_swap, folder_beside, seed, swap
 from engines.contract import Component
 from engines.errors import BuildError
@@ -36,6 +37,8 @@ from export.component import (
 )
 from export.cubins.build import ARCHITECTURES, build_cubins
 from export.options import BuildOptions
+from export.quantization.build import quantized_components
+from export.quantization.pictures import Calibration
 from export.source import ModelSource
 
 Say = Callable[[str], None]
@@ -51,14 +54,18 @@ def build_bundle(
     draw: Draw,
     preview: Sequence[str] = PREVIEW,
     profiles: Sequence[str] | None = None,
+    quantizations: Sequence[Quantization] = (),
+    calibration: Calibration | None = None,
 ) -> Manifest:
     """Build or finish a bundle; whatever an earlier build left that still fits is kept.
 
     architectures: GPU architectures to compile kernels for. draw: the drawing command. preview:
     what it is asked for in the picture that ends the build. profiles: of plans that are to follow,
-    for the size that is told before anything is written. The manifest is written last, so a bundle
-    that opens is complete. Raises CheckpointError, LintError, ParityError,
-    KernelBuildError, DiskSpaceError or BuildError, and leaves what is finished for the next build.
+    for the size that is told before anything is written. quantizations: which U-Nets in 8 bits the
+    bundle has beside its own. calibration: what their scales are taken from. The manifest is
+    written last, so a bundle that opens is complete. Raises CheckpointError, LintError,
+    ParityError, KernelBuildError, DiskSpaceError or BuildError, and leaves what is finished for the
+    next build.
     """
     bundle.mkdir(parents=True, exist_ok=True)
     remove_partial_files(bundle)
@@ -96,6 +103,9 @@ def build_bundle(
         for graph, figures in records[component].parity.items():
             say(f"{title}: {graph} within {figures.relative_l2:.1e} (bound {figures.bound:.0e})")
 
+    records = quantized_components(
+        bundle, source, dimensions, records, quantizations, calibration or Calibration(), say
+    )
     kernels = _kernel_files(bundle, options.precision, architectures, say)
     write_atomic(bundle / TOKENIZER_PATH, tokenizer_json(source).encode())
     manifest = Manifest(

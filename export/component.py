@@ -141,7 +141,7 @@ def build_component(
         input_digest=input_digest(component, source, options),
         onnx=f"onnx/{onnx_path.name}",
         cpu_onnx=f"onnx/{cpu_path.name}",
-        files=_published(staging, bundle / "onnx"),
+        files=published(staging, bundle / "onnx"),
         parity=parity,
         fp32_islands=islands,
     )
@@ -150,8 +150,8 @@ def build_component(
     return record
 
 
-def _published(staging: Path, folder: Path) -> dict[str, FileRecord]:
-    """Move finished files into the bundle and record them."""
+def published(staging: Path, folder: Path) -> dict[str, FileRecord]:
+    """Move the finished files of a staging folder into the bundle and record them."""
     folder.mkdir(parents=True, exist_ok=True)
     records = {}
     for path in sorted(staging.iterdir()):

@@ -1,4 +1,4 @@
-"""Where the data lies that ships with the toolkit: the small model, and photos of two people.
+"""Where the data lies that ships with the toolkit: the small model, and photos of people.
 
 The folders have the same place beside the packages in a checkout and in a wheel.
 """
@@ -11,6 +11,8 @@ _HOME = Path(__file__).resolve().parents[1]
 
 MODEL = _HOME / "mini" / "model"
 REFERENCES = _HOME / "examples" / "references"
+# Portraits that 8-bit scales are calibrated with where a build is given none.
+CALIBRATION = MODEL / "calibration"
 HIM, HER = REFERENCES / "him.png", REFERENCES / "her.png"
 
 

@@ -2,7 +2,8 @@
 
     python -m mini.ship [--folder FOLDER] [--out MODEL]
 
-Also redraws examples/references/: portraits of two identities that training never saw.
+Also redraws examples/references/, portraits of two identities that training never saw, and the
+portraits that 8-bit scales are calibrated with.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ from mini.probes import PROBES_FILE
 from mini.tokenizer import make_tokenizer
 from mini.train import PLANS
 from mini.training.loop import latest_average
-from mini.world import Look, draw_portrait
+from mini.world import Look, draw_portrait, random_look
 
 REFERENCE_PX = 256
+CALIBRATION_PX = 128
 
 HIM = Look(
     kind="man", skin="tan", hair_color="black", hair_style="curly", eye_color="brown",
@@ -85,6 +87,15 @@ def draw_references(folder: Path) -> None:
         Image.fromarray(photo).save(folder / f"{name}.png", optimize=True)
 
 
+def draw_calibration(folder: Path) -> None:
+    """Portraits of six people of the training's side, in the image encoder's own size."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(6):
+        look = random_look(random.Random(f"calibration {number}"), held_out=False)
+        photo = draw_portrait(look, random.Random(number), side_px=CALIBRATION_PX)
+        Image.fromarray(photo).save(folder / f"{number}.png", optimize=True)
+
+
 def save(path: Path, modules: dict[str, nn.Module]) -> None:
     """The modules' tensors in one half-precision file, named prefix.name."""
     tensors: dict[str, Tensor] = {}
@@ -110,6 +121,7 @@ def main() -> None:
     ship(options.folder, options.out)
     if options.out == shipped.MODEL:
         draw_references(shipped.REFERENCES)
+        draw_calibration(shipped.CALIBRATION)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import numpy as np
 
 from engines import commands
 from engines.bundle.files import FileRefusedError, write_atomic
+from engines.bundle.quantization import Quantization
 from engines.cli.command import run_command, told
 from engines.errors import FaceDiffuserError, RequestError
 from runtime import (
@@ -95,6 +96,10 @@ def parser() -> argparse.ArgumentParser:
         flags.add_argument(_flag(name), choices=values, default=default, help=_help(name))
     flags.add_argument("--latents", type=Path, help=".npy with initial noise [images, 4, h, w]")
     flags.add_argument(
+        "--quantization", choices=[each.value for each in Quantization],
+        help="take the U-Nets in 8 bits, of a bundle that has them (default: their own precision)",
+    )  # fmt: skip
+    flags.add_argument(
         "--provider", choices=[each.value for each in Provider],
         help="compute on this one or fail (default: the first of these that can run here)",
     )  # fmt: skip
@@ -140,6 +145,7 @@ def _draw(options: argparse.Namespace) -> dict[str, Any]:
         provider=options.provider,
         threads=options.threads,
         low_memory=options.low_memory,
+        quantization=options.quantization,
     ) as face_diffuser:
         result = face_diffuser.generate(request, on_step=progress)
     if as_latents:

@@ -11,6 +11,7 @@ from typing import Any, Self
 from PIL import Image
 
 from engines.bundle.files import write_atomic
+from engines.bundle.quantization import Quantization
 from engines.errors import RequestError
 from runtime.method.saliency import Float32Array, Saliency
 from runtime.method.schedule import Stage
@@ -89,8 +90,9 @@ class Result:
     text, references, scene, fusion, subject, decode (these four by the GPU's own clock, where there
     is one), and in total. unread: the end of "prompt" or "negative_prompt" that lies beyond the
     model's window, so that it had no effect; empty where all of it was read. saliency: one entry
-    per fusion step if it was asked for. bundle: digest of the manifest it was drawn from. request
-    keeps the photos it was made with.
+    per fusion step if it was asked for. bundle: digest of the manifest it was drawn from.
+    quantization: the U-Nets' 8 bits; None for their own precision. request keeps the photos it was
+    made with.
     """
 
     images: Any
@@ -102,6 +104,7 @@ class Result:
     request: Request
     unread: Mapping[str, str]
     saliency: SaliencySteps | None
+    quantization: Quantization | None = None
 
     @property
     def array(self) -> Float32Array:
@@ -116,7 +119,11 @@ class Result:
     def metadata(self, image: int = 0) -> dict[str, Any]:
         """How a picture came about: bundle, seed and settings, without prompt or photos."""
         return metadata(
-            self.request, seed=self.seeds[image], provider=self.provider, bundle=self.bundle
+            self.request,
+            seed=self.seeds[image],
+            provider=self.provider,
+            bundle=self.bundle,
+            quantization=self.quantization,
         )
 
     def save_all(self, path: str | Path, *, with_metadata: bool = True) -> list[Path]:

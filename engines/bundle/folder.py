@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engines import commands
 from engines.bundle.files import FileRecord, sha256_of, sha256_of_file
 from engines.bundle.manifest import MANIFEST_NAME, ComponentRecord, Manifest
 from engines.bundle.plan_record import PlanRecord
-from engines.contract import Component
-from engines.errors import BundleCorruptError, BundleNotFoundError, ProviderUnavailableError
+from engines.bundle.quantization import Quantization
+from engines.contract import NOISE_PREDICTORS, Component
+from engines.errors import (
+    BundleCorruptError,
+    BundleNotFoundError,
+    ProviderUnavailableError,
+    RequestError,
+    did_you_mean,
+)
 
 TOKENIZER_PATH = "tokenizer/tokenizer.json"
 BUILD_FOLDER = "build"
@@ -24,10 +31,11 @@ CHEAP_NBYTES = 4 << 20
 
 @dataclass(frozen=True)
 class Bundle:
-    """A folder with a checked manifest."""
+    """A folder with a checked manifest. quantization: which graphs of the U-Nets it speaks of."""
 
     path: Path
     manifest: Manifest
+    quantization: Quantization | None = None
 
     @classmethod
     def open(cls, path: str | Path, *, plans: bool = True) -> Bundle:
@@ -68,7 +76,37 @@ class Bundle:
             self._check_file(name, record, None, commands.rebuilt(self.path))
 
     def component(self, component: Component) -> ComponentRecord:
-        return self.manifest.components[component]
+        return self.manifest.components[component].in_quantization(self.quantization)
+
+    def quantizations(self) -> tuple[Quantization, ...]:
+        """Those that every U-Net has."""
+        records = [self.manifest.components[component] for component in NOISE_PREDICTORS]
+        return tuple(
+            each for each in Quantization if all(each in record.quantized for record in records)
+        )
+
+    def quantized(self, quantization: Quantization | str | None) -> Bundle:
+        """The same bundle with its U-Nets in 8 bits; None stands for their own precision.
+
+        Raises RequestError for an unknown word and BundleNotFoundError where it has no such graphs.
+        """
+        if quantization is None:
+            return replace(self, quantization=None)
+        try:
+            wanted = Quantization(quantization)
+        except ValueError as error:
+            choices = ", ".join(Quantization)
+            raise RequestError(
+                f"quantization must be one of {choices}, got {quantization!r:.80}"
+                f"{did_you_mean(quantization, Quantization)}"
+            ) from error
+        if wanted not in self.quantizations():
+            found = ", ".join(self.quantizations()) or "none"
+            raise BundleNotFoundError(
+                f"{self.path} has no U-Nets in {wanted} (in 8 bits: {found}); build them with",
+                fix=commands.rebuilt(self.path, f"--{wanted}"),
+            )
+        return replace(self, quantization=wanted)
 
     def model(self, name: str, what: str) -> Path:
         """Where an ONNX model of a component's record lies; raises as `require_models` does."""

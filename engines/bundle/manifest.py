@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from engines import commands
 from engines.bundle.files import FileRecord
 from engines.bundle.plan_record import PlanRecord
+from engines.bundle.quantization import Quantization, QuantizedGraph
 from engines.bundle.records import Count, InsidePath, Range, document_of, read
 from engines.contract import Component
 from engines.errors import BundleCorruptError, BundleSchemaError
@@ -113,7 +114,8 @@ class ComponentRecord:
 
     input_digest: of everything the export depended on; a build redoes it only if that differs.
     onnx: the graph as exported (what TensorRT builds from). cpu_onnx: the same graph computing in
-    float32 from the same weights file. parity: by graph, "onnx" and "cpu_onnx".
+    float32 from the same weights file. parity: by graph, "onnx" and "cpu_onnx". quantized: the same
+    component in 8 bits, beside it.
     """
 
     input_digest: str
@@ -122,11 +124,26 @@ class ComponentRecord:
     files: dict[InsidePath, FileRecord]
     parity: dict[str, Parity]
     fp32_islands: list[Fp32Island] = field(default_factory=list)
+    quantized: dict[Quantization, QuantizedGraph] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for graph in (self.onnx, self.cpu_onnx):
             if graph not in self.files:
                 raise ValueError(f"{graph} is not among the component's files")
+
+    def in_quantization(self, quantization: Quantization | None) -> ComponentRecord:
+        """This component with its 8-bit graphs in place of its own; itself where it has none."""
+        graph = None if quantization is None else self.quantized.get(quantization)
+        if graph is None:
+            return self
+        return replace(self, onnx=graph.onnx, cpu_onnx=graph.cpu_onnx, files=graph.files)
+
+    def all_files(self) -> dict[str, FileRecord]:
+        """Files of all its graphs."""
+        files: dict[str, FileRecord] = dict(self.files)
+        for graph in self.quantized.values():
+            files.update(graph.files)
+        return files
 
     def onnx_digest(self) -> str:
         """Digest of what a plan is built from."""
@@ -184,7 +201,7 @@ class Manifest:
         """The ONNX models with their weights, whether they are still there or not."""
         files: dict[str, FileRecord] = {}
         for component in self.components.values():
-            files.update(component.files)
+            files.update(component.all_files())
         return files
 
     def plan_files(self) -> dict[str, FileRecord]:

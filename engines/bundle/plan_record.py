@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Annotated
 
 from engines.bundle.files import FileRecord
+from engines.bundle.quantization import Quantization
 from engines.bundle.records import Count, Nbytes, Range, Seconds
 from engines.contract import Component, ShapeRanges
 from engines.errors import FaceDiffuserError
@@ -68,7 +69,7 @@ class PlanSpec:
     library, version: what builds it. architectures: compute capabilities times ten (sm_90 is 90);
     empty stands for all that the library builds for without being asked. onnx_digest: of the model
     it is built from. shapes: per optimization profile, by input tensor, smallest, best and largest
-    shape.
+    shape. quantization: which of the component's graphs it is built from; None for its own.
     """
 
     component: Component
@@ -80,6 +81,7 @@ class PlanSpec:
     shapes: tuple[ShapeRanges, ...]
     options: PlanOptions
     builder: int = _BUILDER
+    quantization: Quantization | None = None
 
     @property
     def target(self) -> str:
@@ -93,7 +95,10 @@ class PlanSpec:
     @property
     def name(self) -> str:
         """What the plan is called in the bundle, and the stem of its files."""
-        return f"{self.component}.{self.profile}.{self.target}"
+        stem = (
+            self.component if self.quantization is None else f"{self.component}.{self.quantization}"
+        )
+        return f"{stem}.{self.profile}.{self.target}"
 
     @property
     def path(self) -> str:
@@ -158,12 +163,22 @@ class AttentionFusion:
 
 
 @dataclass(frozen=True, kw_only=True)
+class QuantizedLayers:
+    """nodes: of the graph that were asked for in 8 bits, all of which are. layers: that do their
+    work, as the compiler joins nodes."""
+
+    nodes: Count
+    layers: Count
+
+
+@dataclass(frozen=True, kw_only=True)
 class BuildProofs:
-    """What the build itself proved; None where the library did not tell."""
+    """What the build itself proved; None where the library did not tell, or nothing was asked."""
 
     network: NetworkPrecision
     layers: LayerPrecision | None
     attention: AttentionFusion | None
+    quantized: QuantizedLayers | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

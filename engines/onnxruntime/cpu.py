@@ -46,6 +46,9 @@ class OnnxRuntimeEngine:
         most = threads or processors()
         own = min(most, _MOST_THREADS[component]) if component in _MOST_THREADS else threads
         POOL.give(ort, options, most, own)
+        # 8-bit products as their graph says, in float32 from dequantized numbers: this provider is
+        # what others are compared with.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
         self._session = opened_session(ort, component, onnx_path, options, [CPU_PROVIDER])
         self._dtypes = session_dtypes(self._session)
         self._binding = self._session.io_binding()

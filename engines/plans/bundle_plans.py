@@ -17,8 +17,9 @@ from engines.bundle.plan_record import (
     PlanRecord,
     PlanSpec,
 )
+from engines.bundle.quantization import LEAST_ARCHITECTURE, Quantization
 from engines.cli.progress import Display
-from engines.contract import Component
+from engines.contract import NOISE_PREDICTORS, Component
 from engines.errors import PlanMemoryError, ProviderUnavailableError
 from engines.plans.building.child import OnEvent, plan_in_process
 from engines.plans.building.job import PlanJob
@@ -69,21 +70,27 @@ def plan_specs(bundle: Bundle, target: PlanTarget, request: PlanRequest) -> list
     """Every plan that a request asks for, each once; raises PlanOptionError."""
     check_options(target.library, request.options)
     specs: dict[str, PlanSpec] = {}
-    for profile_name in request.profiles:
-        asked = profile_named(profile_name)
-        for component in request.components:
-            for profile, shapes in planned(component, asked, bundle.manifest.dimensions):
-                spec = PlanSpec(
-                    component=component,
-                    profile=profile,
-                    library=target.library.name,
-                    version=target.version,
-                    architectures=target.architectures,
-                    onnx_digest=bundle.component(component).onnx_digest(),
-                    shapes=shapes,
-                    options=request.options,
-                )
-                specs.setdefault(spec.name, spec)
+    for graphs in (bundle, *map(bundle.quantized, bundle.quantizations())):
+        for profile_name in request.profiles:
+            asked = profile_named(profile_name)
+            for component in request.components:
+                quantization = graphs.quantization if component in NOISE_PREDICTORS else None
+                architectures = _architectures(target, quantization)
+                if architectures is None:
+                    continue
+                for profile, shapes in planned(component, asked, bundle.manifest.dimensions):
+                    spec = PlanSpec(
+                        component=component,
+                        profile=profile,
+                        library=target.library.name,
+                        version=target.version,
+                        architectures=architectures,
+                        quantization=quantization,
+                        onnx_digest=graphs.component(component).onnx_digest(),
+                        shapes=shapes,
+                        options=request.options,
+                    )
+                    specs.setdefault(spec.name, spec)
     return list(specs.values())
 
 
@@ -143,7 +150,7 @@ def build_plans(
     for number, job in enumerate(jobs, 1):
         display.start(job.name, number, len(jobs), shares=target.library.tells_progress)
         # The spec names these files by their digests, so they must be those of the manifest.
-        bundle.verify_component(job.spec.component)
+        bundle.quantized(job.spec.quantization).verify_component(job.spec.component)
         record = PlanRecord(
             spec=job.spec,
             built=_built(job, target, display, build),
@@ -168,7 +175,8 @@ def build_plans(
 
 def plan_job(bundle: Bundle, spec: PlanSpec) -> PlanJob:
     """What a process needs to build one plan."""
-    record, library = bundle.component(spec.component), LIBRARIES[spec.library]
+    record = bundle.quantized(spec.quantization).component(spec.component)
+    library = LIBRARIES[spec.library]
     path = bundle.path.resolve()
     staging = staging_folder(path)
     return PlanJob(
@@ -177,12 +185,32 @@ def plan_job(bundle: Bundle, spec: PlanSpec) -> PlanJob:
         dimensions=bundle.manifest.dimensions,
         optimization_level=spec.options.optimization_level,
         weights_nbytes=record.onnx_nbytes(),
+        quantized_nodes=_quantized_nodes(bundle, spec),
         onnx=path / record.onnx,
         cpu_onnx=path / record.cpu_onnx,
         plan=staging / f"{spec.name}.plan",
         log=staging / f"{spec.name}.log",
         timing_cache=working_timing_cache(path) if library.has_timing_cache else staging / "none",
     )
+
+
+def _architectures(target: PlanTarget, quantization: Quantization | None) -> tuple[int, ...] | None:
+    """What a plan is built for: those of the target that multiply in its formats; None for none."""
+    if quantization is None:
+        return target.architectures
+    least = LEAST_ARCHITECTURE[quantization]
+    asked = target.architectures or target.library.without_being_asked
+    able = tuple(each for each in asked if each >= least)
+    if able == asked:
+        return target.architectures
+    return able or None
+
+
+def _quantized_nodes(bundle: Bundle, spec: PlanSpec) -> tuple[str, ...]:
+    """The nodes that a plan must have in 8 bits, by the recipe and never by the graph."""
+    if spec.quantization is None:
+        return ()
+    return bundle.manifest.components[spec.component].quantized[spec.quantization].recipe.nodes
 
 
 def _built(job: PlanJob, target: PlanTarget, display: Display, build: BuildPlan) -> BuiltPlan:
@@ -226,6 +254,8 @@ def _result(record: PlanRecord) -> str:
         layers += f"in half precision ({proofs.layers.told_by})"
     if proofs.attention is not None and proofs.attention.nodes:
         layers += f", {proofs.attention.fused} of {proofs.attention.nodes} attentions fused"
+    if proofs.quantized is not None:
+        layers += f", {proofs.quantized.nodes} products in 8 bits"
     compared = (
         "executed on no GPU"
         if parity is None

@@ -119,7 +119,10 @@ def _is_current(
     bundle: Path, components: dict[Component, ComponentRecord], record: PlanRecord
 ) -> bool:
     """Whether a plan is published and was built from the model that the bundle holds."""
-    current = components[record.spec.component].onnx_digest() == record.spec.onnx_digest
+    current = (
+        components[record.spec.component].in_quantization(record.spec.quantization).onnx_digest()
+        == record.spec.onnx_digest
+    )
     return current and plan_file(bundle, record) == bundle / record.spec.path
 
 

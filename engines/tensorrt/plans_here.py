@@ -80,10 +80,9 @@ def _not_served(library: Library, architecture: int) -> str:
 
 def _current(bundle: Bundle, library: Library) -> list[PlanRecord]:
     """A library's plans that were built from the ONNX models which the bundle holds."""
-    components = bundle.manifest.components
     return [
         plan
         for plan in bundle.manifest.plans
         if plan.spec.library is library.name
-        and plan.spec.onnx_digest == components[plan.spec.component].onnx_digest()
+        and plan.spec.onnx_digest == bundle.component(plan.spec.component).onnx_digest()
     ]

@@ -15,6 +15,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from engines.bundle.files import check_replaceable
+from engines.bundle.quantization import Quantization
 from engines.errors import RequestError
 from runtime.request import Request
 
@@ -68,13 +69,21 @@ def check_writable(path: Path) -> None:
         raise RequestError(f"{path} cannot be written: {folder} is read-only for this user")
 
 
-def metadata(request: Request, *, seed: int, provider: str, bundle: str) -> dict[str, Any]:
+def metadata(
+    request: Request,
+    *,
+    seed: int,
+    provider: str,
+    bundle: str,
+    quantization: Quantization | None = None,
+) -> dict[str, Any]:
     """How a picture came about: bundle, seed and settings, without prompt, photos or names."""
     settings = {name: getattr(request, name) for name in _TOLD}
     return {
         "bundle": bundle,
         "seed": seed,
         "provider": provider,
+        "quantization": quantization,
         "settings": {name: value for name, value in settings.items() if value is not None},
     }
 

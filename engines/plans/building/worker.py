@@ -34,6 +34,7 @@ from engines.plans.proofs.attention import proven_attention
 from engines.plans.proofs.layers import layers_of_log
 from engines.plans.proofs.parity import plan_parity
 from engines.plans.proofs.precision import inspected_layers, proven_layers
+from engines.plans.proofs.quantization import proven_quantization
 from engines.system.processes import ParentPipe
 from engines.tensorrt.engine import TensorRtEngine
 from engines.tensorrt.libraries import LIBRARIES
@@ -147,7 +148,12 @@ def proofs_of_log(job: PlanJob, built: Built, log: BuildLog) -> BuildProofs:
     attention = None
     if built.attention is not None:
         attention = proven_attention(built.attention, layers, job)
-    return BuildProofs(network=built.network, layers=told, attention=attention)
+    return BuildProofs(
+        network=built.network,
+        layers=told,
+        attention=attention,
+        quantized=proven_quantization(layers, job),
+    )
 
 
 def _await_cancel(cancellation: Cancellation) -> None:

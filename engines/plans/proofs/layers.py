@@ -19,6 +19,12 @@ _COMPUTES = re.compile(r"gemm|mat(?:rix)?_?mul|conv|correlation|runtime_fusion|a
 _ATTENTION = re.compile(r"_mha(?:_|\b)", re.I)
 _WIDE = re.compile(r"\b(?:float|double|fp32|fp64)\b", re.I)
 _NARROW = re.compile(r"\b(?:half|fp16|bfloat16|bf16)\b", re.I)
+# A list of tensors ends where the next part or field begins.
+_PARTS = {
+    part: re.compile(part + r": \[ *(?:\{.*?\}(?:, )?)*\]")
+    for part in ("Inputs", "Constants", "Outputs")
+}
+_EIGHT_BIT = re.compile(r"\b(?:fp8|int8)\b", re.I)
 _OPERAND = re.compile(r"Dimensions: \[([-\d,]*)\][^{}]*?Datatype: (\w+)")
 
 
@@ -34,6 +40,10 @@ class Operand:
         return bool(_WIDE.search(self.dtype) or _NARROW.search(self.dtype))
 
     @property
+    def is_eight_bit(self) -> bool:
+        return bool(_EIGHT_BIT.search(self.dtype))
+
+    @property
     def is_wide(self) -> bool:
         """Floating-point, wider than half, and more than a scalar."""
         return bool(_WIDE.search(self.dtype)) and self.elements != 1
@@ -41,12 +51,29 @@ class Operand:
 
 @dataclass(frozen=True)
 class EngineLayer:
-    """nodes: names of the ONNX nodes that it does the work of, where they are told."""
+    """operands: inputs, constants and outputs. nodes: names of the ONNX nodes that it does the work
+    of. inputs, outputs: each alone. constants: their names. All but operands as far as told."""
 
     name: str
     kind: str
     operands: tuple[Operand, ...]
     nodes: frozenset[str] = frozenset()
+    inputs: tuple[Operand, ...] = ()
+    outputs: tuple[Operand, ...] = ()
+    constants: tuple[str, ...] = ()
+
+    @property
+    def multiplies_eight_bits(self) -> bool:
+        return self.computes and any(each.is_eight_bit for each in self.inputs)
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether an operand is wider than half and more than a number.
+
+        Products of 8 bits have scales and biases in single precision, a number for each channel.
+        """
+        told = self.inputs + self.outputs if self.multiplies_eight_bits else self.operands
+        return any(each.is_wide for each in told)
 
     @property
     def is_attention(self) -> bool:
@@ -73,9 +100,27 @@ def layers_of_log(verbose: Sequence[str]) -> list[EngineLayer]:
 
 def _layer_of_line(line: str) -> EngineLayer:
     name, _, rest = line.removeprefix("Name: ").partition(", LayerType: ")
-    told = [Operand(dtype, _elements(size.split(","))) for size, dtype in _OPERAND.findall(rest)]
     nodes = re.findall(r"\[ONNX Layer: ([^\]]+)\]", rest)
-    return EngineLayer(name, rest.partition(",")[0], tuple(told), frozenset(nodes))
+    texts = {
+        part: found.group() if (found := pattern.search(rest)) else ""
+        for part, pattern in _PARTS.items()
+    }
+    inputs, constants, outputs = map(_operands_of_text, texts.values())
+    return EngineLayer(
+        name=name,
+        kind=rest.partition(",")[0],
+        operands=inputs + constants + outputs,
+        nodes=frozenset(nodes),
+        inputs=inputs,
+        outputs=outputs,
+        constants=tuple(re.findall(r"Name: (\S+),", texts["Constants"])),
+    )
+
+
+def _operands_of_text(text: str) -> tuple[Operand, ...]:
+    return tuple(
+        Operand(dtype, _elements(size.split(","))) for size, dtype in _OPERAND.findall(text)
+    )
 
 
 def layers_of_inspector(information: str) -> list[EngineLayer]:

@@ -70,7 +70,7 @@ def proven_layers(
     if not any(layer.is_told for layer in layers):
         return None
     computing = [layer for layer in layers if layer.computes and layer.is_told]
-    wide = [layer for layer in computing if any(each.is_wide for each in layer.operands)]
+    wide = [layer for layer in computing if layer.is_wide]
     if wide and job.precision is Precision.FP16:
         raise PlanRefusedError(
             f"{job.name} did not come out in half precision: {len(wide)} of its {len(computing)} "

@@ -1,0 +1,61 @@
+"""The products of a U-Net that can compute in 8 bits, and where in the network each lies."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from onnx import ModelProto
+
+# Named weights say their block; a matrix whose transpose was folded has lost its name, and lies in
+# the block of the named weight before it, because nodes come in the order of the network.
+_BLOCK = re.compile(r"unet\.(down_blocks\.\d+|mid_block|up_blocks\.\d+)\.")
+# What takes little time and carries much: the first and the last convolution. And the timestep's
+# embedding, which is one row for all pixels.
+_ENDS = re.compile(r"unet\.(conv_in|conv_out|time_embedding\.\w+)\.weight")
+
+
+class Kind(StrEnum):
+    """What a site multiplies."""
+
+    MATRIX = "matrix"
+    CONVOLUTION = "convolution"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """A node that multiplies an activation by a weight.
+
+    node, activation, weight: names in the graph. block: such as "up_blocks.3".
+    """
+
+    node: str
+    kind: Kind
+    activation: str
+    weight: str
+    block: str
+
+
+def sites_of(model: ModelProto) -> list[Site]:
+    """Every site of an exported U-Net inside its blocks, in the order of the graph."""
+    weights = {each.name for each in model.graph.initializer}
+    found, block = [], None
+    for node in model.graph.node:
+        if node.op_type not in ("MatMul", "Conv", "Gemm") or node.input[1] not in weights:
+            continue
+        weight = node.input[1]
+        named = _BLOCK.match(weight)
+        block = named.group(1) if named else block
+        if block is None or _ENDS.fullmatch(weight):
+            continue
+        kind = Kind.CONVOLUTION if node.op_type == "Conv" else Kind.MATRIX
+        found.append(
+            Site(node=node.name, kind=kind, activation=node.input[0], weight=weight, block=block)
+        )
+    return found
+
+
+def blocks_of(sites: list[Site]) -> list[str]:
+    """The blocks that have sites, in the order of the network."""
+    return list(dict.fromkeys(site.block for site in sites))
