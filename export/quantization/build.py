@@ -65,7 +65,7 @@ def quantized_components(
     """
     owners = {component: _owner(records[component]) for component in NOISE_PREDICTORS}
     graphs: dict[tuple[Component, Quantization], QuantizedGraph] = {}
-    bench: _Bench | None = None
+    bench: Bench | None = None
     for owner in dict.fromkeys(owners.values()):
         digest = _input_digest(records[owner], calibration)
         for quantization in quantizations:
@@ -78,7 +78,7 @@ def quantized_components(
                         f"calibrating 8-bit scales on {len(calibration.pictures())} pictures of "
                         f"{calibration.steps} steps"
                     )
-                    bench = _Bench(bundle, source, dimensions, records, calibration)
+                    bench = Bench(bundle, source, dimensions, records, calibration)
                 graph = bench.quantized(owner, quantization, digest, say)
             graphs[owner, quantization] = graph
     return dict(records) | {
@@ -90,7 +90,7 @@ def quantized_components(
     }
 
 
-class _Bench:
+class Bench:
     """A model's own calls: what its scales are taken from and what its graphs are judged by."""
 
     def __init__(

@@ -1,0 +1,131 @@
+"""Whether 8 bits are close enough, and what stays in half where they are not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engines.bundle.quantization import Quantization, QuantizationError, QuantizationRecipe
+from engines.contract import Component
+from export.checks.parity import ParityError
+from export.quantization import build as building
+from export.quantization.calibration import Ranges
+from export.quantization.calls import Call
+from export.quantization.gate import holds
+from export.quantization.sites import Kind, Site
+
+GOOD = QuantizationError(call=0.01, call_bound=0.02, guided=0.03, guided_bound=0.05, calls=3)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (GOOD, True),
+        (replace(GOOD, call=0.021), False),
+        (replace(GOOD, guided=0.051), False),
+        (replace(GOOD, call=float("nan")), False),
+        (replace(GOOD, guided=float("nan")), False),
+        (replace(GOOD, call=0.02, guided=0.05), True),
+    ],
+)
+def test_both_bounds_must_hold_and_what_is_no_number_holds_none(
+    *, error: QuantizationError, expected: bool
+) -> None:
+    assert holds(error) is expected
+
+
+def _site(block: str) -> Site:
+    return Site(node=block, kind=Kind.MATRIX, activation="x", weight=block, block=block)
+
+
+class _ErringBench(building.Bench):
+    """A bench whose graphs err by what their blocks are said to err alone."""
+
+    def __init__(self, alone: dict[str, float]) -> None:
+        self.alone = alone
+        self._sites = {Component.SDM_UNET: [_site(block) for block in alone]}
+        self.recipes: list[QuantizationRecipe] = []
+
+    def _written(
+        self, component: Component, quantization: Quantization, asked: Sequence[Site]
+    ) -> QuantizationError:
+        return replace(GOOD, guided=sum(self.alone[site.block] for site in asked))
+
+    def _published(
+        self,
+        component: Component,
+        quantization: Quantization,
+        digest: str,
+        recipe: QuantizationRecipe,
+        error: QuantizationError,
+    ) -> Any:
+        self.recipes.append(recipe)
+
+
+def _recipe(alone: dict[str, float]) -> tuple[tuple[str, ...], tuple[str, ...], list[str]]:
+    said: list[str] = []
+    bench = _ErringBench(alone)
+    bench.quantized(Component.SDM_UNET, Quantization.INT8, "", said.append)
+    (recipe,) = bench.recipes
+    return recipe.nodes, recipe.half_blocks, said
+
+
+def test_the_last_two_blocks_stay_in_half_and_the_rest_where_it_may() -> None:
+    nodes, half, said = _recipe({"a": 0.01, "b": 0.01, "c": 9.0, "d": 9.0})
+    assert (nodes, half) == (("a", "b"), ("c", "d"))
+    assert len(said) == 1
+
+
+def test_what_errs_most_alone_falls_back_to_half_first_and_is_named() -> None:
+    nodes, half, said = _recipe({"a": 0.02, "b": 0.06, "c": 0.04, "d": 9.0, "e": 9.0})
+    assert nodes == ("a",)
+    assert half == ("d", "e", "b", "c")
+    assert [line for line in said if "stays in half" in line] == [
+        "sdm_unet in int8: b stays in half",
+        "sdm_unet in int8: c stays in half",
+    ]
+
+
+def test_a_model_that_drifts_with_any_block_is_refused() -> None:
+    with pytest.raises(ParityError, match="any of its blocks in int8; build without --int8"):
+        _recipe({"a": 0.1, "b": 0.2, "c": 9.0, "d": 9.0})
+
+
+def test_ranges_are_the_largest_of_all_calls_and_shared_by_whoever_shares_a_graph() -> None:
+    tdm, sdm = Component.TDM_UNET, Component.SDM_UNET
+    ranges = Ranges({tdm: ["x"], sdm: ["x", "prompt_embeds"]}, {tdm: tdm, sdm: tdm})
+    many = np.zeros(100_000, np.float32)
+    many[:5] = -50.0  # fewer than one in ten thousand
+    many[5:50] = 4.0
+    nothing = np.zeros((1, 4, 1, 1), np.float32)
+    for component, inner, embeds in ((tdm, many, 1.0), (sdm, np.float32(0.5) * many, -3.0)):
+        inputs = {"prompt_embeds": np.full(4, embeds, np.float32)}
+        ranges.hear(
+            Call(component=component, inputs=inputs, prediction=nothing, inner={"x": inner})
+        )
+    peaks = ranges.peaks(tdm)
+    assert peaks.largest == {"x": 50.0, "prompt_embeds": 3.0}
+    assert peaks.quantile["x"] == 4.0
+
+
+def test_prompts_of_a_file_name_people_and_photos_are_photos(tmp_path: Path) -> None:
+    from export.checkpoint.tensor_files import CheckpointError
+    from export.quantization.pictures import PROMPTS, calibration_of
+
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a man <|image|> at sea\n\na woman <|image|> in a field\n")
+    made = calibration_of([], prompts, full_size=False)
+    assert [picture.prompt for picture in made.pictures()] == list(made.prompts)
+    assert len(made.prompts) == 2
+    assert made.digest() != calibration_of([], None, full_size=False).digest()
+    assert calibration_of([], None, full_size=False).prompts == PROMPTS
+    prompts.write_text("a man at sea\n")
+    with pytest.raises(CheckpointError, match="a prompt on each line"):
+        calibration_of([], prompts, full_size=False)
+    with pytest.raises(CheckpointError, match="no photo to calibrate with"):
+        calibration_of([prompts], None, full_size=False)
