@@ -50,9 +50,14 @@ SDM_GUIDES = {
     GuidanceRule.PAPER: Guide((Pass.NULL, Pass.TEXT, Pass.AUGMENTED), start=0, base=1, target=2),
     GuidanceRule.RELEASED: Guide((Pass.TEXT, Pass.AUGMENTED), start=0, base=0, target=1),
 }
+# The augmented pass by itself, where guidance is remembered from another step or over.
+SDM_ALONE = Guide((Pass.AUGMENTED,), start=0, base=0, target=0)
 
 
 def pass_counts(component: Component) -> tuple[int, ...]:
     """How many passes a component's calls may batch, ascending; 1 for what is not guided."""
-    guides = {Component.TDM_UNET: [TDM_GUIDE], Component.SDM_UNET: list(SDM_GUIDES.values())}
+    guides = {
+        Component.TDM_UNET: [TDM_GUIDE],
+        Component.SDM_UNET: [SDM_ALONE, *SDM_GUIDES.values()],
+    }
     return tuple(sorted({len(guide.passes) for guide in guides.get(component, [])})) or (1,)

@@ -15,7 +15,13 @@ from engines.bundle.candidate import Draw, candidate
 from engines.bundle.files import FileRecord, file_record, remove_partial_files, write_atomic
 from engines.bundle.folder import BUILD_FOLDER, KERNELS_FOLDER, TOKENIZER_PATH
 from engines.bundle.lock import build_lock
-from engines.bundle.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest, Precision
+from engines.bundle.manifest import (
+    MANIFEST_NAME,
+    SCHEMA_VERSION,
+    LatentPreview,
+    Manifest,
+    Precision,
+)
 from engines.bundle.quantization import Quantization
 from engines.bundle.swap import can_swap, folder_beside, seed, swap
 from engines.contract import Component
@@ -36,6 +42,7 @@ from export.component import (
     tool_versions,
 )
 from export.cubins.build import ARCHITECTURES, build_cubins
+from export.latent_preview import fitted_preview
 from export.options import BuildOptions
 from export.quantization.build import quantized_components
 from export.quantization.pictures import Calibration
@@ -120,6 +127,7 @@ def build_bundle(
         sources=source.source_digests(),
         tools=tool_versions() | {"python": platform.python_version()},
         licenses=source.licenses(),
+        latent_preview=_latent_preview(source, say),
     )
     plans, timing_cache = published_plans(bundle, manifest.components)
     with candidate(bundle, manifest) as folder:
@@ -152,6 +160,12 @@ def _kernel_files(
     elif architectures:
         build_cubins(folder, precision=precision, architectures=architectures, progress=say)
     return {f"{KERNELS_FOLDER}/{path.name}": file_record(path) for path in sorted(folder.iterdir())}
+
+
+def _latent_preview(source: ModelSource, say: Say) -> LatentPreview:
+    preview = fitted_preview(source)
+    say(f"previews of latents: a linear map, {preview.mean_error:.3f} from the decoder on average")
+    return preview
 
 
 def _say_of(say: Say, title: str, text: str) -> None:

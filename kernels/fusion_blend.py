@@ -34,7 +34,7 @@ def fusion_blend(
     sdm_map,  # [images, h, w] float32, likewise
     sums,  # [images, 4, tiles] float32 of fusion_saliency
     mask,  # [images, h, w] uint8, written on request
-    table,  # [steps + 1, 8] float32
+    table,  # [steps + 1, 10] float32
     clock,  # [2] int32, advanced
     timestep,  # [1] float32, written: the next step's
     faults,  # [4] int32, written where a prediction is not finite

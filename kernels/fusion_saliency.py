@@ -18,7 +18,7 @@ def fusion_saliency(
     tdm_map,  # [images, h, w] float32, written: smoothed, before the softmax
     sdm_map,  # [images, h, w] float32, written
     sums,  # [images, 4, tiles] float32, written: TDM's peak and total, SDM's peak and total
-    table,  # [steps + 1, 8] float32
+    table,  # [steps + 1, 10] float32
     clock,  # [2] int32, read
     tdm_base,  # passes by role (runtime.method.guidance.Guide)
     tdm_target,

@@ -49,7 +49,7 @@ def fuse_noise(scene: Tensor, subject: Tensor, *, guidance_scale: float) -> tupl
     tiles = triton.cdiv(height, TILE_ROWS - 2 * HALO.value)
     columns = max(triton.next_power_of_2(width), 2 * COLUMNS_PER_WARP)
     # A coefficient table of one step that "moves" zero latents to exactly the fused noise.
-    table = scene.new_zeros(16).float()
+    table = scene.new_zeros(20).float()
     table[1], table[5], table[6] = 1.0, -1.0, guidance_scale
     clock, timestep, faults = (
         scene.new_zeros(2).int(),

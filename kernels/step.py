@@ -8,6 +8,8 @@ from kernels.table import (
     COLUMNS,
     HISTORY_0,
     HISTORY_SLOTS,
+    KEEP_LATENTS,
+    KEEP_NOISE,
     KEEP_SLOT,
     LATENTS,
     NOISE,
@@ -28,7 +30,7 @@ def table_row(
 
 @triton.jit
 def update_of(row):
-    """Return the weights of the latents, the noise and the three kept noises, and KEEP_SLOT."""
+    """Return the weights of latents, noise and history, KEEP_SLOT, and the kept ones' weights."""
     return (
         tl.load(row + LATENTS),
         tl.load(row + NOISE),
@@ -36,6 +38,8 @@ def update_of(row):
         tl.load(row + HISTORY_0 + 1),
         tl.load(row + HISTORY_0 + 2),
         tl.load(row + KEEP_SLOT).to(tl.int32),
+        tl.load(row + KEEP_LATENTS),
+        tl.load(row + KEEP_NOISE),
     )
 
 
@@ -50,8 +54,9 @@ def take_step(
     offsets,  # block of element offsets within [images, C, h, w]
     inside,
 ):
-    """Move one block of latents to the next noise level, and keep its noise if the row says so."""
-    new = update[0] * tl.load(latents + offsets, mask=inside, other=0.0)
+    """Move one block of latents to the next noise level, and keep for later what the row says."""
+    old = tl.load(latents + offsets, mask=inside, other=0.0)
+    new = update[0] * old
     new = tl.fma(noise, update[1], new)
     for slot in tl.static_range(HISTORY_SLOTS):
         weight = update[2 + slot]
@@ -62,7 +67,8 @@ def take_step(
     if keep_slot >= 0:
         # The slot may have been read just above, by other threads of this program.
         tl.debug_barrier()
-        tl.store(history + keep_slot * slot_elements + offsets, noise, mask=inside)
+        later = tl.fma(noise, update[7], update[6] * old)
+        tl.store(history + keep_slot * slot_elements + offsets, later, mask=inside)
     tl.store(latents + offsets, new, mask=inside)
     tl.store(engine_latents + offsets, new.to(engine_latents.dtype.element_ty), mask=inside)
 

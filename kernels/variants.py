@@ -54,6 +54,7 @@ _POINTERS = {
     "decoded": "element",
     "latents": "float32",
     "history": "float32",
+    "delta": "float32",
     "table": "float32",
     "timestep": "float32",
     "tdm_map": "float32",

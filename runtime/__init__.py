@@ -24,8 +24,10 @@ from engines.onnxruntime.pool import share_threads
 from runtime.face_diffuser import FaceDiffuser
 from runtime.inputs.identity import Identity
 from runtime.method.saliency import Fusion, Saliency
-from runtime.method.schedule import Scheduler, Stage
+from runtime.method.schedule import Stage
+from runtime.method.solvers import Scheduler
 from runtime.pictures.grid import grid
+from runtime.presets import Preset
 from runtime.request import OutputType, Request
 from runtime.result import Result, SaliencySteps, StepInfo, StepSaliency
 from runtime.turns import CancelToken
@@ -49,6 +51,7 @@ __all__ = [
     "NonFiniteError",
     "OutputType",
     "PlanMismatchError",
+    "Preset",
     "PromptError",
     "Provider",
     "ProviderUnavailableError",

@@ -23,6 +23,7 @@ from runtime import (
     Fusion,
     GuidanceRule,
     OutputType,
+    Preset,
     Provider,
     Request,
     Scheduler,
@@ -36,17 +37,21 @@ from runtime.pictures.files import (
     encoded,
     npy,
     numbered,
+    settings,
     takes_latents,
     toolkit_version,
 )
+from runtime.presets import Defaults
 
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(Request)}
+_BY_PRESET = {field.name for field in dataclasses.fields(Defaults)}
 
 
 # What each of Request's fields means, as --help says it.
 _HELP = {
     "negative_prompt": "what the picture should not show",
-    "num_inference_steps": "steps from noise to picture; pndm wants 50, ddim does with fewer",
+    "preset": "how much time a picture is worth; decides what is said to be by preset",
+    "num_inference_steps": "steps from noise to picture; pndm wants 50, others do with fewer",
     "guidance_scale": "how closely to follow the prompt, above 1",
     "seed": "of the first picture, the next ones count on (default: drawn and told)",
     "num_images": "pictures to draw, 1 to 16",
@@ -58,6 +63,8 @@ _HELP = {
     "final_step": "last step of the fusion; wins over beta (default: by beta)",
     "reference_resolution": "px that photos are brought to first",
     "scheduler": "how a step moves from one noise level to the next",
+    "guidance_every": "compute people's guidance whole each so many steps of the last stage",
+    "guidance_until": "share of the trajectory after which the last stage has no guidance",
     "guidance_rule": "where the guidance of people starts: the paper's rule, or released code's",
     "fusion": "how the two models are mixed, where both draw",
 }
@@ -85,14 +92,15 @@ def parser() -> argparse.ArgumentParser:
         ("negative_prompt", str), ("num_inference_steps", int), ("guidance_scale", float),
         ("seed", int), ("num_images", int), ("height", int), ("width", int), ("alpha", float),
         ("beta", float), ("start_merge_step", int), ("final_step", int),
-        ("reference_resolution", int),
+        ("reference_resolution", int), ("guidance_every", int), ("guidance_until", float),
     ):  # fmt: skip
         flags.add_argument(_flag(name), type=kind, default=_DEFAULTS[name], help=_help(name))
     for name, choices in (
-        ("scheduler", Scheduler), ("guidance_rule", GuidanceRule), ("fusion", Fusion),
+        ("preset", Preset), ("scheduler", Scheduler), ("guidance_rule", GuidanceRule),
+        ("fusion", Fusion),
     ):  # fmt: skip
         values = [choice.value for choice in choices]
-        default = str(_DEFAULTS[name])
+        default = _DEFAULTS[name] and str(_DEFAULTS[name])
         flags.add_argument(_flag(name), choices=values, default=default, help=_help(name))
     flags.add_argument("--latents", type=Path, help=".npy with initial noise [images, 4, h, w]")
     flags.add_argument(
@@ -160,15 +168,21 @@ def _draw(options: argparse.Namespace) -> dict[str, Any]:
     for name, text in result.unread.items():
         words = f"warning: the model read {name} up to its last token and not: {text}"
         print(words, file=sys.stderr)
+    for words in result.warnings:
+        print(f"warning: {words}", file=sys.stderr)
     if not options.json:
         written, total_s = ", ".join(map(str, files)), result.timings_ms["total"] / 1e3
-        told(f"{written}: seed {result.seed}, {total_s:.1f} s on {result.provider}")
+        cost = f"{result.evaluations} U-Net evaluations in {total_s:.1f} s on {result.provider}"
+        told(f"{written}: seed {result.seed}, {cost}")
     return {
         "files": [str(file) for file in files],
         "seeds": list(result.seeds),
         "provider": result.provider,
         "bundle": result.bundle,
         "unread": dict(result.unread),
+        "warnings": list(result.warnings),
+        "evaluations": result.evaluations,
+        "settings": settings(result.request),
         "declined": dict(face_diffuser.declined),
         "timings_ms": result.timings_ms,
     }
@@ -198,7 +212,7 @@ def _write(files: Sequence[Path], contents: Sequence[bytes]) -> None:
 
 def _help(name: str) -> str:
     """A field's help, with its default where it has one."""
-    default = _DEFAULTS[name]
+    default = "by preset" if name in _BY_PRESET else _DEFAULTS[name]
     return _HELP[name] + ("" if default is None else f" (default: {str(default) or 'nothing'})")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from engines.bundle.folder import TOKENIZER_PATH, Bundle
 from engines.bundle.quantization import Quantization
@@ -22,8 +22,10 @@ from runtime.inputs.identity import Identity
 from runtime.inputs.photo import Photo
 from runtime.inputs.prompt import PromptTokens, TextTokens, Tokenizer
 from runtime.method.saliency import Fusion
-from runtime.preparation import initial_latents, kind_of, steps_table, unusual
-from runtime.request import Request, check_reference_resolution
+from runtime.preparation import drawing_badly, initial_latents, kind_of, planned_steps, unusual
+from runtime.presets import Preset
+from runtime.previews import Previews
+from runtime.request import BY_PRESET, Request, check_reference_resolution
 from runtime.result import Result, SaliencySteps, StepInfo
 from runtime.sampler import sample
 from runtime.trajectory import Backend, PassEmbeds, Trajectory
@@ -48,6 +50,7 @@ class FaceDiffuser:
         self._bundle_digest = manifest.digest()
         self.quantization = bundle.quantization
         self._dimensions = manifest.dimensions
+        self._previews = Previews(bundle=bundle.path, fitted=manifest.latent_preview)
         self._noise_schedule = manifest.noise_schedule
         self._tokenizer = Tokenizer.open(bundle.path / TOKENIZER_PATH, manifest.dimensions.tokens)
         digest = bundle.component(Component.IMAGE_ENCODER).input_digest
@@ -99,7 +102,10 @@ class FaceDiffuser:
         height: int | None = None,
         width: int | None = None,
         num_images: int = 1,
-        guidance_rule: GuidanceRule | str = GuidanceRule.PAPER,
+        preset: Preset | str = Preset.QUALITY,
+        guidance_rule: GuidanceRule | str | None = None,
+        guidance_every: int | None = None,
+        guidance_until: float | None = None,
         fusion: Fusion | str = Fusion.SALIENCY,
         saliency: bool = False,
     ) -> None:
@@ -110,7 +116,11 @@ class FaceDiffuser:
         """
         request = Request(
             prompt="", references=(), height=height, width=width, num_images=num_images,
-            guidance_rule=GuidanceRule(guidance_rule), fusion=Fusion(fusion), saliency=saliency,
+            preset=cast(Preset, preset),
+            guidance_rule=BY_PRESET if guidance_rule is None else cast(GuidanceRule, guidance_rule),
+            guidance_every=BY_PRESET if guidance_every is None else guidance_every,
+            guidance_until=BY_PRESET if guidance_until is None else guidance_until,
+            fusion=cast(Fusion, fusion), saliency=saliency,
         )  # fmt: skip
         with self._turn():
             self._drawn_on.warm_up(kind_of(request, self.native_px))
@@ -218,17 +228,19 @@ class FaceDiffuser:
     ) -> Result:
         clock = Clock()
         latents, seeds = initial_latents(request, self._dimensions)
-        table = steps_table(request, self._noise_schedule)
+        plan = planned_steps(request, self._noise_schedule)
         tokens, negative = self._tokens(request, clock)
         embeds = self._embeds(request, tokens, negative, clock)
         trajectory = Trajectory(
             kind=kind_of(request, self.native_px),
             latents=latents,
-            table=table,
-            boundaries=request.boundaries(len(table)),
+            table=plan.table,
+            boundaries=plan.boundaries,
+            guidance=plan.guidance,
             embeds=embeds,
             guidance_scale=request.guidance_scale,
             output_type=request.output_type,
+            previews=self._previews,
         )
 
         def after_step(info: StepInfo) -> None:
@@ -258,11 +270,13 @@ class FaceDiffuser:
             seed=seeds[0],
             seeds=seeds,
             timings_ms=clock.timings_ms(drawn.timings_ms),
+            evaluations=trajectory.evaluations(),
             provider=self.provider,
             bundle=self._bundle_digest,
             quantization=self.quantization,
             request=request,
             unread=_unread(prompt=tokens.unread, negative_prompt=negative.unread),
+            warnings=drawing_badly(request),
             saliency=SaliencySteps(drawn.saliency, drawn.images) if request.saliency else None,
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,9 @@ from engines.guides import GuidanceRule
 from runtime.inputs.identity import Identity
 from runtime.inputs.photo import Photo, check_array
 from runtime.method.saliency import Fusion
-from runtime.method.schedule import Scheduler, StageBoundaries
+from runtime.method.schedule import StageBoundaries
+from runtime.method.solvers import Scheduler
+from runtime.presets import PRESETS, Defaults, Preset
 
 Reference = Photo | Identity
 Choice = TypeVar("Choice", bound=StrEnum)
@@ -28,9 +30,13 @@ Choice = TypeVar("Choice", bound=StrEnum)
 # precision can hold.
 MAX_GUIDANCE_SCALE = 100.0
 MAX_LATENT = 1000.0
+# Guidance that was kept eight steps ago has little to do with the step it is added to.
+MAX_GUIDANCE_EVERY = 8
 # The model reads 77 tokens, some 400 characters; what is longer takes its time and has no effect.
 MAX_TEXT_CHARACTERS = 10_000
 MAX_REFERENCE_RESOLUTION = 4096
+# A field's default that its preset decides; a constructed request has a value there.
+BY_PRESET = cast(Any, None)
 
 
 class OutputType(StrEnum):
@@ -54,24 +60,32 @@ class Request:
     when given. latents: initial noise [num_images, 4, h, w], within 1000 on either side of 0, kept
     as a float32 copy that cannot be written.
     reference_resolution: px that references are brought to first (released --object_resolution).
-    saliency: give the fusion steps' maps and masks back. Raises RequestError.
+    saliency: give the fusion steps' maps and masks back.
+    preset: "quality", "balanced" or "fast"; decides, where they are not given, num_inference_steps,
+    scheduler, guidance_rule, guidance_every (in the subject stage, compute the whole guidance each
+    so many steps and take the last one's in between) and guidance_until (share of the trajectory
+    from which on the subject stage has none). A constructed request has all of them. Raises
+    RequestError.
     """
 
     prompt: str
     references: Sequence[Reference]
     negative_prompt: str = ""
-    num_inference_steps: int = 50
+    preset: Preset = Preset.QUALITY
+    num_inference_steps: int = BY_PRESET
     guidance_scale: float = 5.0
     seed: int | None = None
     num_images: int = 1
     height: int | None = None
     width: int | None = None
-    scheduler: Scheduler = Scheduler.DDIM
+    scheduler: Scheduler = BY_PRESET
     alpha: float = 0.3
     beta: float = 0.6
     start_merge_step: int | None = None
     final_step: int | None = None
-    guidance_rule: GuidanceRule = GuidanceRule.PAPER
+    guidance_rule: GuidanceRule = BY_PRESET
+    guidance_every: int = BY_PRESET
+    guidance_until: float = BY_PRESET
     fusion: Fusion = Fusion.SALIENCY
     reference_resolution: int = 512
     latents: npt.NDArray[np.floating] | None = None
@@ -82,7 +96,9 @@ class Request:
         for name in ("prompt", "negative_prompt"):
             self._check_text(name, getattr(self, name))
         self._check_references()
+        self._take_preset()
         self._check_int("num_inference_steps", 1, 999)
+        self._check_int("guidance_every", 1, MAX_GUIDANCE_EVERY)
         self._check_int("num_images", 1, 16)
         check_reference_resolution(self.reference_resolution)
         self._check_int("reference_resolution", 1, MAX_REFERENCE_RESOLUTION)
@@ -112,7 +128,12 @@ class Request:
                 "alpha and beta must satisfy 0 <= alpha <= beta <= 1, "
                 f"got alpha={shown(self.alpha)}, beta={shown(self.beta)}"
             )
-        for name in ("guidance_scale", "alpha", "beta"):
+        if not _is_finite(self.guidance_until) or not self.beta <= self.guidance_until <= 1:
+            raise RequestError(
+                f"guidance_until must be from beta ({self.beta:g}) to 1, got "
+                f"{self.guidance_until!r:.80}: the fusion compares both models' guidance"
+            )
+        for name in ("guidance_scale", "alpha", "beta", "guidance_until"):
             object.__setattr__(self, name, float(getattr(self, name)))
         if not isinstance(self.saliency, bool):
             raise RequestError(f"saliency must be True or False, got {shown(self.saliency)}")
@@ -138,14 +159,22 @@ class Request:
             fields_told.append(f"{field.name}={value!r}")
         return f"Request({', '.join(fields_told)})"
 
-    def boundaries(self, steps: int) -> StageBoundaries:
-        """The stages of a run of so many steps."""
-        paper = StageBoundaries.from_fractions(self.alpha, self.beta, steps)
+    def boundaries(self, shares: Sequence[float]) -> StageBoundaries:
+        """The stages of a run. shares: how much of the trajectory lies behind each step."""
+        paper = StageBoundaries.from_fractions(self.alpha, self.beta, shares)
         start, final = self.start_merge_step, self.final_step
         return StageBoundaries(
             start_merge_step=paper.start_merge_step if start is None else start,
             final_step=paper.final_step if final is None else final,
         )
+
+    def _take_preset(self) -> None:
+        """Fill the fields that were left to the preset; what was given wins."""
+        preset = _choice("preset", Preset, self.preset)
+        object.__setattr__(self, "preset", preset)
+        for field in fields(Defaults):
+            if getattr(self, field.name) is None:
+                object.__setattr__(self, field.name, getattr(PRESETS[preset], field.name))
 
     def _check_references(self) -> None:
         references = self.references

@@ -17,6 +17,7 @@ from runtime.method.saliency import Float32Array, Saliency
 from runtime.method.schedule import Stage
 from runtime.pictures.files import check_writable, encoded, metadata, numbered
 from runtime.pictures.overlay import Shown, overlay
+from runtime.previews import Previews
 from runtime.request import Request
 
 Images = list[Image.Image] | Float32Array
@@ -27,6 +28,7 @@ class StepInfo:
     """A finished step.
 
     read_latents: copies the latents from where they are, which on a GPU takes time; use `latents`.
+    previews: how they become small pictures; use `preview`.
     """
 
     step: int
@@ -34,11 +36,20 @@ class StepInfo:
     timestep: int
     stage: Stage
     read_latents: Callable[[], Float32Array]
+    previews: Previews
 
     @cached_property
     def latents(self) -> Float32Array:
         """[images, 4, h, w] float32 after the step, a copy, fetched when first asked for there."""
         return self.read_latents()
+
+    def preview(self) -> list[Image.Image]:
+        """The latents as pictures of an eighth of the size, one per image, without any engine.
+
+        Early ones show noise: the latents are drawn as they are. Raises BundleError where the
+        bundle has no map for it.
+        """
+        return self.previews.pictures(self.latents)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,23 +97,27 @@ class Result:
     """The pictures of a request.
 
     images: a list of PIL pictures, or an array: "np" [images, height, width, 3] float32 in [0, 1],
-    "latent" [images, 4, h, w] float32. seeds: one per image. timings_ms: milliseconds spent on
-    text, references, scene, fusion, subject, decode (these four by the GPU's own clock, where there
-    is one), and in total. unread: the end of "prompt" or "negative_prompt" that lies beyond the
-    model's window, so that it had no effect; empty where all of it was read. saliency: one entry
-    per fusion step if it was asked for. bundle: digest of the manifest it was drawn from.
-    quantization: the U-Nets' 8 bits; None for their own precision. request keeps the photos it was
-    made with.
+    "latent" [images, 4, h, w] float32. seeds: one per image. timings_ms: milliseconds on text,
+    references, scene, fusion, subject, decode (these four by the GPU's own clock, where there is
+    one), and in total. evaluations: passes through a U-Net that each picture took. unread: the end
+    of "prompt" or "negative_prompt" that lies beyond the model's window, so that it had no effect;
+    empty where all of it was read. warnings: what of the settings is known to draw badly, one
+    sentence each. saliency: one entry per fusion step if it was asked for. bundle: digest of the
+    manifest it was drawn from. quantization: the U-Nets' 8 bits; None for their own precision.
+    request keeps the photos it was made with, and every setting as it was used, whatever decided
+    it.
     """
 
     images: Any
     seed: int
     seeds: tuple[int, ...]
     timings_ms: dict[str, float]
+    evaluations: int
     provider: str
     bundle: str
     request: Request
     unread: Mapping[str, str]
+    warnings: tuple[str, ...]
     saliency: SaliencySteps | None
     quantization: Quantization | None = None
 

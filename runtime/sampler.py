@@ -42,6 +42,7 @@ def sample(
                     timestep=trajectory.timestep(step),
                     stage=stage,
                     read_latents=stepper.latents_reader(),
+                    previews=trajectory.previews,
                 )
             )
     return stepper.finish()

@@ -10,10 +10,11 @@ import numpy as np
 
 from engines.contract import Component
 from engines.engine import Array
-from engines.guides import GuidanceRule, Pass
-from runtime.method.guidance import Float32Array
+from engines.guides import SDM_GUIDES, TDM_GUIDE, GuidanceRule, Pass
+from runtime.method.guidance import Float32Array, SubjectGuidance
 from runtime.method.saliency import Fusion
 from runtime.method.schedule import Column, Stage, StageBoundaries
+from runtime.previews import Previews
 from runtime.request import OutputType
 from runtime.result import StepSaliency
 
@@ -25,6 +26,7 @@ class RequestKind:
     """What a backend prepares for ahead of a request: everything that its graphs depend on.
 
     images, height, width: of the latents. saliency: whether maps and masks are asked for.
+    guidance: the kinds of guidance that steps of the subject stage may have.
     """
 
     images: int
@@ -33,6 +35,12 @@ class RequestKind:
     guidance_rule: GuidanceRule = GuidanceRule.PAPER
     fusion: Fusion = Fusion.SALIENCY
     saliency: bool = False
+    guidance: frozenset[SubjectGuidance] = frozenset({SubjectGuidance.FULL})
+
+    @property
+    def runs_alone(self) -> bool:
+        """Whether some step needs SDM's augmented pass by itself."""
+        return any(each.alone for each in self.guidance)
 
     @property
     def keeps_maps(self) -> bool:
@@ -45,16 +53,19 @@ class Trajectory:
     """One denoising run.
 
     latents: initial noise [images, 4, h, w] float32. table: one row per step (schedule.Column).
-    embeds: prompt embeds [tokens, text_width] float32 of each guidance pass.
+    guidance: of every step, of meaning in the subject stage. embeds: prompt embeds
+    [tokens, text_width] float32 of each guidance pass.
     """
 
     kind: RequestKind
     latents: Float32Array
     table: Float32Array
     boundaries: StageBoundaries
+    guidance: tuple[SubjectGuidance, ...]
     embeds: PassEmbeds
     guidance_scale: float
     output_type: OutputType
+    previews: Previews
 
     def __len__(self) -> int:
         return len(self.table)
@@ -66,6 +77,15 @@ class Trajectory:
     def stages(self) -> tuple[Stage, ...]:
         """The stage of every step."""
         return tuple(self.boundaries.stage(step) for step in range(len(self)))
+
+    def evaluations(self) -> int:
+        """Passes through a U-Net that a picture takes: what its time goes by."""
+        tdm, sdm = len(TDM_GUIDE.passes), len(SDM_GUIDES[self.kind.guidance_rule].passes)
+        passes = {Stage.SCENE: tdm, Stage.FUSION: tdm + sdm, Stage.SUBJECT: sdm}
+        return sum(
+            1 if stage is Stage.SUBJECT and guidance.alone else passes[stage]
+            for stage, guidance in zip(self.stages(), self.guidance, strict=True)
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

@@ -40,6 +40,8 @@ from engines.bundle.records import Count
 from engines.errors import ProviderUnavailableError
 from export.checkpoint.model_facts import dimensions_of, noise_schedule_of
 from export.source import ModelSource
+from runtime import Preset
+from runtime.presets import PRESETS
 
 # A step takes its noise level from a whole run's.
 STEP_OF_STEPS = 50
@@ -61,6 +63,10 @@ class PeersOptions(BundleOptions):
         metadata=flag("what to compare on (default: all, quick step)", quick=(WorkKind.STEP,)),
     )
     steps: Count = field(default=10, metadata=flag("of a scene and a trajectory", quick=3))
+    preset: Preset | None = field(
+        default=None,
+        metadata=flag("take this preset's number of steps, for ours and the peers alike"),
+    )
     size_px: Count | None = field(
         default=None, metadata=flag("height and width (default: the model's own)")
     )
@@ -106,7 +112,7 @@ def _setup(
     return Setup(
         work=work_of(
             kind,
-            steps=STEP_OF_STEPS if kind is WorkKind.STEP else options.steps,
+            steps=STEP_OF_STEPS if kind is WorkKind.STEP else steps_of(options),
             size_px=options.size_px or dimensions.native_px,
             guidance_scale=GUIDANCE_SCALE,
         ),
@@ -117,6 +123,13 @@ def _setup(
         noise_schedule=noise_schedule_of(source),
         folder=folder,
     )
+
+
+def steps_of(options: PeersOptions) -> int:
+    """One number for all sides: a ratio is never of other steps in disguise."""
+    if options.preset is None:
+        return options.steps
+    return PRESETS[options.preset].num_inference_steps
 
 
 def chosen_peers(kind: WorkKind, options: PeersOptions) -> list[Peer]:

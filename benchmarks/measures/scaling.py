@@ -31,11 +31,12 @@ from benchmarks.schema.scaling import (
     ScalingRow,
 )
 from engines.bundle.folder import Bundle
-from engines.bundle.manifest import Dimensions
+from engines.bundle.manifest import Dimensions, NoiseSchedule
 from engines.bundle.records import Count
 from engines.contract import LATENT_PX, SIZE_MULTIPLE_PX, Component
 from export.source import ModelSource
 from runtime import FaceDiffuser, Stage
+from runtime.preparation import planned_steps
 
 CostOf = Callable[..., Cost]
 
@@ -134,7 +135,7 @@ def picture_flop(workload: Workload, cost: CostOf) -> int:
     tdm = cost(Component.TDM_UNET, rows=2 * workload.images, **area).flops
     sdm = cost(Component.SDM_UNET, rows=3 * workload.images, **area).flops
     by_stage = {Stage.SCENE: tdm, Stage.FUSION: tdm + sdm, Stage.SUBJECT: sdm}
-    boundaries = workload.request().boundaries(workload.steps)
+    boundaries = planned_steps(workload.request(), NoiseSchedule()).boundaries
     steps = sum(by_stage[boundaries.stage(step)] for step in range(workload.steps))
     decode = workload.images * cost(Component.VAE_DECODER, images=1, h=side, w=side).flops
     photos = workload.people * cost(Component.IMAGE_ENCODER, n=1).flops

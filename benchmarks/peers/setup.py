@@ -17,7 +17,8 @@ from benchmarks.peers.work import Arrays, TimedRun, Work, save_arrays
 from engines.bundle.manifest import Dimensions, NoiseSchedule
 from engines.contract import LATENT_PX
 from export.checks.torch_pipeline import TorchPipeline, TorchRequest
-from runtime.method.schedule import Scheduler, coefficient_table
+from runtime.method.schedule import coefficient_table
+from runtime.method.solvers import Scheduler
 
 _PEOPLE = 2
 

@@ -73,7 +73,7 @@ def work_of(kind: WorkKind, *, steps: int, size_px: int, guidance_scale: float) 
         return Work(count=1, start_merge_step=-1, final_step=_NEVER, **common)
     if kind is WorkKind.SCENE:
         return Work(count=steps, start_merge_step=_NEVER, final_step=_NEVER, **common)
-    paper = StageBoundaries.from_fractions(0.3, 0.6, steps)
+    paper = StageBoundaries.from_fractions(0.3, 0.6, [step / steps for step in range(steps)])
     return Work(
         count=steps,
         start_merge_step=paper.start_merge_step,

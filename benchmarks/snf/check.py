@@ -135,6 +135,7 @@ def _just_in_time_guided(trial: KernelTrial) -> None:
     _just_in_time(
         "guided_step",
         launch.grid,
-        *(t.tdm, t.latents, t.engine_latents, t.history, t.table, t.clock, t.timestep, t.faults),
-        *(Model.TDM, guide.start, guide.base, guide.target, t.size.image_elements),
+        *(t.tdm, t.latents, t.engine_latents, t.history, t.delta),
+        *(t.table, t.clock, t.timestep, t.faults),
+        *(Model.TDM, guide.start, guide.base, guide.target, 0, t.size.image_elements),
     )

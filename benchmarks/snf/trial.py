@@ -9,7 +9,8 @@ from engines.cuda.launcher import KernelLibrary, Launch
 from engines.guides import SDM_GUIDES, TDM_GUIDE, GuidanceRule
 from runtime.gpu.kernels import LatentsSize, Model, StepBuffers, StepKernels
 from runtime.method.saliency import Fusion
-from runtime.method.schedule import HISTORY_SLOTS, Scheduler, coefficient_table, device_table
+from runtime.method.schedule import HISTORY_SLOTS, coefficient_table, device_table
+from runtime.method.solvers import Scheduler
 
 SCALE = 5.0
 STEPS = 50
@@ -35,6 +36,7 @@ class KernelTrial:
         self.latents = self.initial_latents.clone()
         self.engine_latents = torch.full(shape, nan, device=device, dtype=torch.float16)
         self.history = torch.full((HISTORY_SLOTS, *shape), nan, device=device)
+        self.delta = torch.full(shape, nan, device=device)
         self.tdm_saliency = torch.full(maps, nan, device=device)
         self.sdm_saliency = torch.full(maps, nan, device=device)
         self.mask = torch.full(maps, 255, device=device, dtype=torch.uint8)

@@ -161,11 +161,25 @@ class ComponentRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LatentPreview:
+    """The linear map from a pixel of the latents to a color in [0, 1], fitted to the decoder.
+
+    weights: red, green and blue of each channel. mean_error: of a color from the decoder's, which
+    is averaged over 8 px; on latents that the map was not fitted to.
+    """
+
+    weights: tuple[tuple[Level, Level, Level], ...]
+    bias: tuple[Level, Level, Level]
+    mean_error: Annotated[float, Range(0)]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """Everything a runtime must know before it opens the first engine.
 
-    plans: TensorRT plans for any number of GPUs. timing_cache: of the GPU that built last.
-    plans_only: the components' files were dropped; their records still say what plans are of.
+    latent_preview: None in bundles of builds that fitted none. plans: TensorRT plans for any number
+    of GPUs. timing_cache: of the GPU that built last. plans_only: the components' files were
+    dropped; their records still say what plans are of.
     """
 
     schema_version: int
@@ -179,6 +193,7 @@ class Manifest:
     sources: dict[str, str]
     tools: dict[str, str]
     licenses: list[str]
+    latent_preview: LatentPreview | None = None
     plans: list[PlanRecord] = field(default_factory=list)
     timing_cache: dict[InsidePath, FileRecord] = field(default_factory=dict)
     plans_only: bool = False
@@ -191,6 +206,11 @@ class Manifest:
             name = PurePosixPath(record.onnx).stem
             if name not in set(Component) or self.components[Component(name)] != record:
                 raise ValueError(f"{record.onnx} is not the graph of {component}")
+
+        if self.latent_preview is not None:
+            rows, channels = len(self.latent_preview.weights), self.dimensions.latent_channels
+            if rows != channels:
+                raise ValueError(f"latent_preview has {rows} channels, the latents {channels}")
 
     def all_files(self) -> dict[str, FileRecord]:
         """Every file of the bundle but the manifest itself, by its path inside the bundle."""
@@ -210,11 +230,18 @@ class Manifest:
 
     def digest(self) -> str:
         """What names this bundle: SHA-256 of everything the manifest says, so of all its files."""
-        return _digest(document_of(self))
+        return _digest(self._document())
 
     def to_json(self) -> str:
-        document = document_of(self)
+        document = self._document()
         return json.dumps(document | {"digest": _digest(document)}, indent=1) + "\n"
+
+    def _document(self) -> dict[str, Any]:
+        """A bundle without a preview map says nothing of one, as builds before it did."""
+        document: dict[str, Any] = document_of(self)
+        if self.latent_preview is None:
+            del document["latent_preview"]
+        return document
 
     @classmethod
     def from_json(cls, text: str, bundle: str) -> Manifest:

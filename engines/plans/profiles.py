@@ -109,7 +109,7 @@ def planned(
         yield name, every
         return
     for passes, ranges in zip(pass_counts(component), every, strict=True):
-        yield f"{name}-{passes}-passes", (ranges,)
+        yield f"{name}-{passes}-pass{'es' if passes > 1 else ''}", (ranges,)
 
 
 def shape_ranges(

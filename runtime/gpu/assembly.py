@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from engines import commands
@@ -16,7 +16,7 @@ from engines.cuda.launcher import KernelLibrary
 from engines.cuda.streams import Streams
 from engines.engine import DeviceEngine, DeviceProvider
 from engines.errors import ContractError
-from engines.guides import SDM_GUIDES, TDM_GUIDE, GuidanceRule, Guide
+from engines.guides import SDM_ALONE, SDM_GUIDES, TDM_GUIDE, GuidanceRule, Guide
 from runtime.gpu.buffers import TABLE_ROWS, GpuBuffers
 from runtime.gpu.decoder import GpuDecoder
 from runtime.gpu.encoder import GpuEncoder
@@ -57,12 +57,18 @@ class GpuParts:
         return encoder
 
     def steps(
-        self, size: LatentsSize, rule: GuidanceRule, concurrency: Concurrency | None, trials: int
+        self,
+        size: LatentsSize,
+        rule: GuidanceRule,
+        concurrency: Concurrency | None,
+        trials: int,
+        *,
+        runs_alone: bool,
     ) -> GpuSteps:
         """The steps of a size and rule, bound and run once.
 
-        concurrency: None measures it, with so many trials. Raises RequestError where no
-        engine admits the size, DeviceMemoryError.
+        runs_alone: with what runs SDM's augmented pass by itself. concurrency: None measures it,
+        with so many trials. Raises RequestError where no engine admits the size, DeviceMemoryError.
         """
         guides = {TDM: TDM_GUIDE, SDM: SDM_GUIDES[rule]}
         shapes = self._shapes_of(size, guides)
@@ -71,6 +77,10 @@ class GpuParts:
             memory, contexts, graphs = (stack.enter_context(ExitStack()) for _ in range(3))
             engines = {c: self._opened(contexts, c, its) for c, its in shapes.items()}
             self._check_types(engines)
+            alone_shapes = self._shapes_of(size, {SDM: SDM_ALONE})[SDM]
+            alone = self._opened(contexts, SDM, alone_shapes) if runs_alone else None
+            if alone is not None:
+                self._check_types({SDM: alone})
             sums = sums_elements(self.library, size)
             buffers = GpuBuffers.allocated(
                 self.gpu, memory, size, shapes, engines[TDM].dtypes, sums
@@ -83,7 +93,12 @@ class GpuParts:
                 self.gpu, memory, engines[DECODER], shapes[DECODER],
                 buffers.tensors["engine_latents"], kernels,
             )  # fmt: skip
-            self._bind(memory, engines, shapes, buffers, decoder)
+            sdm_needs = [engines[SDM].workspace_nbytes(shapes[SDM])]
+            if alone is not None:
+                sdm_needs.append(alone.workspace_nbytes(alone_shapes))
+            sdm_workspace = self._bind(memory, engines, shapes, buffers, decoder, max(sdm_needs))
+            if alone is not None:
+                alone.bind(buffers.of_sdm_alone(), sdm_workspace, self.streams.main.handle)
             tdm, sdm = (
                 BoundModel(
                     engine=engines[component],
@@ -92,11 +107,12 @@ class GpuParts:
                 )
                 for component, guide in guides.items()
             )
-            programs = StepPrograms(self.streams, tdm, sdm, kernels, graphs)
+            sdm_alone = None if alone is None else replace(sdm, engine=alone, guide=SDM_ALONE)
+            programs = StepPrograms(self.streams, tdm, sdm, sdm_alone, kernels, graphs)
             maps = MapRoom(gpu=self.gpu, layout=buffers.maps_layout)
             memory.callback(maps.close)
             marks = tuple(self.gpu.event(memory, timed=True) for _ in range(MARKS))
-            self._run_once(engines, buffers)
+            self._run_once([*engines.values(), *([] if alone is None else [alone])], buffers)
             reset = partial(buffers.fill_with_zeros, self.streams.main)
             programs.choose_concurrency(concurrency, reset, marks[:2], trials)
             return GpuSteps(
@@ -154,18 +170,24 @@ class GpuParts:
         shapes: Mapping[Component, Mapping[str, Shape]],
         buffers: GpuBuffers,
         decoder: GpuDecoder,
-    ) -> None:
-        """TDM and SDM may run side by side and have a workspace each; the decoder runs after."""
+        sdm_nbytes: int,
+    ) -> int:
+        """TDM and SDM may run side by side and have a workspace each; the decoder runs after.
+
+        sdm_nbytes: of SDM's workspace, whose address is returned.
+        """
         needs = {c: aligned(e.workspace_nbytes(shapes[c])) for c, e in engines.items()}
+        needs[SDM] = aligned(sdm_nbytes)
         start = self.workspaces.lease(memory, max(needs[TDM] + needs[SDM], needs[DECODER])).address
         workspaces = {TDM: start, SDM: start + needs[TDM], DECODER: start}
         tensors = {c: buffers.of_model(c) for c in NOISE_PREDICTORS} | {DECODER: decoder.tensors}
         for component, engine in engines.items():
             engine.bind(tensors[component], workspaces[component], self.streams.main.handle)
+        return workspaces[SDM]
 
-    def _run_once(self, engines: Mapping[Component, DeviceEngine], buffers: GpuBuffers) -> None:
+    def _run_once(self, engines: Sequence[DeviceEngine], buffers: GpuBuffers) -> None:
         """What an engine sets up in its first run must not be left to a capture."""
         buffers.fill_with_zeros(self.streams.main)
-        for engine in engines.values():
+        for engine in engines:
             engine.enqueue(self.streams.main.handle)
         self.streams.main.synchronize()

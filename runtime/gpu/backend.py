@@ -58,7 +58,8 @@ class GpuBackend:
         """
         self._concurrency, self._trials = concurrency, trials
         self._encoders: dict[tuple[Component, int], GpuEncoder] = {}
-        self._sizes: OrderedDict[tuple[LatentsSize, GuidanceRule], GpuSteps] = OrderedDict()
+        # By size, rule, and whether SDM's augmented pass runs by itself.
+        self._sizes: OrderedDict[tuple[LatentsSize, GuidanceRule, bool], GpuSteps] = OrderedDict()
         with ExitStack() as stack:
             # Closed in reverse: engines' weights, kernels, events and streams, the GPU.
             gpu = stack.enter_context(opened_gpu(driver))
@@ -133,12 +134,18 @@ class GpuBackend:
             width=kind.width,
             channels=self._parts.sizes["latent_channels"],
         )
-        key = (size, kind.guidance_rule)
+        key = (size, kind.guidance_rule, kind.runs_alone)
         while key not in self._sizes:
             if len(self._sizes) == MAX_SIZES:
                 self._give_up_oldest()
             try:
-                self._sizes[key] = self._parts.steps(*key, self._concurrency, self._trials)
+                self._sizes[key] = self._parts.steps(
+                    size,
+                    kind.guidance_rule,
+                    self._concurrency,
+                    self._trials,
+                    runs_alone=kind.runs_alone,
+                )
             except DeviceMemoryError:
                 if not self._sizes:
                     raise

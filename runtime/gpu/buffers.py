@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from runtime.method.schedule import HISTORY_SLOTS, Column
 
 # 999 inference steps, PNDM's one more, and the row after the last.
 TABLE_ROWS = 1001
+ALONE_EMBEDS = "sdm_alone.prompt_embeds"
 
 _FLOAT32, _INT32, _UINT8 = (np.dtype(each) for each in (np.float32, np.int32, np.uint8))
 Shapes = Mapping[Component, Mapping[str, Shape]]
@@ -88,6 +89,12 @@ class GpuBuffers:
             for tensor in CONTRACTS[component].tensors
         }
 
+    def of_sdm_alone(self) -> dict[str, DeviceTensor]:
+        """SDM's tensors for its augmented pass by itself; its answer is the first of SDM's."""
+        tensors = self.of_model(Component.SDM_UNET) | {"prompt_embeds": self.tensors[ALONE_EMBEDS]}
+        whole, images = tensors["noise_prediction"], tensors["latents"].shape[0]
+        return tensors | {"noise_prediction": replace(whole, shape=(images, *whole.shape[1:]))}
+
     def of_kernels(self) -> StepBuffers:
         """The kernels' view."""
         names = [each.name for each in fields(StepBuffers)]
@@ -108,6 +115,7 @@ def _layouts(
             "timestep": ((1,), dtypes["timestep"]),
             f"{Component.TDM_UNET}.prompt_embeds": (tdm["prompt_embeds"], dtypes["prompt_embeds"]),
             f"{Component.SDM_UNET}.prompt_embeds": (sdm["prompt_embeds"], dtypes["prompt_embeds"]),
+            ALONE_EMBEDS: ((size.images, *sdm["prompt_embeds"][1:]), dtypes["prompt_embeds"]),
             "table": ((TABLE_ROWS, len(Column)), _FLOAT32),
             "clock": ((2,), _INT32),
             "faults": ((4,), _INT32),
@@ -123,6 +131,7 @@ def _layouts(
     state = Layout(
         {
             "history": ((HISTORY_SLOTS, *latents), _FLOAT32),
+            "delta": (latents, _FLOAT32),
             "sums": ((sums_elements,), _FLOAT32),
         }
     )

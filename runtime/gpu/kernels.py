@@ -10,12 +10,15 @@ from engines.contract import LATENT_PX, SIZE_MULTIPLE_PX
 from engines.cuda.launcher import KernelLibrary, Launch, LoadedKernel
 from engines.errors import ContractError, RequestError
 from engines.guides import Guide
+from runtime.method.guidance import SubjectGuidance
 from runtime.method.saliency import Fusion
 
 MAX_IMAGES = 16
 
 # Rows of a saliency tile that only feed its neighbors' stencils: two above, two below.
 _HALO_ROWS = 4
+# kernels.table's DELTA_KEPT and DELTA_ADDED.
+_DELTA_USES = {SubjectGuidance.KEPT: 1, SubjectGuidance.CACHED: 2}
 _SALIENCY_KERNELS = ("fusion_saliency_w64", "fusion_saliency_w128", "fusion_saliency_w256")
 
 
@@ -78,6 +81,7 @@ class StepBuffers:
     latents: int
     engine_latents: int
     history: int
+    delta: int
     table: int
     clock: int
     timestep: int
@@ -117,8 +121,17 @@ class StepKernels:
         self.size = size
         self.buffers = buffers
 
-    def guided(self, prediction: int, guide: Guide, model: Model) -> tuple[Launch, ...]:
-        """The one launch that ends a step of the scene (TDM) or subject (SDM) stage."""
+    def guided(
+        self,
+        prediction: int,
+        guide: Guide,
+        model: Model,
+        guidance: SubjectGuidance = SubjectGuidance.FULL,
+    ) -> tuple[Launch, ...]:
+        """The one launch that ends a step of the scene (TDM) or subject (SDM) stage.
+
+        guidance: whether what guidance adds is kept, or what was kept is added.
+        """
         kernel = self.library["guided_step"]
         arguments = {
             "prediction": prediction,
@@ -126,6 +139,8 @@ class StepKernels:
             "start": guide.start,
             "base": guide.base,
             "target": guide.target,
+            "delta": self.buffers.delta,
+            "delta_use": _DELTA_USES.get(guidance, 0),
             "image_elements": self.size.image_elements,
             **self._step_buffers(),
         }

@@ -16,6 +16,7 @@ from engines.cuda.streams import Streams
 from engines.engine import DeviceEngine
 from engines.guides import Guide
 from runtime.gpu.kernels import Model, StepKernels
+from runtime.method.guidance import SubjectGuidance
 from runtime.method.saliency import Fusion
 from runtime.method.schedule import Stage
 from runtime.trajectory import RequestKind
@@ -41,18 +42,33 @@ class BoundModel:
 
 @dataclass(frozen=True, kw_only=True)
 class StepKind:
-    """What a step's work depends on. saliency: whether the step leaves maps to be kept."""
+    """What a step's work depends on.
+
+    guidance: of the subject stage. saliency: whether the step leaves maps to be kept.
+    """
 
     stage: Stage
+    guidance: SubjectGuidance = SubjectGuidance.FULL
     fusion: Fusion = Fusion.SALIENCY
     saliency: bool = False
 
     @classmethod
-    def of(cls, stage: Stage, request: RequestKind) -> StepKind:
-        """The kind of this stage's steps in requests of a kind."""
-        if stage is not Stage.FUSION:
+    def of(cls, stage: Stage, guidance: SubjectGuidance, request: RequestKind) -> StepKind:
+        """The kind of a step in requests of a kind."""
+        if stage is Stage.SUBJECT:
+            return cls(stage=stage, guidance=guidance)
+        if stage is Stage.SCENE:
             return cls(stage=stage)
         return cls(stage=stage, fusion=request.fusion, saliency=request.keeps_maps)
+
+    @classmethod
+    def all_of(cls, request: RequestKind) -> list[StepKind]:
+        """Every kind of step that requests of a kind may have."""
+        others = (
+            cls.of(each, SubjectGuidance.FULL, request) for each in (Stage.SCENE, Stage.FUSION)
+        )
+        subject = (each for each in SubjectGuidance if each in request.guidance)
+        return [*others, *(cls.of(Stage.SUBJECT, each, request) for each in subject)]
 
 
 @dataclass(repr=False)
@@ -66,6 +82,7 @@ class StepPrograms:
     streams: Streams
     tdm: BoundModel
     sdm: BoundModel
+    sdm_alone: BoundModel | None  # where some step runs its augmented pass by itself
     kernels: StepKernels
     graphs: ExitStack  # closed by the caller, before the engines
     concurrency: Concurrency = Concurrency.SERIAL
@@ -113,7 +130,7 @@ class StepPrograms:
         return captured(self.streams.main, stack, work).launch
 
     def _work(self, kind: StepKind, concurrency: Concurrency) -> Step:
-        predict, launches = self._predictions(kind.stage, concurrency), self._launches(kind)
+        predict, launches = self._predictions(kind, concurrency), self._launches(kind)
         stream = self.streams.main.handle
 
         def work() -> None:
@@ -123,18 +140,24 @@ class StepPrograms:
 
         return work
 
-    def _predictions(self, stage: Stage, concurrency: Concurrency) -> Step:
+    def _subject(self, guidance: SubjectGuidance) -> BoundModel:
+        if not guidance.alone:
+            return self.sdm
+        assert self.sdm_alone is not None  # of the request's kind, with which all was set up
+        return self.sdm_alone
+
+    def _predictions(self, kind: StepKind, concurrency: Concurrency) -> Step:
         stream, tdm, sdm = self.streams.main.handle, self.tdm.engine, self.sdm.engine
 
         def one_after_the_other() -> None:
             tdm.enqueue(stream)
             sdm.enqueue(stream)
 
-        match stage:
+        match kind.stage:
             case Stage.SCENE:
                 return partial(tdm.enqueue, stream)
             case Stage.SUBJECT:
-                return partial(sdm.enqueue, stream)
+                return partial(self._subject(kind.guidance).engine.enqueue, stream)
             case Stage.FUSION if concurrency is Concurrency.CONCURRENT:
                 return partial(self.streams.beside, on_side=sdm.enqueue, on_main=tdm.enqueue)
             case Stage.FUSION:
@@ -146,7 +169,8 @@ class StepPrograms:
             case Stage.SCENE:
                 return self.kernels.guided(tdm.prediction, tdm.guide, Model.TDM)
             case Stage.SUBJECT:
-                return self.kernels.guided(sdm.prediction, sdm.guide, Model.SDM)
+                model = self._subject(kind.guidance)
+                return self.kernels.guided(model.prediction, model.guide, Model.SDM, kind.guidance)
             case Stage.FUSION:
                 return self.kernels.fusion(
                     (tdm.prediction, sdm.prediction),

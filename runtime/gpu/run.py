@@ -10,7 +10,8 @@ import numpy as np
 from engines.contract import NOISE_PREDICTORS, Component
 from engines.cuda.gpu import Event, Memory, Stream
 from engines.errors import FaceDiffuserError
-from engines.guides import SDM_GUIDES, TDM_GUIDE, Guide
+from engines.guides import SDM_ALONE, SDM_GUIDES, TDM_GUIDE, Guide
+from runtime.gpu.buffers import ALONE_EMBEDS
 from runtime.gpu.faults import check_faults, check_predictions
 from runtime.gpu.programs import StepKind
 from runtime.gpu.steps import GpuSteps
@@ -36,11 +37,10 @@ class GpuRun:
         self._steps, self._trajectory = steps, trajectory
         self._stream, self._turn, self._taken = steps.streams.main, steps.next_turn(), 0
         stages, kind = trajectory.stages(), trajectory.kind
-        self._work = {
-            stage: steps.programs.step(StepKind.of(stage, kind))
-            for stage in Stage
-            if stage in stages
-        }
+        self._work = [
+            steps.programs.step(StepKind.of(stage, guidance, kind))
+            for stage, guidance in zip(stages, trajectory.guidance, strict=True)
+        ]
         self._predictors = [
             component
             for component, alone in zip(NOISE_PREDICTORS, (Stage.SCENE, Stage.SUBJECT), strict=True)
@@ -54,17 +54,17 @@ class GpuRun:
         self._stream.upload(inputs.address, pinned.address, inputs.nbytes)
 
     def scene(self, step: int) -> None:
-        self._launch(Stage.SCENE)
+        self._launch(step, Stage.SCENE)
 
     def fusion(self, step: int) -> None:
-        self._launch(Stage.FUSION)
+        self._launch(step, Stage.FUSION)
         if self._trajectory.kind.keeps_maps:
             slot = self._slots[len(self._kept)]
             self._stream.download(slot.address, self._steps.buffers.maps.address, slot.nbytes)
             self._kept[step] = slot
 
     def subject(self, step: int) -> None:
-        self._launch(Stage.SUBJECT)
+        self._launch(step, Stage.SUBJECT)
 
     def wait(self) -> None:
         """Ask the GPU again and again, so that Ctrl-C is heard."""
@@ -110,9 +110,9 @@ class GpuRun:
             steps.decoder.check(self._stream, output_type, steps.provider, steps.bundle)
         return Drawn(images=images, saliency=self._saliency(), timings_ms=self._timeline.spent_ms())
 
-    def _launch(self, stage: Stage) -> None:
+    def _launch(self, step: int, stage: Stage) -> None:
         self._timeline.mark(stage.value)
-        self._work[stage]()
+        self._work[step]()
         self._taken += 1
 
     def _stage_inputs(self) -> None:
@@ -126,11 +126,13 @@ class GpuRun:
         staged["faults"][...] = 0
         rows = device_table(trajectory.table)
         staged["table"][: len(rows)] = rows
-        self._stage_embeds(Component.TDM_UNET, TDM_GUIDE)
-        self._stage_embeds(Component.SDM_UNET, SDM_GUIDES[trajectory.kind.guidance_rule])
+        self._stage_embeds(f"{Component.TDM_UNET}.prompt_embeds", TDM_GUIDE)
+        sdm_guide = SDM_GUIDES[trajectory.kind.guidance_rule]
+        self._stage_embeds(f"{Component.SDM_UNET}.prompt_embeds", sdm_guide)
+        self._stage_embeds(ALONE_EMBEDS, SDM_ALONE)
 
-    def _stage_embeds(self, component: Component, guide: Guide) -> None:
-        rows = self._steps.buffers.staged[f"{component}.prompt_embeds"]
+    def _stage_embeds(self, name: str, guide: Guide) -> None:
+        rows = self._steps.buffers.staged[name]
         by_pass = rows.reshape(len(guide.passes), -1, *rows.shape[1:])
         for block, each in zip(by_pass, guide.passes, strict=True):
             block[...] = self._trajectory.embeds[each]

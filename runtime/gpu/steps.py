@@ -12,7 +12,6 @@ from engines.cuda.streams import Streams
 from runtime.gpu.buffers import GpuBuffers
 from runtime.gpu.decoder import GpuDecoder
 from runtime.gpu.programs import StepKind, StepPrograms
-from runtime.method.schedule import Stage
 from runtime.trajectory import RequestKind
 
 # Three stages, decoding, the end.
@@ -66,9 +65,9 @@ class GpuSteps:
     turn: int = 0
 
     def prepare(self, kind: RequestKind) -> None:
-        """Capture every stage's step of requests of this kind."""
-        for stage in Stage:
-            self.programs.step(StepKind.of(stage, kind))
+        """Capture every kind of step of requests of this kind."""
+        for each in StepKind.all_of(kind):
+            self.programs.step(each)
 
     def next_turn(self) -> int:
         """End the run before, which may have been left in the middle, and number the next one."""

@@ -10,10 +10,10 @@ from PIL import Image
 from engines.contract import LATENT_PX, Component
 from engines.engine import Array
 from engines.errors import NonFiniteError
-from engines.guides import SDM_GUIDES, TDM_GUIDE, Guide
+from engines.guides import SDM_ALONE, SDM_GUIDES, TDM_GUIDE, Guide
 from runtime.clock import Clock
 from runtime.host.pool import EnginePool
-from runtime.method.guidance import Float32Array, Guided, guided
+from runtime.method.guidance import Float32Array, Guided, SubjectGuidance, added, guided
 from runtime.method.saliency import Fusion, fused_by_addition, fused_by_saliency
 from runtime.method.schedule import HISTORY_SLOTS, Column, Stage, updated_latents
 from runtime.request import OutputType
@@ -58,7 +58,9 @@ class HostStepper:
         self._latents = trajectory.latents
         self._history = np.zeros((HISTORY_SLOTS, *self._latents.shape), np.float32)
         self._sdm_guide = SDM_GUIDES[trajectory.kind.guidance_rule]
-        self._rows = {guide: self._prompt_rows(guide) for guide in (TDM_GUIDE, self._sdm_guide)}
+        guides = (TDM_GUIDE, self._sdm_guide, SDM_ALONE)
+        self._rows = {guide: self._prompt_rows(guide) for guide in guides}
+        self._added = np.zeros_like(self._latents)
         self._saliency: list[StepSaliency] = []
         self._clock = Clock()
 
@@ -80,7 +82,19 @@ class HostStepper:
 
     def subject(self, step: int) -> None:
         with self._clock.measure(Stage.SUBJECT.value):
-            self._move(step, self._sdm(step).noise)
+            match self._trajectory.guidance[step]:
+                case SubjectGuidance.FULL:
+                    noise = self._sdm(step).noise
+                case SubjectGuidance.KEPT:
+                    prediction = self._predicted(Component.SDM_UNET, self._sdm_guide, step)
+                    guide, scale = self._sdm_guide, self._trajectory.guidance_scale
+                    noise = guided(prediction, guide, scale).noise
+                    self._added = added(noise, prediction, guide)
+                case SubjectGuidance.CACHED:
+                    noise = self._alone(step) + self._added
+                case SubjectGuidance.OFF:
+                    noise = self._alone(step)
+            self._move(step, noise)
 
     def wait(self) -> None:
         """Steps are done when they return."""
@@ -109,9 +123,17 @@ class HostStepper:
     def _sdm(self, step: int) -> Guided:
         return self._guided(Component.SDM_UNET, self._sdm_guide, step)
 
+    def _alone(self, step: int) -> Float32Array:
+        """SDM's augmented pass: [images, 4, h, w] float32."""
+        return self._guided(Component.SDM_UNET, SDM_ALONE, step).noise
+
     def _guided(self, component: Component, guide: Guide, step: int) -> Guided:
+        prediction = self._predicted(component, guide, step)
+        return guided(prediction, guide, self._trajectory.guidance_scale)
+
+    def _predicted(self, component: Component, guide: Guide, step: int) -> Array:
         timestep, rows = self._trajectory.table[step, Column.TIMESTEP], self._rows[guide]
-        noise_prediction = self._engines.run(
+        return self._engines.run(
             component,
             {
                 "latents": self._latents,
@@ -121,7 +143,6 @@ class HostStepper:
             (len(rows), *self._latents.shape[1:]),
             where=f" at step {step}, timestep {timestep:.0f}",
         )
-        return guided(noise_prediction, guide, self._trajectory.guidance_scale)
 
     def _move(self, step: int, noise: Float32Array) -> None:
         row = self._trajectory.table[step]

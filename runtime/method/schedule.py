@@ -1,31 +1,26 @@
 """Noise schedule: timesteps, stages and the scheduler update as one table of coefficients.
 
-Every supported scheduler is linear in the latents, the current noise prediction and up to three
-kept earlier ones, so one row of numbers per step says everything about a step. The host applies a
-row with numpy; the GPU kernels read the same rows from device memory.
+Every solver (runtime.method.solvers) is linear in the latents, the current noise prediction and up
+to three things kept by earlier steps, each of them linear in that step's latents and prediction. So
+one row of numbers per step says everything about a step. The host applies a row with numpy; the GPU
+kernels read the same rows from device memory.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from enum import Enum, IntEnum, StrEnum
+from enum import Enum, IntEnum
 
 import numpy as np
 import numpy.typing as npt
 
 from engines.bundle.manifest import NoiseSchedule
+from runtime.method.solvers import SOLVERS, Scheduler
 
 HISTORY_SLOTS = 3
 
 Float32Array = npt.NDArray[np.float32]
-Float64Array = npt.NDArray[np.float64]
-
-
-class Scheduler(StrEnum):
-    """How latents move from one noise level to the next."""
-
-    DDIM = "ddim"
-    PNDM = "pndm"
 
 
 class Stage(Enum):
@@ -37,10 +32,11 @@ class Stage(Enum):
 
 
 class Column(IntEnum):
-    """Columns of the coefficient table, one float32 row of 8 per step.
+    """Columns of the coefficient table, one float32 row of 10 per step.
 
     new latents = LATENTS * latents + NOISE * noise + sum over slots of HISTORY_k * history[k];
-    afterwards the noise is kept in history[KEEP_SLOT], unless KEEP_SLOT is -1.
+    afterwards KEEP_LATENTS * latents + KEEP_NOISE * noise, of the latents before the step, is kept
+    in history[KEEP_SLOT], unless KEEP_SLOT is -1.
     """
 
     LATENTS = 0
@@ -51,6 +47,8 @@ class Column(IntEnum):
     KEEP_SLOT = 5
     GUIDANCE_SCALE = 6
     TIMESTEP = 7
+    KEEP_LATENTS = 8
+    KEEP_NOISE = 9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +62,14 @@ class StageBoundaries:
     final_step: int
 
     @classmethod
-    def from_fractions(cls, alpha: float, beta: float, steps: int) -> StageBoundaries:
-        """Scene while step < alpha * steps, fusion while step < beta * steps (section 3.3)."""
-        first_at_or_after = [int(np.ceil(round(f * steps, 9))) for f in (alpha, beta)]
-        return cls(start_merge_step=first_at_or_after[0] - 1, final_step=first_at_or_after[1] - 1)
+    def from_fractions(cls, alpha: float, beta: float, shares: Sequence[float]) -> StageBoundaries:
+        """Scene while a step's share is below alpha, fusion while it is below beta (section 3.3).
+
+        shares: how much of the trajectory lies behind each step (solvers.solver.Grid); by them a
+        stage ends at the same noise level however the steps are spaced.
+        """
+        below = [sum(round(share, 9) < round(f, 9) for share in shares) for f in (alpha, beta)]
+        return cls(start_merge_step=below[0] - 1, final_step=below[1] - 1)
 
     def stage(self, step: int) -> Stage:
         """The stage of a step, counted from 0."""
@@ -77,54 +79,47 @@ class StageBoundaries:
             return Stage.FUSION
         return Stage.SUBJECT
 
+    def starts(self, steps: int) -> frozenset[int]:
+        """The steps, but the first, at which another stage begins."""
+        stages = [self.stage(step) for step in range(steps)]
+        return frozenset(step for step in range(1, steps) if stages[step] is not stages[step - 1])
+
 
 def timesteps_of(
     scheduler: Scheduler, schedule: NoiseSchedule, num_inference_steps: int
 ) -> list[int]:
-    """The descending list of timesteps.
-
-    "leading" spacing with the schedule's offset, as Stable Diffusion 1.5 configures it. PNDM
-    evaluates the second timestep twice (its Runge-Kutta-free start), hence one step more.
-    """
-    ratio = schedule.num_train_timesteps // num_inference_steps
-    ascending = [i * ratio + schedule.steps_offset for i in range(num_inference_steps)]
-    if scheduler is Scheduler.PNDM:
-        ascending = [*ascending[:-1], *ascending[-2:-1], ascending[-1]]
-    return ascending[::-1]
-
-
-@dataclass(frozen=True)
-class Update:
-    """new latents = latents * old latents + noise * prediction + sum of history[age] * kept[age].
-
-    history[0] weighs the prediction kept last, history[1] the one before it, and so on.
-    """
-
-    latents: float
-    noise: float
-    history: tuple[float, ...] = ()
-    keep: bool = False
+    """The descending list of timesteps, one per step; PNDM takes one step more than it is told."""
+    return list(SOLVERS[scheduler].grid(schedule, num_inference_steps).timesteps)
 
 
 def coefficient_table(
-    scheduler: Scheduler, schedule: NoiseSchedule, num_inference_steps: int, guidance_scale: float
+    scheduler: Scheduler,
+    schedule: NoiseSchedule,
+    num_inference_steps: int,
+    guidance_scale: float,
+    stage_starts: Collection[int] = (),
 ) -> Float32Array:
-    """One row per step, [steps, 8] float32, columns as in Column; computed in float64.
+    """One row per step, [steps, 10] float32, columns as in Column; computed in float64.
 
-    The kept predictions live in a ring of HISTORY_SLOTS slots, so no step ever moves one.
+    stage_starts: steps at which another stage begins (StageBoundaries.starts); solvers start anew
+    there. What is kept lives in a ring of HISTORY_SLOTS slots, so no step ever moves it.
     """
-    timesteps = timesteps_of(scheduler, schedule, num_inference_steps)
-    updates = _UPDATES[scheduler](schedule, timesteps, num_inference_steps)
-    table = np.zeros((len(timesteps), len(Column)), np.float64)
+    solver = SOLVERS[scheduler]
+    grid = solver.grid(schedule, num_inference_steps)
+    updates = solver.updates(grid, stage_starts)
+    table = np.zeros((len(grid), len(Column)), np.float64)
     kept = 0
-    for row, timestep, update in zip(table, timesteps, updates, strict=True):
+    for row, timestep, update in zip(table, grid.timesteps, updates, strict=True):
         row[Column.LATENTS], row[Column.NOISE] = update.latents, update.noise
         for age, coefficient in enumerate(update.history):
             row[Column.HISTORY_0 + (kept - 1 - age) % HISTORY_SLOTS] = coefficient
-        row[Column.KEEP_SLOT] = kept % HISTORY_SLOTS if update.keep else -1
+        row[Column.KEEP_SLOT] = -1
         row[Column.GUIDANCE_SCALE] = guidance_scale
         row[Column.TIMESTEP] = timestep
-        kept += update.keep
+        if update.keep is not None:
+            row[Column.KEEP_SLOT] = kept % HISTORY_SLOTS
+            row[Column.KEEP_LATENTS], row[Column.KEEP_NOISE] = update.keep
+            kept += 1
     return table.astype(np.float32)
 
 
@@ -133,58 +128,10 @@ def device_table(table: Float32Array) -> Float32Array:
     return np.vstack([table, np.zeros((1, len(Column)), np.float32)])
 
 
-def _ddim_updates(schedule: NoiseSchedule, timesteps: list[int], steps: int) -> list[Update]:
-    """DDIM with eta 0 (Song et al. 2021, Eq. 12)."""
-    return [
-        Update(*_move(schedule, t, t - schedule.num_train_timesteps // steps)) for t in timesteps
-    ]
-
-
-def _pndm_updates(schedule: NoiseSchedule, timesteps: list[int], steps: int) -> list[Update]:
-    """PLMS without Runge-Kutta steps (Liu et al. 2022, Eq. 9 and 12), as released.
-
-    Step 1 repeats step 0 with the mean of both predictions, from the latents before step 0. Those
-    are not kept: x0 -> a x0 + b (e0 + e1) / 2 is the same as x1 + b (e1 - e0) / 2.
-    """
-    ratio = schedule.num_train_timesteps // steps
-    updates = []
-    for step, timestep in enumerate(timesteps):
-        if step == 1:
-            _, noise = _move(schedule, timesteps[0], timesteps[0] - ratio)
-            updates.append(Update(1.0, noise / 2, (-noise / 2,)))
-            continue
-        latents, noise = _move(schedule, timestep, timestep - ratio)
-        weights = _ADAMS_BASHFORTH[min(max(step - 1, 0), 3)]
-        current, *history = (noise * weight for weight in weights)
-        updates.append(Update(latents, current, tuple(history), keep=True))
-    return updates
-
-
-# Linear multistep weights by how many earlier predictions are kept, newest first.
-_ADAMS_BASHFORTH = (
-    (1.0,),
-    (3 / 2, -1 / 2),
-    (23 / 12, -16 / 12, 5 / 12),
-    (55 / 24, -59 / 24, 37 / 24, -9 / 24),
-)
-
-_UPDATES = {Scheduler.DDIM: _ddim_updates, Scheduler.PNDM: _pndm_updates}
-
-
-def _move(schedule: NoiseSchedule, timestep: int, previous: int) -> tuple[float, float]:
-    """Coefficients of latents and noise for the move from one noise level to another."""
-    alphas = schedule.alphas_cumprod()
-    final = 1.0 if schedule.set_alpha_to_one else alphas[0]
-    alpha, alpha_previous = alphas[timestep], alphas[previous] if previous >= 0 else final
-    latents = np.sqrt(alpha_previous / alpha)
-    noise = np.sqrt(1 - alpha_previous) - latents * np.sqrt(1 - alpha)
-    return float(latents), float(noise)
-
-
 def updated_latents(
     latents: Float32Array, noise: Float32Array, history: Float32Array, row: Float32Array
 ) -> Float32Array:
-    """Apply one row of the coefficient table; keeps the noise in history when the row says so.
+    """Apply one row of the coefficient table; keeps in history what the row says.
 
     latents, noise: [images, 4, h, w] float32. history: [HISTORY_SLOTS, images, 4, h, w], written.
     """
@@ -193,5 +140,6 @@ def updated_latents(
         if row[Column.HISTORY_0 + slot]:
             new += row[Column.HISTORY_0 + slot] * history[slot]
     if row[Column.KEEP_SLOT] >= 0:
-        history[int(row[Column.KEEP_SLOT])] = noise
+        kept = row[Column.KEEP_LATENTS] * latents + row[Column.KEEP_NOISE] * noise
+        history[int(row[Column.KEEP_SLOT])] = kept
     return new

@@ -21,8 +21,9 @@ from runtime.request import Request
 
 # Settings that a picture may tell: nothing of who is in it or of what was asked for in words.
 _TOLD = (
-    "num_inference_steps", "guidance_scale", "num_images", "height", "width", "scheduler", "alpha",
-    "beta", "start_merge_step", "final_step", "guidance_rule", "fusion", "reference_resolution",
+    "preset", "num_inference_steps", "guidance_scale", "num_images", "height", "width",
+    "scheduler", "alpha", "beta", "start_merge_step", "final_step", "guidance_rule",
+    "guidance_every", "guidance_until", "fusion", "reference_resolution",
 )  # fmt: skip
 # IPTC's digital source type of pictures that a model has made (photo metadata standard 2023.1).
 _AI_MARK = (
@@ -69,6 +70,12 @@ def check_writable(path: Path) -> None:
         raise RequestError(f"{path} cannot be written: {folder} is read-only for this user")
 
 
+def settings(request: Request) -> dict[str, Any]:
+    """What a request was drawn with, preset and defaults resolved; nothing of its words."""
+    told = {name: getattr(request, name) for name in _TOLD}
+    return {name: value for name, value in told.items() if value is not None}
+
+
 def metadata(
     request: Request,
     *,
@@ -78,13 +85,12 @@ def metadata(
     quantization: Quantization | None = None,
 ) -> dict[str, Any]:
     """How a picture came about: bundle, seed and settings, without prompt, photos or names."""
-    settings = {name: getattr(request, name) for name in _TOLD}
     return {
         "bundle": bundle,
         "seed": seed,
         "provider": provider,
         "quantization": quantization,
-        "settings": {name: value for name, value in settings.items() if value is not None},
+        "settings": settings(request),
     }
 
 

@@ -45,7 +45,7 @@ def test_the_command_builds_in_processes_of_their_own(
     assert engines_build.main(arguments) == 0
     captured = capsys.readouterr()
     outcome = json.loads(captured.out)
-    passes = ["sdm_unet.native-2-passes.sm_90", "sdm_unet.native-3-passes.sm_90"]
+    passes = [f"sdm_unet.native-{n}.sm_90" for n in ("1-pass", "2-passes", "3-passes")]
     assert outcome["built"] == ["fusion_mlp.fixed.sm_90", *passes]
     layers = outcome["plans"][passes[0]]["proofs"]["layers"]
     assert layers == {

@@ -9,7 +9,8 @@ import torch
 from engines.guides import TDM_GUIDE, GuidanceRule
 from runtime.method.guidance import guided
 from runtime.method.saliency import fused_by_addition, fused_by_saliency
-from runtime.method.schedule import Column, Scheduler, updated_latents
+from runtime.method.schedule import Column, updated_latents
+from runtime.method.solvers import Scheduler
 from tests.kernels.trial import (
     LATE_STEP,
     SCALE,

@@ -14,7 +14,8 @@ import torch
 from engines.bundle.manifest import NoiseSchedule
 from engines.guides import SDM_GUIDES, TDM_GUIDE, GuidanceRule, Guide
 from kernels.variants import VARIANTS
-from runtime.method.schedule import Column, Scheduler, coefficient_table
+from runtime.method.schedule import Column, coefficient_table
+from runtime.method.solvers import Scheduler
 from tests.references import guidance as guidance_reference
 
 FloatArray = npt.NDArray[np.floating]

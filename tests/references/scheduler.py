@@ -1,4 +1,4 @@
-"""The steps of DDIM and PNDM, float64, as the papers state them: with a state, no table."""
+"""DDIM, PNDM and DPM-Solver++(2M), float64, as the papers state them: with a state, no table."""
 
 import numpy as np
 import numpy.typing as npt
@@ -45,3 +45,20 @@ class Steps:
         else:
             mixed = (55 * e[0] - 59 * e[1] + 37 * e[2] - 9 * e[3]) / 24
         return self.move(latents, mixed, self.timesteps[step])
+
+    def dpmpp_2m(self, step: int, latents: Array, noise: Array) -> Array:
+        """Lu et al. 2022, Algorithm 2, from level to level; the last step predicts the picture."""
+        alpha = self.alphas[self.timesteps]
+        signal, sigma = np.sqrt(alpha), np.sqrt(1 - alpha)
+        self.kept.append((latents - sigma[step] * noise) / signal[step])
+        if step == len(self.timesteps) - 1:
+            return self.kept[-1]
+        log_snr = np.log(signal / sigma)
+        h = log_snr[step + 1] - log_snr[step]
+        clean = self.kept[-1]
+        if step > 0:
+            r = (log_snr[step] - log_snr[step - 1]) / h
+            clean = (1 + 1 / (2 * r)) * clean - 1 / (2 * r) * self.kept[-2]
+        carried = sigma[step + 1] / sigma[step] * latents
+        moved: Array = carried - signal[step + 1] * np.expm1(-h) * clean
+        return moved

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from runtime import Request, RequestError, Stage
 from runtime.method.schedule import StageBoundaries
 
+FIFTY = [step / 50 for step in range(50)]
+
 
 def request(**fields: Any) -> Request:
     return Request(**({"prompt": "a man <|image|>", "references": ["him.png"]} | fields))
@@ -34,7 +36,7 @@ def request(**fields: Any) -> Request:
         ({"guidance_scale": float("inf")}, "above 1"),
         ({"seed": 2**32}, "seed must be from 0"),
         ({"num_images": 17}, "from 1 to 16"),
-        ({"scheduler": "euler"}, "'ddim', 'pndm'"),
+        ({"scheduler": "euler"}, "'ddim', 'ddim-trailing', 'pndm', 'plms2'"),
         ({"guidance_rule": "mine"}, "'paper', 'released'"),
         ({"fusion": "max"}, "'saliency', 'addition'"),
         ({"output_type": "pt"}, "'pil', 'np', 'latent'"),
@@ -106,7 +108,7 @@ def test_a_stage_does_not_get_a_step_of_float_noise(
 @given(st.floats(0, 1), st.floats(0, 1), st.integers(1, 100))
 def test_stages_come_in_order_and_follow_the_fractions(a: float, b: float, steps: int) -> None:
     alpha, beta = sorted((a, b))
-    boundaries = request(alpha=alpha, beta=beta).boundaries(steps)
+    boundaries = request(alpha=alpha, beta=beta).boundaries([step / steps for step in range(steps)])
     stages = [boundaries.stage(step) for step in range(steps)]
     assert stages == sorted(stages, key=list(Stage).index)
     # A share of the steps is rounded up, after rounding off float noise at the ninth digit.
@@ -114,13 +116,13 @@ def test_stages_come_in_order_and_follow_the_fractions(a: float, b: float, steps
 
 
 def test_the_released_step_numbers_win_over_the_fractions() -> None:
-    boundaries = request(start_merge_step=15, final_step=30).boundaries(50)
+    boundaries = request(start_merge_step=15, final_step=30).boundaries(FIFTY)
     stages = [boundaries.stage(step) for step in range(50)]
     assert [stages.count(stage) for stage in Stage] == [16, 15, 19]
 
 
 def test_one_step_number_wins_alone() -> None:
-    boundaries = request(final_step=40).boundaries(50)
+    boundaries = request(final_step=40).boundaries(FIFTY)
     stages = [boundaries.stage(step) for step in range(50)]
     assert [stages.count(stage) for stage in Stage] == [15, 26, 9]
 
@@ -148,6 +150,6 @@ def test_a_request_does_not_change_with_what_it_was_made_from(dtype: str) -> Non
 
 
 def test_the_papers_fractions_split_fifty_steps_15_15_20() -> None:
-    boundaries = request().boundaries(50)
+    boundaries = request().boundaries(FIFTY)
     stages = [boundaries.stage(step) for step in range(50)]
     assert [stages.count(stage) for stage in Stage] == [15, 15, 20]

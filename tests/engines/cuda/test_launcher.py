@@ -19,8 +19,10 @@ from engines.errors import (
     ProviderUnavailableError,
     RequestError,
 )
-from engines.guides import SDM_GUIDES, TDM_GUIDE, GuidanceRule
+from engines.guides import SDM_ALONE, SDM_GUIDES, TDM_GUIDE, GuidanceRule
+from kernels import table
 from runtime.gpu.kernels import LatentsSize, Model, StepBuffers, StepKernels, sums_elements
+from runtime.method.guidance import SubjectGuidance
 from runtime.method.saliency import Fusion
 from tests.kernels.recorder import CONSTANTS, Recorder, written_library
 
@@ -28,6 +30,7 @@ BUFFERS = StepBuffers(
     latents=0x1000,
     engine_latents=0x2000,
     history=0x3000,
+    delta=0x3800,
     table=0x4000,
     clock=0x5000,
     timestep=0x5100,
@@ -72,8 +75,24 @@ def test_a_guided_step_is_one_launch(library: KernelLibrary, driver: Recorder) -
     _, geometry, values = driver.launches[0]
     assert geometry == (18, 2, 1, 128, 1, 1, 1024, STREAM)
     elements = 4 * 64 * 72
-    buffers = [0x1000, 0x2000, 0x3000, 0x4000, 0x5000, 0x5100, 0x5200]
-    assert values == [TDM, *buffers, Model.TDM, 0, 0, 1, elements, 0, 0]
+    buffers = [0x1000, 0x2000, 0x3000, 0x3800, 0x4000, 0x5000, 0x5100, 0x5200]
+    assert values == [TDM, *buffers, Model.TDM, 0, 0, 1, 0, elements, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("guidance", "expected"),
+    [
+        (SubjectGuidance.KEPT, table.DELTA_KEPT.value),
+        (SubjectGuidance.CACHED, table.DELTA_ADDED.value),
+        (SubjectGuidance.OFF, 0),
+    ],
+)
+def test_what_guidance_adds_is_kept_or_added_as_the_kernel_reads_it(
+    library: KernelLibrary, driver: Recorder, guidance: SubjectGuidance, expected: int
+) -> None:
+    made = kernels(library, 1, 64, 64).guided(SDM, SDM_ALONE, Model.SDM, guidance)
+    enqueued(driver, made)
+    assert driver.launches[0][2][-4] == expected
 
 
 @pytest.mark.parametrize(

@@ -44,8 +44,8 @@ from engines.tensorrt.target import PlanTarget
 from tests.doubles.plan_builds import Builds, Said
 from tests.engines.conftest import GPU, TARGET
 
-# SDM has a static plan for the passes of each rule.
-SDM = ("sdm_unet.native-2-passes", "sdm_unet.native-3-passes")
+# SDM has a static plan for the passes of each rule, and one for its augmented pass alone.
+SDM = ("sdm_unet.native-1-pass", "sdm_unet.native-2-passes", "sdm_unet.native-3-passes")
 ALL = {
     "text_encoder.fixed", "image_encoder.fixed", "fusion_mlp.fixed", "tdm_unet.native", *SDM,
     "vae_decoder.native",
@@ -70,10 +70,11 @@ def test_a_bundle_with_plans_opens_verifies_and_lists_them(small_copy: Path) -> 
     _build(small_copy, builds)
     assert builds.names == ALL
     bundle = Bundle.open(small_copy)
-    assert bundle.verify() == 19 + 7 + 1
+    assert bundle.verify() == 19 + 8 + 1
     plans = plans_for(bundle, TENSORRT, 90, TARGET.version)
     assert set(plans) == set(Component)
-    record, other = plans[Component.SDM_UNET]
+    alone, record, other = plans[Component.SDM_UNET]
+    assert alone.spec.shapes[0]["prompt_embeds"][0][0] == 1
     assert record.spec.path == "plans/sdm_unet.native-2-passes.sm_90.plan"
     assert [each["latents"][2] for each in record.spec.shapes] == [(1, 4, 8, 8)]
     assert (record.spec.is_static, record.spec.shapes[0]["prompt_embeds"][0][0]) == (True, 2)

@@ -97,7 +97,7 @@ def test_options_and_profiles_reach_the_plan(small_copy: Path, double: SetUp) ->
     assert (header["aux_streams"], header["level"], header["detailed"]) == (0, 1, True)
     assert model
     rows = [profile["prompt_embeds"][1][0] for profile in header["profiles"]]
-    assert rows == [8, 12], "four images: the released rule takes two passes, the paper's three"
+    assert rows == [4, 8, 12], "four images: the augmented pass alone, the two rules' passes"
     assert not header["static"]
 
 
@@ -136,7 +136,7 @@ def test_shapes_that_are_all_the_same_are_built_as_a_static_network(
     header, _ = content
     assert header["static"]
     (profile,) = header["profiles"]
-    assert profile["prompt_embeds"] == [[3, 77, 8]] * 3, "one network for each number of passes"
+    assert profile["prompt_embeds"] == [[1, 77, 8]] * 3, "one network for each number of passes"
 
 
 @pytest.mark.parametrize("version", ["11.4.0.106", "10.16.1.11", "10.9.0.34"])

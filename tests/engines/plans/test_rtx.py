@@ -61,8 +61,9 @@ pytest.importorskip("tensorrt_rtx")
 
 NAMES = [
     "text_encoder.fixed.rtx-1.7", "image_encoder.fixed.rtx-1.7", "fusion_mlp.fixed.rtx-1.7",
-    "tdm_unet.native.rtx-1.7", "sdm_unet.native-2-passes.rtx-1.7",
-    "sdm_unet.native-3-passes.rtx-1.7", "vae_decoder.native.rtx-1.7",
+    "tdm_unet.native.rtx-1.7", "sdm_unet.native-1-pass.rtx-1.7",
+    "sdm_unet.native-2-passes.rtx-1.7", "sdm_unet.native-3-passes.rtx-1.7",
+    "vae_decoder.native.rtx-1.7",
 ]  # fmt: skip
 RTX = ["--library", "tensorrt-rtx"]
 TOKENS, WIDTH = 77, 8

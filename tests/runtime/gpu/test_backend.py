@@ -66,8 +66,21 @@ def host(bundle: Path) -> Iterator[FaceDiffuser]:
         {"guidance_rule": GuidanceRule.RELEASED, "scheduler": Scheduler.PNDM},
         {"fusion": Fusion.ADDITION},
         {"num_images": 2, "height": 128, "alpha": 0.0, "beta": 0.3, "num_inference_steps": 3},
+        {"preset": "balanced", "num_inference_steps": 8, "num_images": 2},
+        {"preset": "fast", "scheduler": "unipc-2", "num_inference_steps": 8},
+        {"guidance_every": 3, "guidance_until": 0.9, "beta": 0.5, "num_inference_steps": 10},
+        {"scheduler": "dpmpp-2m", "guidance_until": 0.6, "num_inference_steps": 5},
     ],
-    ids=["paper", "released pndm", "addition", "two images without a scene"],
+    ids=[
+        "paper",
+        "released pndm",
+        "addition",
+        "two images without a scene",
+        "balanced",
+        "fast unipc",
+        "cached, then off",
+        "off",
+    ],
 )
 def test_both_backends_draw_the_same(
     fields: dict[str, Any], cuda: OnCuda, host: FaceDiffuser

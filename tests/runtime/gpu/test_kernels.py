@@ -16,13 +16,13 @@ from runtime.method.guidance import guided
 from runtime.method.saliency import Fusion, fused_by_addition, fused_by_saliency
 from runtime.method.schedule import (
     HISTORY_SLOTS,
-    Scheduler,
     Stage,
     StageBoundaries,
     coefficient_table,
     device_table,
     updated_latents,
 )
+from runtime.method.solvers import Scheduler
 from tests.kernels.interpreter import Interpreter, interpreter
 
 STEPS, SCALE = 6, 5.0
@@ -37,6 +37,7 @@ class Buffers:
         self.latents = latents.clone()
         self.engine_latents = torch.full_like(latents, float("nan"), dtype=torch.float16)
         self.history = torch.full((HISTORY_SLOTS, *latents.shape), float("nan"))
+        self.delta = torch.full(latents.shape, float("nan"))
         self.table = torch.from_numpy(device_table(table))
         self.clock = torch.zeros(2, dtype=torch.int32)
         self.timestep = torch.full((1,), float("nan"))
@@ -64,7 +65,7 @@ def test_one_set_of_launches_serves_every_step(
     buffers = Buffers(size, table, initial)
     driver = interpreter(tmp_path)
     driver.remember(buffers)
-    stages = StageBoundaries.from_fractions(0.3, 0.6, STEPS)
+    stages = StageBoundaries.from_fractions(0.3, 0.6, [step / STEPS for step in range(STEPS)])
     latents, history = initial.numpy(), np.zeros((HISTORY_SLOTS, *initial.shape), np.float32)
 
     with opened_library(tmp_path, 90, driver) as library:

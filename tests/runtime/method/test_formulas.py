@@ -23,7 +23,7 @@ ORACLES: dict[Scheduler, Any] = {Scheduler.DDIM: DDIMScheduler, Scheduler.PNDM: 
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.sampled_from(list(Scheduler)), st.integers(1, 100), st.integers(0, 2**32 - 1))
+@given(st.sampled_from(list(ORACLES)), st.integers(1, 100), st.integers(0, 2**32 - 1))
 def test_every_step_count_moves_latents_as_diffusers_does(
     scheduler: Scheduler, steps: int, seed: int
 ) -> None:
@@ -47,7 +47,7 @@ def test_every_step_count_moves_latents_as_diffusers_does(
     np.testing.assert_allclose(latents, expected.numpy(), rtol=2e-4, atol=2e-4 * abs(latents).max())
 
 
-@pytest.mark.parametrize("scheduler", list(Scheduler))
+@pytest.mark.parametrize("scheduler", list(ORACLES))
 @pytest.mark.parametrize("steps", [10, 25])
 def test_trajectories_are_the_released_ones(scheduler: Scheduler, steps: int) -> None:
     golden = np.load(GOLDEN / "schedulers.npz")
