@@ -63,3 +63,48 @@ class QualityFacts:
 class QualityRecord(Record):
     facts: QualityFacts
     rows: tuple[QualityRow, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurveRow:
+    """What one way to draw costs, and how its pictures compare with the quality preset's.
+
+    evaluations: passes through a U-Net a picture. _95: the ends of the 95 % interval. *_gain: mean
+    of the differences from that preset's pictures, case by case; None for itself.
+    pixel_difference: mean absolute difference from them, as a share of the range.
+    structure_difference: 1 - SSIM.
+    """
+
+    row: str
+    pictures: int
+    evaluations: int
+    identity: float
+    identity_95: Ends
+    identity_gain: float | None = None
+    identity_gain_95: Ends | None = None
+    scene: float
+    scene_95: Ends
+    prompt: float
+    pixel_difference: float
+    structure_difference: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurveFacts:
+    """A picture's wall clock by preset, in turns.
+
+    picture_ms: medians over the rounds. speedup: the median over the rounds of the quality
+    preset's time by this one's.
+    """
+
+    provider: str
+    threads: int
+    rounds: int
+    picture_ms: Mapping[str, float]
+    speedup: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurveRecord(Record):
+    facts: CurveFacts
+    rows: tuple[CurveRow, ...]

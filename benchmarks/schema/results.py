@@ -13,7 +13,7 @@ from benchmarks.schema.gpu import DeviceRecord, GpuRecord
 from benchmarks.schema.kernels import KernelsRecord
 from benchmarks.schema.latency import LatencyRecord
 from benchmarks.schema.peers import PeersRecord
-from benchmarks.schema.quality import QualityRecord
+from benchmarks.schema.quality import CurveRecord, QualityRecord
 from benchmarks.schema.record import NotMeasured, Record, Status
 from benchmarks.schema.roofline import RooflineRecord
 from benchmarks.schema.scaling import ScalingRecord
@@ -37,6 +37,7 @@ RECORDS: Mapping[str, type[Record]] = {
     "cubins": CubinsRecord,
     "build": BuildRecord,
     "quality": QualityRecord,
+    "curve": CurveRecord,
     "device": DeviceRecord,
     "gpu": GpuRecord,
 }
