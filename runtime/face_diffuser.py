@@ -167,7 +167,7 @@ class FaceDiffuser:
         It is for who lets requests wait: markers that do not fit the references, a schedule that
         the model does not know. Photos and identities are looked at when they are drawn.
         """
-        steps_table(request, self._noise_schedule)
+        planned_steps(request, self._noise_schedule)
         self._tokens(request, Clock())
 
     async def generate_async(

@@ -7,9 +7,9 @@ const client = new Client(() => sessionStorage.getItem("key"));
 const people = [];   // {id, name, url}: the photo's url is this tab's own, the server keeps no photo
 const history = [];
 const PRESETS = [
-  { name: "quality", about: "quality: 50 steps", words: { num_inference_steps: 50 } },
-  { name: "balanced", about: "balanced: 25 steps", words: { num_inference_steps: 25 } },
-  { name: "fast", about: "fast: 12 steps", words: { num_inference_steps: 12 } },
+  { name: "quality", about: "quality: 50 steps", words: { preset: "quality" } },
+  { name: "balanced", about: "balanced: 20 steps", words: { preset: "balanced" } },
+  { name: "fast", about: "fast: 10 steps", words: { preset: "fast" } },
 ];
 const view = new View(by("shown"), by("overlay"));
 let running = null;  // {ids: Set, stopped}

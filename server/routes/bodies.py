@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from runtime import Fusion, GuidanceRule, Identity, OutputType, Request, Scheduler
+from runtime import Fusion, GuidanceRule, Identity, OutputType, Preset, Request, Scheduler
 from server.tenants import Priority
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -19,8 +19,9 @@ MAX_PEOPLE = 8
 
 # Of the fields below, those that are Request's own.
 DRAWN = (
-    "prompt", "negative_prompt", "num_inference_steps", "guidance_scale", "num_images", "height",
-    "width", "scheduler", "alpha", "beta", "guidance_rule", "fusion", "saliency",
+    "prompt", "negative_prompt", "preset", "num_inference_steps", "guidance_scale", "num_images",
+    "height", "width", "scheduler", "alpha", "beta", "guidance_rule", "guidance_every",
+    "guidance_until", "fusion", "saliency",
 )  # fmt: skip
 
 
@@ -34,7 +35,11 @@ class DrawingBody(BaseModel):
         description="with <|image|> after the word for each person",
     )  # fmt: skip
     negative_prompt: str = Field(default=Request.negative_prompt, max_length=10_000)
-    num_inference_steps: int = Field(default=Request.num_inference_steps, ge=1, le=999)
+    preset: Preset = Field(
+        default=Request.preset,
+        description="decides, where they are null, num_inference_steps, scheduler and guidance_*",
+    )
+    num_inference_steps: int | None = Field(default=None, ge=1, le=999)
     guidance_scale: float = Field(default=Request.guidance_scale, gt=1, le=20)
     seed: int | None = Field(
         default=None, ge=0, le=2**32 - 1,
@@ -43,10 +48,12 @@ class DrawingBody(BaseModel):
     num_images: int = Field(default=Request.num_images, ge=1, le=16)
     height: Size | None = Field(default=None, description="px; null takes the model's own")
     width: Size | None = Field(default=None, description="px; null takes the model's own")
-    scheduler: Scheduler = Request.scheduler
+    scheduler: Scheduler | None = None
     alpha: Share = Request.alpha
     beta: Share = Request.beta
-    guidance_rule: GuidanceRule = Request.guidance_rule
+    guidance_rule: GuidanceRule | None = None
+    guidance_every: int | None = Field(default=None, ge=1, le=8)
+    guidance_until: Share | None = None
     fusion: Fusion = Request.fusion
     saliency: bool = Field(
         default=False, description="also give the fusion steps' saliency maps and masks"

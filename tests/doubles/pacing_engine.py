@@ -87,7 +87,7 @@ class PacingEngine:
         return Result(
             images=[noise(seed) for seed in seeds], seed=seeds[0], seeds=seeds,
             timings_ms={"total": 1.0}, provider="double", bundle="none", request=request,
-            unread={}, saliency=None,
+            unread={}, warnings=(), evaluations=1, saliency=None,
         )  # fmt: skip
 
 

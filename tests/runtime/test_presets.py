@@ -14,7 +14,6 @@ from engines.contract import Component
 from engines.guides import SDM_ALONE, pass_counts
 from runtime import FaceDiffuser, GuidanceRule, Preset, Request, RequestError, Scheduler
 from runtime.method.guidance import SubjectGuidance, subject_guidance
-from runtime.picture_files import metadata
 from runtime.preparation import kind_of, planned_steps
 from runtime.presets import PRESETS, Defaults
 from tests.paths import GOLDEN
@@ -115,7 +114,7 @@ def test_a_picture_tells_what_it_cost_and_every_setting_as_it_was(
         pool.run = counted
         result = opened.generate(request(**changes))
     assert sum(runs) == result.evaluations == evaluations
-    told = metadata(result, 0)["settings"]
+    told = result.metadata(0)["settings"]
     assert told["preset"] == changes["preset"]
     assert told["num_inference_steps"] == PRESETS[changes["preset"]].num_inference_steps
     assert np.isfinite(result.images).all()

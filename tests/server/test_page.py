@@ -69,12 +69,12 @@ def test_a_picture_comes_step_by_step_and_can_be_downloaded(
     page.fill("#seed", "7")
     page.select_option("#preset", "fast")
     page.get_by_role("button", name="Draw").click()
-    page.wait_for_selector("#progress i.scene:nth-child(4)")
+    page.wait_for_selector("#progress i.scene:nth-child(3)")
     assert page.locator("#progress").get_attribute("aria-valuetext").startswith("scene, step ")
     assert page.locator("#history li").count() == 0
     page.wait_for_selector("#history li")
     assert engine.drawn[0].prompt == "a man <|image|> "
-    assert (engine.drawn[0].seed, engine.drawn[0].num_inference_steps) == (7, 12)
+    assert (engine.drawn[0].seed, engine.drawn[0].num_inference_steps) == (7, 10)
     with page.expect_download() as download:
         page.get_by_role("link", name="Download").click()
     download.value.save_as(tmp_path / "picture.png")
