@@ -80,9 +80,10 @@ CONSTANTS = {
 }
 _STEP = "latents* engine_latents* history*"
 _CLOCK = "table* clock* timestep* faults*"
+_GUIDED = "model start base target delta_use image_elements"
 _ROLES = "tdm_start tdm_base tdm_target sdm_start sdm_base sdm_target"
 _ARGUMENTS = {
-    "guided_step": f"prediction* {_STEP} {_CLOCK} model start base target image_elements",
+    "guided_step": f"prediction* {_STEP} delta* {_CLOCK} {_GUIDED}",
     "fusion_saliency": "tdm_prediction* sdm_prediction* tdm_map* sdm_map* sums* table* clock* "
     "tdm_base tdm_target sdm_base sdm_target height width plane",
     "fusion_blend": f"tdm_prediction* sdm_prediction* {_STEP} tdm_map* sdm_map* sums* mask* "

@@ -29,7 +29,7 @@ def result(images: Any = None, **changes: Any) -> Result:
     step = StepSaliency(step=15, timestep=681, saliency=saliency())
     words: dict[str, Any] = {
         "images": images, "seed": 7, "seeds": (7, 8), "timings_ms": {}, "provider": "test",
-        "bundle": "b" * 64, "request": request, "unread": {},
+        "bundle": "b" * 64, "request": request, "unread": {}, "warnings": (), "evaluations": 1,
         "saliency": SaliencySteps([step], images),
     }  # fmt: skip
     return Result(**(words | changes))
