@@ -8,9 +8,9 @@ import torch
 
 from engines.bundle.manifest import LatentPreview
 from engines.contract import LATENT_PX, Component
-from export.checkpoint.checkpoint import ModelSource
 from export.checkpoint.model_facts import dimensions_of
 from export.graph.modules import module_of
+from export.source import ModelSource
 
 # Latents of pictures are smooth: their amplitude falls with about the 1.5th power of frequency, as
 # random fields of deviation 1 imitate. Fitted to such fields, the map is as near to the pictures

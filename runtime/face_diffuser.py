@@ -22,9 +22,9 @@ from runtime.inputs.identity import Identity
 from runtime.inputs.photo import Photo
 from runtime.inputs.prompt import PromptTokens, TextTokens, Tokenizer
 from runtime.method.saliency import Fusion
+from runtime.pictures.previews import Previews
 from runtime.preparation import drawing_badly, initial_latents, kind_of, planned_steps, unusual
 from runtime.presets import Preset
-from runtime.previews import Previews
 from runtime.request import BY_PRESET, Request, check_reference_resolution
 from runtime.result import Result, SaliencySteps, StepInfo
 from runtime.sampler import sample

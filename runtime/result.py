@@ -17,7 +17,7 @@ from runtime.method.saliency import Float32Array, Saliency
 from runtime.method.schedule import Stage
 from runtime.pictures.files import check_writable, encoded, metadata, numbered
 from runtime.pictures.overlay import Shown, overlay
-from runtime.previews import Previews
+from runtime.pictures.previews import Previews
 from runtime.request import Request
 
 Images = list[Image.Image] | Float32Array

@@ -14,7 +14,7 @@ from engines.guides import SDM_GUIDES, TDM_GUIDE, GuidanceRule, Pass
 from runtime.method.guidance import Float32Array, SubjectGuidance
 from runtime.method.saliency import Fusion
 from runtime.method.schedule import Column, Stage, StageBoundaries
-from runtime.previews import Previews
+from runtime.pictures.previews import Previews
 from runtime.request import OutputType
 from runtime.result import StepSaliency
 

@@ -1,6 +1,6 @@
 """kernels.json: everything a launcher needs to know about the cubins of a bundle.
 
-    {"schema_version": 2, "element_type": "float16", "digest": "...", "compiler": "triton 3.9.0",
+    {"schema_version": 3, "element_type": "float16", "digest": "...", "compiler": "triton 3.9.0",
      "kernels": {"guided_step": {
         "entry": "guided_step", "threads": 128, "constants": {"BLOCK": 1024},
         "arguments": [{"name": "prediction", "type": "float16*", "multiple_of": 16}, ...],

@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 from runtime import Request, RequestError, Stage
 from runtime.method.schedule import StageBoundaries
 
-FIFTY = [step / 50 for step in range(50)]
+
+def even(steps: int) -> list[float]:
+    """The shares behind evenly spaced steps."""
+    return [step / steps for step in range(steps)]
 
 
 def request(**fields: Any) -> Request:
@@ -82,7 +85,7 @@ def test_a_bad_field_says_what_was_expected(fields: dict[str, Any], reason: str)
 def test_a_share_written_as_a_decimal_is_taken_as_it_is_written(a: int, b: int, steps: int) -> None:
     """0.14 * 50 is 7.000000000000001 in floating point, and seven steps all the same."""
     alpha, beta = sorted((a, b))
-    boundaries = request(alpha=alpha / 1000, beta=beta / 1000).boundaries(steps)
+    boundaries = request(alpha=alpha / 1000, beta=beta / 1000).boundaries(even(steps))
     stages = [boundaries.stage(step) for step in range(steps)]
     ends = [math.ceil(Fraction(share, 1000) * steps) for share in (alpha, beta)]
     assert [stages.count(each) for each in Stage] == [ends[0], ends[1] - ends[0], steps - ends[1]]
@@ -100,7 +103,7 @@ def test_a_share_written_as_a_decimal_is_taken_as_it_is_written(a: int, b: int, 
 def test_a_stage_does_not_get_a_step_of_float_noise(
     alpha: float, beta: float, steps: int, expected: tuple[int, int]
 ) -> None:
-    found = StageBoundaries.from_fractions(alpha, beta, steps)
+    found = StageBoundaries.from_fractions(alpha, beta, even(steps))
     assert (found.start_merge_step, found.final_step) == expected
 
 
@@ -108,7 +111,7 @@ def test_a_stage_does_not_get_a_step_of_float_noise(
 @given(st.floats(0, 1), st.floats(0, 1), st.integers(1, 100))
 def test_stages_come_in_order_and_follow_the_fractions(a: float, b: float, steps: int) -> None:
     alpha, beta = sorted((a, b))
-    boundaries = request(alpha=alpha, beta=beta).boundaries([step / steps for step in range(steps)])
+    boundaries = request(alpha=alpha, beta=beta).boundaries(even(steps))
     stages = [boundaries.stage(step) for step in range(steps)]
     assert stages == sorted(stages, key=list(Stage).index)
     # A share of the steps is rounded up, after rounding off float noise at the ninth digit.
@@ -116,13 +119,13 @@ def test_stages_come_in_order_and_follow_the_fractions(a: float, b: float, steps
 
 
 def test_the_released_step_numbers_win_over_the_fractions() -> None:
-    boundaries = request(start_merge_step=15, final_step=30).boundaries(FIFTY)
+    boundaries = request(start_merge_step=15, final_step=30).boundaries(even(50))
     stages = [boundaries.stage(step) for step in range(50)]
     assert [stages.count(stage) for stage in Stage] == [16, 15, 19]
 
 
 def test_one_step_number_wins_alone() -> None:
-    boundaries = request(final_step=40).boundaries(FIFTY)
+    boundaries = request(final_step=40).boundaries(even(50))
     stages = [boundaries.stage(step) for step in range(50)]
     assert [stages.count(stage) for stage in Stage] == [15, 26, 9]
 
@@ -150,6 +153,6 @@ def test_a_request_does_not_change_with_what_it_was_made_from(dtype: str) -> Non
 
 
 def test_the_papers_fractions_split_fifty_steps_15_15_20() -> None:
-    boundaries = request().boundaries(FIFTY)
+    boundaries = request().boundaries(even(50))
     stages = [boundaries.stage(step) for step in range(50)]
     assert [stages.count(stage) for stage in Stage] == [15, 15, 20]

@@ -253,8 +253,8 @@ def test_a_module_with_other_parameters_is_refused(tmp_path: Path, driver: Recor
     [
         ("{", BundleCorruptError),
         ("[]", BundleCorruptError),
-        ('{"schema_version": 2}', BundleCorruptError),
-        ('{"schema_version": 1}', BundleSchemaError),
+        ('{"schema_version": 3}', BundleCorruptError),
+        ('{"schema_version": 2}', BundleSchemaError),
         ('{"schema_version": 99}', BundleSchemaError),
     ],
 )

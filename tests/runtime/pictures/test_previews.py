@@ -13,7 +13,7 @@ from PIL import Image
 from engines.bundle.manifest import MANIFEST_NAME, LatentPreview, Manifest
 from engines.errors import BundleCorruptError, BundleError
 from runtime import FaceDiffuser, Request, StepInfo
-from runtime.previews import Previews
+from runtime.pictures.previews import Previews
 from tests.paths import GOLDEN
 
 REFERENCE = GOLDEN / "refs" / "man1.png"
