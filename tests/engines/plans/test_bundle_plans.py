@@ -91,7 +91,7 @@ def test_a_second_build_builds_nothing_and_writes_nothing(small_copy: Path) -> N
     _build(small_copy, Builds())
     before = {path: path.stat().st_mtime_ns for path in small_copy.rglob("*") if path.is_file()}
     builds = Builds()
-    assert len(_build(small_copy, builds).kept) == 7
+    assert len(_build(small_copy, builds).kept) == 8
     assert not builds.jobs
     assert {p: p.stat().st_mtime_ns for p in before} == before
 
@@ -100,7 +100,7 @@ def test_a_bundle_that_was_copied_without_its_journals_is_not_built_again(small_
     _build(small_copy, Builds())
     shutil.rmtree(small_copy / "build")
     builds = Builds()
-    assert len(_build(small_copy, builds).kept) == 7
+    assert len(_build(small_copy, builds).kept) == 8
     assert not builds.jobs
 
 
@@ -111,7 +111,7 @@ def test_no_plan_is_built_from_a_model_that_was_altered(small_copy: Path) -> Non
         _build(small_copy, builds, PlanRequest(components=(Component.VAE_DECODER,)))
     assert not builds.jobs
     _build(small_copy, builds, UNETS)
-    assert len(builds.jobs) == 3, "their files are whole"
+    assert len(builds.jobs) == 4, "their files are whole"
 
 
 def test_new_weights_of_the_same_graph_get_a_new_plan(small_copy: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_plan_that_was_altered_and_kept_its_size_is_built_again(small_copy: Pa
     builds = Builds()
     _build(small_copy, builds, UNETS)
     assert builds.names == {"tdm_unet.native"}
-    assert Bundle.open(small_copy).verify() == 23
+    assert Bundle.open(small_copy).verify() == 24
 
 
 @pytest.mark.parametrize("text", ["{}", "", "null", "\xff", "[]"])
@@ -182,7 +182,7 @@ def test_a_plan_that_nobody_lists_is_gone_after_a_build(small_copy: Path) -> Non
     unlisted.write_bytes(b"of another time")
     _build(small_copy, Builds(), PlanRequest(components=(Component.VAE_DECODER,)))
     assert not unlisted.exists()
-    assert len(list((small_copy / "plans").iterdir())) == 4
+    assert len(list((small_copy / "plans").iterdir())) == 5
 
 
 def test_a_build_begins_with_the_published_timing_cache(small_copy: Path) -> None:
@@ -258,23 +258,23 @@ def test_another_gpu_gets_plans_beside_those_that_are_there(small_copy: Path) ->
         f"{name}.sm_{architecture}.plan"
         for name in (*SDM, "tdm_unet.native") for architecture in (89, 90)
     ]  # fmt: skip
-    assert len(Bundle.open(small_copy).manifest.plans) == 6
+    assert len(Bundle.open(small_copy).manifest.plans) == 8
 
 
 def test_plans_of_a_model_that_changed_are_dropped(small_copy: Path) -> None:
     _build(small_copy, Builds(), UNETS)
     manifest = Bundle.open(small_copy).manifest
-    assert len(published_plans(small_copy, manifest.components)[0]) == 3
+    assert len(published_plans(small_copy, manifest.components)[0]) == 4
     tdm = manifest.components[Component.TDM_UNET]
     files = dict(tdm.files)
     files[tdm.onnx] = replace(files[tdm.onnx], sha256="another graph")
     components = manifest.components | {Component.TDM_UNET: replace(tdm, files=files)}
-    (kept, _), timing_cache = published_plans(small_copy, components)
+    (kept, *_), timing_cache = published_plans(small_copy, components)
     assert kept.spec.component is Component.SDM_UNET
     assert list(timing_cache) == ["timing.cache"]
     cpu_only = tdm.files | {tdm.cpu_onnx: replace(tdm.files[tdm.cpu_onnx], sha256="new")}
     components = manifest.components | {Component.TDM_UNET: replace(tdm, files=cpu_only)}
-    assert len(published_plans(small_copy, components)[0]) == 3, "no plan is built from that file"
+    assert len(published_plans(small_copy, components)[0]) == 4, "no plan is built from that file"
 
 
 def test_a_truncated_plan_is_named_and_built_again(small_copy: Path) -> None:
@@ -286,7 +286,7 @@ def test_a_truncated_plan_is_named_and_built_again(small_copy: Path) -> None:
     builds = Builds()
     _build(small_copy, builds, UNETS)
     assert builds.names == {SDM[1]}
-    assert Bundle.open(small_copy).verify() == 23
+    assert Bundle.open(small_copy).verify() == 24
 
 
 def test_a_manifest_is_never_ahead_of_its_files(
@@ -309,7 +309,7 @@ def test_a_manifest_is_never_ahead_of_its_files(
     builds = Builds()
     _build(small_copy, builds, options)
     assert not builds.jobs, "both had been finished"
-    assert Bundle.open(small_copy).verify() == 23
+    assert Bundle.open(small_copy).verify() == 24
 
 
 def test_plans_that_draw_another_picture_are_not_published(small_copy: Path) -> None:
@@ -332,12 +332,12 @@ def test_the_pictures_are_compared_with_all_plans_there_are(small_copy: Path) ->
     _build(small_copy, Builds(), UNETS, compare=note)
     _build(small_copy, Builds(), vae, compare=note)
     _build(small_copy, Builds(), vae, compare=note)
-    assert [len(names) for names in compared] == [3, 4], "the third build had nothing to compare"
+    assert [len(names) for names in compared] == [4, 5], "the third build had nothing to compare"
     gone = small_copy / "plans" / "tdm_unet.native.sm_90.plan"
     gone.unlink()
     encoder = PlanRequest(components=(Component.TEXT_ENCODER,))
     _build(small_copy, Builds(), encoder, compare=note)
-    assert len(compared[-1]) == 4, "a plan whose file is gone is not among them"
+    assert len(compared[-1]) == 5, "a plan whose file is gone is not among them"
 
 
 def test_what_was_built_is_said_plan_by_plan(small_copy: Path) -> None:
@@ -374,7 +374,7 @@ def test_out_of_memory_at_the_lowest_level_is_not_tried_again(small_copy: Path) 
 def test_out_of_memory_is_tried_once_more_at_a_lower_level(small_copy: Path) -> None:
     builds, said = Builds(memory_above=2), Said()
     _build(small_copy, builds, UNETS, display=said)
-    assert [job.optimization_level for job in builds.jobs] == [3, 2] * 3
+    assert [job.optimization_level for job in builds.jobs] == [3, 2] * 4
     assert any("once more at optimization level 2" in text for text in said.sentences)
     assert {plan.built.optimization_level for plan in Bundle.open(small_copy).manifest.plans} == {2}
     again = Builds()
@@ -401,7 +401,7 @@ def test_what_plans_add_to_a_bundle_is_told_and_must_have_room(
 ) -> None:
     said = Said()
     _build(small_copy, Builds(), UNETS, display=said)
-    assert any("3 plans add about 67 MiB to" in text for text in said.sentences)
+    assert any("4 plans add about 89 MiB to" in text for text in said.sentences)
     builds = Builds()
     monkeypatch.setattr(
         "engines.plans.forecast.shutil.disk_usage", lambda _: SimpleNamespace(free=10)
@@ -415,7 +415,7 @@ def test_the_forecast_is_told_before_anything_is_built(small_copy: Path) -> None
     said = Said()
     with pytest.raises(KeyboardInterrupt):
         _build(small_copy, Builds(stop_at="tdm"), UNETS, display=said)
-    assert sum("GPU memory" in text for text in said.sentences) == 3
+    assert sum("GPU memory" in text for text in said.sentences) == 4
 
 
 @pytest.mark.parametrize(

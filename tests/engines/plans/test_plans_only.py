@@ -53,7 +53,7 @@ def test_the_models_go_and_everything_else_opens_and_verifies(small_copy: Path) 
         "drawing on CPUs",
         "other GPUs",
         "comparing plans",
-        "7 plans were executed on no",
+        "8 plans were executed on no",
     ):
         assert words in told
 
