@@ -17,7 +17,6 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from runtime.picture_files import settings
 from tqdm import tqdm
 
 from benchmarks.harness.machine import usable_cpus
@@ -48,6 +47,7 @@ from export.bundle import build_bundle
 from export.checkpoint.checkpoint import SHIPPED_MODEL, Checkpoint
 from export.options import BuildOptions
 from runtime import FaceDiffuser, Preset, Request
+from runtime.pictures.files import settings
 
 
 @dataclass(frozen=True, kw_only=True)
