@@ -41,10 +41,15 @@ class GpuRun:
             steps.programs.step(StepKind.of(stage, guidance, kind))
             for stage, guidance in zip(stages, trajectory.guidance, strict=True)
         ]
+        whole = {
+            stage
+            for stage, guidance in zip(stages, trajectory.guidance, strict=True)
+            if not guidance.alone
+        }
         self._predictors = [
             component
             for component, alone in zip(NOISE_PREDICTORS, (Stage.SCENE, Stage.SUBJECT), strict=True)
-            if {alone, Stage.FUSION} & set(stages)
+            if {alone, Stage.FUSION} & whole
         ]
         self._slots = steps.maps.slots(stages.count(Stage.FUSION) if kind.keeps_maps else 0)
         self._kept: dict[int, Memory] = {}
