@@ -141,7 +141,7 @@ def test_a_forecast_alone_builds_nothing(
     arguments = [str(small_copy), "--forecast-only", "--json", "--workspace-mib", "512"]
     assert engines_build.main(arguments) == 0
     expected = json.loads(capsys.readouterr().out)["expected_nbytes"]
-    assert len(expected) == 7
+    assert len(expected) == 8
     assert min(expected.values()) > 512 << 20
     assert not (small_copy / "plans").exists()
 
