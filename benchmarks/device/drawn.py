@@ -11,7 +11,7 @@ from benchmarks.schema.gpu import FusionRow, MemoryRow, PictureRow, StageRow
 from engines.contract import LATENT_PX
 from runtime import Result, Stage
 from runtime.gpu.programs import Concurrency
-from runtime.method.schedule import Scheduler
+from runtime.method.solvers import Scheduler
 from runtime.trajectory import RequestKind
 
 
@@ -32,7 +32,7 @@ def steps_and_picture(
         results.append(drawing.face_diffuser.generate(request))
         whole_ms.append((time.perf_counter() - start) * 1e3)
     rows: list[StageRow | PictureRow] = []
-    boundaries = request.boundaries(workload.steps)
+    boundaries = request.boundaries([step / workload.steps for step in range(workload.steps)])
     stages = [boundaries.stage(step) for step in range(workload.steps)]
     for stage in Stage:
         if count := stages.count(stage):

@@ -23,10 +23,10 @@ from runtime.method.saliency import Fusion, fused_by_saliency
 from runtime.method.schedule import (
     HISTORY_SLOTS,
     Column,
-    Scheduler,
     coefficient_table,
     device_table,
 )
+from runtime.method.solvers import Scheduler
 
 SCALE, STEPS = 5.0, 8
 GUIDES = (TDM_GUIDE, SDM_GUIDES[GuidanceRule.PAPER])
@@ -68,6 +68,7 @@ class NumpyTrial:
                 "latents": (shape, single),
                 "engine_latents": (shape, element),
                 "history": ((HISTORY_SLOTS, *shape), single),
+                "delta": (shape, single),
                 "table": (self.table.shape, single),
                 "clock": ((2,), ints),
                 "timestep": ((1,), single),
