@@ -31,7 +31,6 @@ BENCHMARKS = {
     "build": "time and peak memory of each step of an export",
     "roofline": "this machine's peaks, and how near each component comes to them",
     "quality": "identity and prompt consistency of the shipped model; needs no GPU",
-    "curve": "presets and solvers of the shipped model: cost against quality; needs no GPU",
     "kernels": "the kernels against eager and compiled PyTorch; needs a GPU",
     "cubins": "what the compiled kernels are made of; needs no GPU",
     "device": "a GPU without PyTorch: kernels, steps, calls of 1 to 8 images, fusion, memory",

@@ -131,7 +131,7 @@ class Request:
         if not _is_finite(self.guidance_until) or not self.beta <= self.guidance_until <= 1:
             raise RequestError(
                 f"guidance_until must be from beta ({self.beta:g}) to 1, got "
-                f"{self.guidance_until!r:.80}: the fusion compares both models' guidance"
+                f"{shown(self.guidance_until)}: the fusion compares both models' guidance"
             )
         for name in ("guidance_scale", "alpha", "beta", "guidance_until"):
             object.__setattr__(self, name, float(getattr(self, name)))

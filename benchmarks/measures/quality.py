@@ -18,11 +18,13 @@ from tqdm import tqdm
 
 from benchmarks.harness.machine import usable_cpus
 from benchmarks.harness.measure import Measure
-from benchmarks.harness.options import Options, flag
+from benchmarks.harness.options import flag
 from benchmarks.harness.record import header_of, table_of
 from benchmarks.quality.cases import STEPS, Case, Pixels, Variant, cases, drawn, variants
+from benchmarks.quality.curve import with_curve
 from benchmarks.quality.figures import draw_figures
-from benchmarks.quality.page import DOCS, quality_page
+from benchmarks.quality.page import BUNDLES, DOCS, quality_page
+from benchmarks.quality.paired import CurveOptions, measured_curve
 from benchmarks.quality.scores import (
     IDENTITY_ATTRIBUTES,
     Judge,
@@ -31,7 +33,15 @@ from benchmarks.quality.scores import (
     chance_scores,
     interval,
 )
-from benchmarks.schema.quality import Chance, Ends, QualityFacts, QualityRecord, QualityRow
+from benchmarks.schema.quality import (
+    Chance,
+    CurveRecord,
+    Ends,
+    QualityFacts,
+    QualityRecord,
+    QualityRow,
+)
+from benchmarks.schema.results import records_of
 from engines.bundle.manifest import Precision
 from export.build import draw
 from export.bundle import build_bundle
@@ -39,8 +49,6 @@ from export.checkpoint.checkpoint import SHIPPED_MODEL, Checkpoint
 from export.options import BuildOptions
 from mini.training.probes import through_vae
 from runtime import FaceDiffuser
-
-BUNDLES = Path(__file__).resolve().parents[2] / "build" / "quality"
 
 
 def _pictures_of_a_row(word: str) -> int:
@@ -52,10 +60,18 @@ def _pictures_of_a_row(word: str) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class QualityOptions(Options):
+class QualityOptions(CurveOptions):
     pictures: int = field(
         default=200, metadata=flag("of each row, at least 2", quick=24, type=_pictures_of_a_row)
     )
+    curve: bool = field(
+        default=False, metadata=flag("cost against quality of the presets and solvers instead")
+    )
+
+
+def measured(options: QualityOptions) -> QualityRecord | CurveRecord:
+    """The variants of the method, or the curve."""
+    return measured_curve(options) if options.curve else measured_quality(options)
 
 
 def measured_quality(options: QualityOptions) -> QualityRecord:
@@ -84,7 +100,11 @@ def measured_quality(options: QualityOptions) -> QualityRecord:
     if not options.quick:
         with FaceDiffuser.open(BUNDLES / Precision.FP16) as face_diffuser:
             draw_figures(rows, face_diffuser, listed, pictures, DOCS / "quality")
-        (DOCS / "quality.md").write_text(quality_page(record), encoding="utf-8")
+        page = quality_page(record)
+        for curve in records_of("curve")[-1:]:
+            if isinstance(curve, CurveRecord):
+                page = with_curve(page, curve)
+        (DOCS / "quality.md").write_text(page, encoding="utf-8")
     return record
 
 
@@ -181,4 +201,4 @@ def _rounded(shares: dict[str, float]) -> dict[str, float]:
     return {name: round(share, 3) for name, share in shares.items()}
 
 
-MEASURE = Measure(options=QualityOptions, measure=measured_quality, text=table_of)
+MEASURE = Measure(options=QualityOptions, measure=measured, text=table_of)

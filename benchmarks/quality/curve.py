@@ -22,7 +22,8 @@ BFLOAT16 = "quality, OpenVINO in bfloat16"
 _SECTION = """{start}
 ## Cost against quality
 
-Written by `python -m benchmarks curve` at commit {commit}. Each row: the same {pictures} pictures,
+Written by `python -m benchmarks quality --curve` at commit {commit}. Each row: the same
+{pictures} pictures,
 from the same noise, paired with those of the preset `quality` (50 steps, {most} U-Net evaluations a
 picture). The rows named by a solver take the released guidance rule and compute guidance in every
 second step of the subject stage, as the faster presets do. *Gain*: of identity, case by case, with

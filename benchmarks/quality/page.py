@@ -11,6 +11,7 @@ from benchmarks.quality.figures import SHEET_ROWS
 from benchmarks.schema.quality import Ends, QualityRecord, QualityRow
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
+BUNDLES = Path(__file__).resolve().parents[2] / "build" / "quality"
 # The paper's Tables 3 and 4: single and multi IP, then single and multi PC.
 PAPER = {
     "full method": (0.708, 0.593, 0.325, 0.319),

@@ -58,7 +58,7 @@ def test_the_page_says_where_figures_come_from_and_what_is_missing(folder: Path)
     assert made_up.MARK in text
     assert "python -m benchmarks latency" in text
     assert "skipped: there is no NVIDIA GPU &lt;here&gt;" in text
-    assert "No record of: serving, kernels, cubins, build, device." in text
+    assert "No record of: serving, kernels, cubins, build, curve, device." in text
 
 
 @pytest.mark.parametrize("name", [make.__name__ for make in made_up.ALL])

@@ -40,7 +40,7 @@ def _draws(found: float, expected: float) -> tuple[Draw, list[Path]]:
         named = dict(zip(words[1::2], words[2::2], strict=True))
         folder = Path(str(named["--bundle"]))
         opened = Bundle.open(folder)
-        assert len(opened.manifest.plans) == 7
+        assert len(opened.manifest.plans) == 8
         assert opened.manifest.plans[0].spec.path in opened.manifest.plan_files()
         folders.append(folder)
         level = found if named["--provider"] == "tensorrt" else expected
@@ -111,6 +111,6 @@ def test_a_whole_build_ends_with_the_same_picture_on_both_backends(
     monkeypatch.setenv(KERNELS, str(folder.resolve()))
     assert engines_build.main([str(bundle_copy), "--json"]) == 0, capsys.readouterr().err
     captured = capsys.readouterr()
-    assert len(json.loads(captured.out)["built"]) == 7
+    assert len(json.loads(captured.out)["built"]) == 8
     assert "the pictures' latents are within" in captured.err
     assert Bundle.open(bundle_copy).verify() > 20

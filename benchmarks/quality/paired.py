@@ -20,12 +20,10 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.harness.machine import usable_cpus
-from benchmarks.harness.measure import Measure
-from benchmarks.harness.options import flag
-from benchmarks.harness.record import header_of, table_of
+from benchmarks.harness.options import Options, flag
+from benchmarks.harness.record import header_of
 from benchmarks.harness.timing import elapsed_ms, interleaved_ms
 from benchmarks.harness.workload import SEED, Workload
-from benchmarks.measures.quality import BUNDLES, QualityOptions
 from benchmarks.quality.cases import Case, Pixels, Variant, cases, drawn
 from benchmarks.quality.curve import (
     REFERENCE,
@@ -34,7 +32,7 @@ from benchmarks.quality.curve import (
     structure_difference,
     with_curve,
 )
-from benchmarks.quality.page import DOCS
+from benchmarks.quality.page import BUNDLES, DOCS
 from benchmarks.quality.scores import Judge, PictureScores, Scores, interval
 from benchmarks.schema.quality import CurveFacts, CurveRecord, CurveRow, Ends
 from engines.bundle.folder import Bundle
@@ -51,10 +49,16 @@ from runtime.pictures.files import settings
 
 
 @dataclass(frozen=True, kw_only=True)
-class CurveOptions(QualityOptions):
-    rounds: Count = field(default=9, metadata=flag("in which the presets take turns", quick=2))
+class CurveOptions(Options):
+    """What of the quality benchmark's options the curve follows."""
+
+    pictures: int
     rows: tuple[str, ...] = field(
-        default=(), metadata=flag("only these beside the presets (default: all)", metavar="NAME")
+        default=(),
+        metadata=flag("of the curve, beside the presets (default: all)", metavar="NAME"),
+    )
+    rounds: Count = field(
+        default=9, metadata=flag("in which the curve times the presets in turns", quick=2)
     )
 
 
@@ -186,6 +190,3 @@ def _mean(values: Scores) -> float:
 def _ends(values: Scores) -> Ends:
     low, high = interval(values)
     return round(low, 4), round(high, 4)
-
-
-MEASURE = Measure(options=CurveOptions, measure=measured_curve, text=table_of)
