@@ -23,6 +23,9 @@ from engines.onnxruntime.pool import POOL
 from engines.system.heap import trim_heap
 from engines.threads import processors
 
+# 8-bit products as their graph says, in float32 from dequantized numbers: this provider is what
+# others are compared with, and every processor's own 8-bit kernels round differently.
+_QDQ_AS_WRITTEN = ("session.disable_quant_qdq", "1")
 # Unless they share a pool (pool.py), every session has threads of its own, which wait while others
 # compute: the encoders, which run once a picture, get no more than they profit from.
 _MOST_THREADS = {Component.TEXT_ENCODER: 4, Component.IMAGE_ENCODER: 8, Component.FUSION_MLP: 1}
@@ -46,9 +49,7 @@ class OnnxRuntimeEngine:
         most = threads or processors()
         own = min(most, _MOST_THREADS[component]) if component in _MOST_THREADS else threads
         POOL.give(ort, options, most, own)
-        # 8-bit products as their graph says, in float32 from dequantized numbers: this provider is
-        # what others are compared with.
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        options.add_session_config_entry(*_QDQ_AS_WRITTEN)
         self._session = opened_session(ort, component, onnx_path, options, [CPU_PROVIDER])
         self._dtypes = session_dtypes(self._session)
         self._binding = self._session.io_binding()
@@ -91,3 +92,20 @@ def open_on_cpu(
     """Open a component of a bundle on the CPU provider, computing in float32."""
     path = bundle.model(bundle.component(component).cpu_onnx, Provider.ONNXRUNTIME_CPU)
     return OnnxRuntimeEngine(component, path, threads)
+
+
+def session_in_memory(graph: bytes, weights: Path) -> Any:
+    """A session of a graph in memory, for measurements: any tensor may be among its outputs.
+
+    weights: the folder of its weights file. 8-bit products are computed as their graph says.
+    Raises ProviderUnavailableError if ONNX Runtime or its CPU provider is not installed.
+    """
+    ort = onnxruntime_with(CPU_PROVIDER)
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    POOL.give(ort, options, processors(), None)
+    options.add_session_config_entry(*_QDQ_AS_WRITTEN)
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", str(weights)
+    )
+    return ort.InferenceSession(graph, options, providers=[CPU_PROVIDER])

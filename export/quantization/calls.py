@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 import torch
 from onnx import TensorProto, helper
 from PIL import Image, ImageOps
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from engines.bundle.manifest import ComponentRecord, Dimensions
 from engines.contract import CONTRACTS, LATENT_PX, NOISE_PREDICTORS, Component
+from engines.onnxruntime.cpu import session_in_memory
 from engines.system.heap import trim_heap
 from export.checkpoint.checkpoint import CheckpointError
 from export.checks.torch_pipeline import TorchPipeline, TorchRequest
@@ -73,7 +73,7 @@ class BundlePipeline(TorchPipeline):
         super().__init__(source, dimensions, rounded_to_half=False)
         self._bundle, self._records, self._hear = bundle, records, hear
         self._inner, self._keep_open = inner, keep_open
-        self._sessions: dict[Component, ort.InferenceSession] = {}
+        self._sessions: dict[Component, Any] = {}
         self._null: Tensor | None = None
 
     def draw(self, picture: Picture, steps: int) -> None:
@@ -144,7 +144,7 @@ class BundlePipeline(TorchPipeline):
         )
         return (pixels - mean) / std
 
-    def _session(self, component: Component) -> ort.InferenceSession:
+    def _session(self, component: Component) -> Any:
         if component not in self._sessions:
             if not self._keep_open:
                 self._sessions.clear()
@@ -164,11 +164,7 @@ def check_photo(path: Path) -> Image.Image:
 
 
 def opened(path: Path, inner: Sequence[str] = ()) -> Any:
-    """A float32 graph's session, with tensors of its inside among its outputs.
-
-    8-bit products are computed as their graph says, in float32 from dequantized numbers: what any
-    processor's own 8-bit kernels round differently is not the graph's.
-    """
+    """A float32 graph's session, with tensors of its inside among its outputs."""
     model = load_graph(path)
     ends = {each.name for each in model.graph.input}
     model.graph.output.extend(
@@ -176,12 +172,4 @@ def opened(path: Path, inner: Sequence[str] = ()) -> Any:
         for name in inner
         if name not in ends
     )
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
-    options.add_session_config_entry(
-        "session.model_external_initializers_file_folder_path", str(path.parent)
-    )
-    return ort.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    return session_in_memory(model.SerializeToString(), path.parent)
