@@ -38,7 +38,7 @@ def readme_commands(first_word: str) -> list[str]:
 def _check_plans(bundle: Path, plans: list[PlanRecord]) -> None:
     """Seven plans of NVIDIA's own builder, each proved by its own log."""
     assert {plan.spec.component for plan in plans} == set(Component)
-    assert len(plans) == 7, "SDM has one for each number of passes"
+    assert len(plans) == 8, "SDM has one for each number of passes"
     for plan in plans:
         proofs = plan.built.proofs
         assert proofs.layers is not None and proofs.attention is not None

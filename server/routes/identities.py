@@ -24,7 +24,7 @@ _FORM = {
                     "properties": {
                         "photo": {"type": "string", "format": "binary"},
                         "consent": {"type": "string", "pattern": r"\S", "maxLength": 200},
-                        "ttl_s": {"type": "number", "exclusiveMinimum": 0},
+                        "ttl_s": {"type": "number", "minimum": 1},
                     },
                 },
                 "encoding": {"photo": {"contentType": "image/png, image/jpeg, image/webp"}},
@@ -95,8 +95,8 @@ def _ttl_s(words: str | None) -> float | None:
         ttl_s = float(words)
     except ValueError:
         ttl_s = -1.0
-    if not 0 < ttl_s < float("inf"):
-        raise Problem(400, "ttl_s", "ttl_s must be a number of seconds above 0")
+    if not 1 <= ttl_s < float("inf"):
+        raise Problem(400, "ttl_s", "ttl_s must be a number of seconds, 1 or more")
     return ttl_s
 
 

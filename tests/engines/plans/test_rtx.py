@@ -454,8 +454,8 @@ def _deep(path: Path) -> None:
     """A text encoder whose building takes some seconds, nearly all of them without a word."""
     random = np.random.RandomState(1)
     nodes, weights, name, before = [], {}, "embeds", WIDTH
-    for layer in range(120):
-        last = layer == 119
+    for layer in range(360):
+        last = layer == 359
         width = WIDTH if last else WIDTH + 8 * (layer % 40)
         weights[f"w{layer}"] = random.standard_normal((before, width)).astype(np.float16)
         nodes.append(helper.make_node("MatMul", [name, f"w{layer}"], [f"m{layer}"], f"m_{layer}"))
@@ -492,7 +492,8 @@ def test_a_build_that_is_stopped_in_silence_leaves_nothing_half_made_and_resumes
     ) as build:
         assert build.stderr is not None
         for line in build.stderr:
-            if '"phase": "Determining refit engines"' in line:
+            # The first word after a second; the next comes when the plan is built.
+            if '"event": "progress"' in line:
                 break
         build.send_signal(how)
         started = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -96,8 +97,8 @@ def test_a_distance_that_is_no_number_exceeds_every_bound(
 
 def test_a_module_that_is_not_finite_itself_is_named() -> None:
     class Broken(torch.nn.Module):
-        def forward(self, **_: torch.Tensor) -> torch.Tensor:
-            return torch.tensor([1.0, torch.nan])
+        def forward(self, *_: torch.Tensor, **__: torch.Tensor) -> SimpleNamespace:
+            return SimpleNamespace(last_hidden_state=torch.tensor([1.0, torch.nan]))
 
     with pytest.raises(ParityError, match="torch module of text_encoder itself gives NaN"):
         parity.gate_cases(Broken(), Component.TEXT_ENCODER, DIMENSIONS)
