@@ -8,10 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
 from PIL import Image
 
-from runtime import CancelToken, FaceDiffuser, Identity, Request, Result, StepInfo
+from runtime import BundleError, CancelToken, FaceDiffuser, Identity, Request, Result, StepInfo
 from runtime.inputs.photo import load_reference
 
 
@@ -59,12 +58,12 @@ class EngineClient(Protocol):
     async def close(self) -> None: ...
 
 
-def preview_of(info: StepInfo) -> Image.Image:
-    """The first image's latents as colors, one pixel for each of theirs."""
-    planes = info.latents[0, :3].transpose(1, 2, 0)
-    low, high = planes.min(axis=(0, 1)), planes.max(axis=(0, 1))
-    levels = 255 * (planes - low) / np.maximum(high - low, 1e-6)
-    return Image.fromarray(np.rint(levels).astype(np.uint8))
+def preview_of(info: StepInfo) -> Image.Image | None:
+    """The first image's latents as a small picture; None where the bundle has no map for it."""
+    try:
+        return info.preview()[0]
+    except BundleError:
+        return None
 
 
 class LocalEngine:

@@ -73,6 +73,9 @@ def test_a_stream_goes_on_after_the_last_event_that_was_read(server: Served) -> 
     assert admitted.status_code == 202
     job = admitted.json()["id"]
     path, headers = f"/v1/pictures/{job}/events", {"Last-Event-ID": "4"}
+    with server.client.stream("GET", path) as answer:
+        names = [name for name, _ in events_of(answer.iter_lines())]
+    assert names == ["queued", "started", "step", "step", "step", "picture", "done"]
     with server.client.stream("GET", path, headers=headers) as answer:
         names = [name for name, _ in events_of(answer.iter_lines())]
     assert names == ["step", "picture", "done"]
