@@ -161,5 +161,5 @@ def test_previews_come_as_pictures(server: Served) -> None:
     with server.client.stream("POST", "/v1/pictures", json=words) as answer:
         events = list(events_of(answer.iter_lines()))
     shown = [pixels(data["b64_json"]) for name, data in events if name == "preview"]
-    assert len(shown) == 3
+    assert len(shown) in (2, 3)  # the last may come after the picture itself, and then does not
     assert all(each.shape[2] == 3 and each.std() > 0 for each in shown)

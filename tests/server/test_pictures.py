@@ -63,7 +63,8 @@ def test_a_stream_tells_the_steps_one_by_one(server: Served, engine: PacingEngin
             came.append((name, time.monotonic()))
     names = [name for name, _ in came if name != "preview"]
     assert names == ["queued", "started", "step", "step", "step", "picture", "done"]
-    assert sum(name == "preview" for name, _ in came) == 3
+    # The last is left out where the picture itself was there before it.
+    assert sum(name == "preview" for name, _ in came) in (2, 3)
     steps = [when for name, when in came if name == "step"]
     assert steps[-1] - steps[0] > 0.06, "the steps came all at once"
 
