@@ -34,7 +34,6 @@ from runtime.inputs.photo import load_reference
 from runtime.inputs.prompt import parts_of
 from runtime.pictures.files import (
     check_writable,
-    encoded,
     npy,
     numbered,
     settings,
@@ -140,7 +139,7 @@ def _draw(options: argparse.Namespace) -> dict[str, Any]:
         **{name: getattr(options, name) for name in names},
     )
     count = 1 if as_latents else request.num_images
-    files = [numbered(options.out, image, count) for image in range(count)]
+    files = numbered(options.out, count)
     for file in files:
         _check_out(file, options)
     # What is wrong with people is told before a bundle takes its time to open.
@@ -159,11 +158,7 @@ def _draw(options: argparse.Namespace) -> dict[str, Any]:
     if as_latents:
         contents = [npy(result.images)]
     else:
-        abouts = [None if options.no_metadata else result.metadata(n) for n in range(count)]
-        contents = [
-            encoded(picture, file, about)
-            for picture, file, about in zip(result.images, files, abouts, strict=True)
-        ]
+        contents = result.encoded(files, with_metadata=not options.no_metadata)
     _write(files, contents)
     for name, text in result.unread.items():
         words = f"warning: the model read {name} up to its last token and not: {text}"

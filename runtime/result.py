@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -149,15 +149,24 @@ class Result:
         model. Raises RequestError for images that are no pictures and for names that cannot be
         written, before it writes any.
         """
-        pictures = _pictures(self.images, "save_all")
-        paths = [numbered(Path(path), image, len(pictures)) for image in range(len(pictures))]
-        contents = []
-        for image, (file, picture) in enumerate(zip(paths, pictures, strict=True)):
+        paths = numbered(Path(path), len(_pictures(self.images, "save_all")))
+        for file in paths:
             check_writable(file)
-            contents.append(encoded(picture, file, self.metadata(image) if with_metadata else None))
+        contents = self.encoded(paths, with_metadata=with_metadata)
         for file, content in zip(paths, contents, strict=True):
             write_atomic(file, content)
         return paths
+
+    def encoded(self, paths: Sequence[Path], *, with_metadata: bool = True) -> list[bytes]:
+        """Every picture as the content of the file that a path names; its suffix says the format.
+
+        with_metadata: as in save_all. Raises RequestError as it does.
+        """
+        pictures = _pictures(self.images, "encoded")
+        return [
+            encoded(picture, path, self.metadata(image) if with_metadata else None)
+            for image, (picture, path) in enumerate(zip(pictures, paths, strict=True))
+        ]
 
     def __repr__(self) -> str:
         """Which pictures these are, and nothing of what they show or of who is in them."""

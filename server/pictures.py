@@ -14,7 +14,6 @@ import numpy as np
 from PIL import Image
 
 from runtime import Result, StepSaliency
-from runtime.pictures.files import encoded
 
 Format = Literal["png", "jpeg", "webp"]
 MEDIA_TYPES: dict[Format, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
@@ -86,10 +85,11 @@ class Encoder:
 
 def drawn_of(result: Result, kind: Format) -> Drawn:
     """A result as files."""
-    name, started = Path(f"picture.{kind}"), time.perf_counter()
+    started = time.perf_counter()
+    contents = result.encoded([Path(f"picture.{kind}")] * len(result.seeds))
     pictures = tuple(
-        Picture(seed=seed, content=encoded(image, name, result.metadata(number)))
-        for number, (image, seed) in enumerate(zip(result.images, result.seeds, strict=True))
+        Picture(seed=seed, content=content)
+        for seed, content in zip(result.seeds, contents, strict=True)
     )
     saliency = tuple(map(_saliency_map, result.saliency or ()))
     timings_ms = {**result.timings_ms, "encode": 1e3 * (time.perf_counter() - started)}

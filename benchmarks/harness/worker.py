@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, get_type_hints
 
 from benchmarks.harness.imports import missing_package
@@ -100,12 +99,7 @@ class Worker(Generic[Answer]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _received(self) -> dict[str, Any]:

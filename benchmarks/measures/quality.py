@@ -7,20 +7,27 @@ who and what is to be seen. Writes docs/quality.md with its figures when it is n
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.harness.machine import usable_cpus
 from benchmarks.harness.measure import Measure
 from benchmarks.harness.options import flag
 from benchmarks.harness.record import header_of, table_of
-from benchmarks.quality.cases import STEPS, Case, Pixels, Variant, cases, drawn, variants
+from benchmarks.quality.cases import (
+    STEPS,
+    Case,
+    Pixels,
+    Variant,
+    cases,
+    drawn_by_one_core,
+    in_parallel,
+    variants,
+)
 from benchmarks.quality.curve import with_curve
 from benchmarks.quality.figures import draw_figures
 from benchmarks.quality.page import BUNDLES, DOCS, quality_page
@@ -31,7 +38,8 @@ from benchmarks.quality.scores import (
     PictureScores,
     Scores,
     chance_scores,
-    interval,
+    ends,
+    mean,
 )
 from benchmarks.schema.quality import (
     Chance,
@@ -88,7 +96,8 @@ def measured_quality(options: QualityOptions) -> QualityRecord:
     ]
     pictures: dict[str, list[Pixels]] = {}
     full: PictureScores | None = None  # of the first row that is drawn
-    for name, found in _drawn_in_parallel(_built_bundles(checkpoint, chosen), chosen, len(listed)):
+    draw_row = partial(_pictures, _built_bundles(checkpoint, chosen), len(listed))
+    for name, found in in_parallel(draw_row, chosen):
         pictures[name], scores = found, judge.scores(found, listed)
         full = full or scores
         rows.append(_row(name, scores, full))
@@ -136,22 +145,8 @@ def _built_bundles(checkpoint: Checkpoint, chosen: list[Variant]) -> dict[Precis
     return bundles
 
 
-def _drawn_in_parallel(
-    bundles: dict[Precision, Path], chosen: list[Variant], count: int
-) -> Iterator[tuple[str, list[Pixels]]]:
-    """Each variant's pictures, in their order; a process for each core draws one variant."""
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(usable_cpus(), mp_context=spawn) as pool:
-        jobs = [pool.submit(_pictures, bundles[v.precision], v, count) for v in chosen]
-        for variant, job in zip(chosen, tqdm(jobs, unit="variant"), strict=True):
-            yield variant.name, job.result()
-
-
-def _pictures(bundle: Path, variant: Variant, count: int) -> list[Pixels]:
-    """One variant's picture of each case, drawn by one core."""
-    with FaceDiffuser.open(bundle, provider=variant.provider, threads=1) as face_diffuser:
-        results = drawn(face_diffuser, cases(count), variant.options)
-        return [np.asarray(result.images[0]) for result in results]
+def _pictures(bundles: Mapping[Precision, Path], count: int, variant: Variant) -> list[Pixels]:
+    return drawn_by_one_core(bundles[variant.precision], variant, count)[0]
 
 
 def _row(name: str, scores: PictureScores, full: PictureScores | None = None) -> QualityRow:
@@ -159,33 +154,24 @@ def _row(name: str, scores: PictureScores, full: PictureScores | None = None) ->
     return QualityRow(
         row=name,
         pictures=len(scores.identity),
-        identity=_mean(scores.identity),
-        identity_95=_ends(scores.identity),
+        identity=mean(scores.identity),
+        identity_95=ends(scores.identity),
         identity_by_people=_by_people(scores.identity),
-        scene=_mean(scores.scene),
-        scene_95=_ends(scores.scene),
-        pose=_mean(scores.pose),
-        people=_mean(scores.people),
-        prompt=_mean(scores.prompt),
-        prompt_95=_ends(scores.prompt),
+        scene=mean(scores.scene),
+        scene_95=ends(scores.scene),
+        pose=mean(scores.pose),
+        people=mean(scores.people),
+        prompt=mean(scores.prompt),
+        prompt_95=ends(scores.prompt),
         prompt_by_people=_by_people(scores.prompt),
-        identity_gain_95=None if full is None else _ends(scores.identity - full.identity),
-        prompt_gain_95=None if full is None else _ends(scores.prompt - full.prompt),
+        identity_gain_95=None if full is None else ends(scores.identity - full.identity),
+        prompt_gain_95=None if full is None else ends(scores.prompt - full.prompt),
     )
-
-
-def _mean(values: Scores) -> float:
-    return round(float(values.mean()), 3)
 
 
 def _by_people(values: Scores) -> Ends:
     """Means of the cases with one person and of those with two, which come in turn."""
-    return _mean(values[0::2]), _mean(values[1::2])
-
-
-def _ends(values: Scores) -> Ends:
-    low, high = interval(values)
-    return round(low, 3), round(high, 3)
+    return mean(values[0::2]), mean(values[1::2])
 
 
 def _mean_difference(first: Sequence[Pixels], second: Sequence[Pixels] | None) -> float | None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from tqdm import tqdm
 
+from benchmarks.harness.machine import usable_cpus
 from engines.bundle.manifest import Precision
 from mini.world import (
     Look,
@@ -24,6 +29,7 @@ from runtime import FaceDiffuser, Fusion, GuidanceRule, Provider, Request, Resul
 from runtime.inputs.identity import Identity
 
 Pixels = npt.NDArray[np.uint8]
+Found = TypeVar("Found")
 STEPS = 20
 
 
@@ -117,3 +123,21 @@ def drawn(
             **{"num_inference_steps": STEPS, **options},
         )
         yield face_diffuser.generate(request)
+
+
+def drawn_by_one_core(bundle: Path, variant: Variant, count: int) -> tuple[list[Pixels], int]:
+    """One variant's picture of each case, and the U-Net evaluations of each picture."""
+    with FaceDiffuser.open(bundle, provider=variant.provider, threads=1) as face_diffuser:
+        results = list(drawn(face_diffuser, cases(count), variant.options))
+    return [np.asarray(result.images[0]) for result in results], results[0].evaluations
+
+
+def in_parallel(
+    work: Callable[[Variant], Found], chosen: Sequence[Variant]
+) -> Iterator[tuple[str, Found]]:
+    """What the work finds of each variant, in their order; a process for each core does one."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(usable_cpus(), mp_context=spawn) as pool:
+        jobs = [pool.submit(work, variant) for variant in chosen]
+        for variant, job in zip(chosen, tqdm(jobs, unit="variant"), strict=True):
+            yield variant.name, job.result()

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,12 +16,13 @@ from statistics import median
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks.analysis.stats import paired_ratio
 from benchmarks.harness.machine import usable_cpus
 from benchmarks.harness.options import Options, flag
 from benchmarks.harness.record import header_of
 from benchmarks.harness.timing import elapsed_ms, interleaved_ms
 from benchmarks.harness.workload import SEED, Workload
-from benchmarks.quality.cases import Case, Pixels, Variant, cases, drawn
+from benchmarks.quality.cases import Pixels, Variant, cases, drawn_by_one_core, in_parallel
 from benchmarks.quality.curve import (
     REFERENCE,
     curve_variants,
@@ -33,8 +31,8 @@ from benchmarks.quality.curve import (
     with_curve,
 )
 from benchmarks.quality.page import BUNDLES, DOCS
-from benchmarks.quality.scores import Judge, PictureScores, Scores, interval
-from benchmarks.schema.quality import CurveFacts, CurveRecord, CurveRow, Ends
+from benchmarks.quality.scores import Judge, PictureScores, ends, mean
+from benchmarks.schema.quality import CurveFacts, CurveRecord, CurveRow
 from engines.bundle.folder import Bundle
 from engines.bundle.manifest import Precision
 from engines.bundle.records import Count
@@ -46,6 +44,9 @@ from export.checkpoint.checkpoint import SHIPPED_MODEL, Checkpoint
 from export.options import BuildOptions
 from runtime import FaceDiffuser, Preset, Request
 from runtime.pictures.files import settings
+
+# Gains of identity are a few thousandths.
+_DIGITS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +77,9 @@ def measured_curve(options: CurveOptions) -> CurveRecord:
     judge = Judge()
     rows: list[CurveRow] = []
     reference: tuple[list[Pixels], PictureScores] | None = None
-    for name, (pictures, evaluations) in _drawn(bundle, chosen, len(listed)):
+    for name, (pictures, evaluations) in in_parallel(
+        partial(_pictures, bundle, len(listed)), chosen
+    ):
         scores = judge.scores(pictures, listed)
         reference = reference or (pictures, scores)
         rows.append(_row(name, pictures, evaluations, scores, reference))
@@ -110,32 +113,18 @@ def _timed(bundle: Path, rounds: int) -> CurveFacts:
         threads=threads,
         rounds=rounds,
         picture_ms={name: round(median(each), 1) for name, each in spent.items()},
-        speedup={
-            name: round(median(a / b for a, b in zip(quality, each, strict=True)), 3)
-            for name, each in spent.items()
-        },
+        speedup={name: round(paired_ratio(quality, each).ratio, 3) for name, each in spent.items()},
     )
 
 
-def _drawn(
-    bundle: Path, chosen: list[Variant], count: int
-) -> Iterator[tuple[str, tuple[list[Pixels], int]]]:
-    """Each variant's pictures and evaluations; a process for each core draws one variant."""
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(usable_cpus(), mp_context=spawn) as pool:
-        jobs = [pool.submit(_pictures, bundle, variant, count) for variant in chosen]
-        for variant, job in zip(chosen, tqdm(jobs, unit="variant"), strict=True):
-            yield variant.name, job.result()
-
-
-def _pictures(bundle: Path, variant: Variant, count: int) -> tuple[list[Pixels], int]:
+def _pictures(bundle: Path, count: int, variant: Variant) -> tuple[list[Pixels], int]:
     """One variant's picture of each case, drawn by one core; U-Net evaluations of each.
 
     What an earlier run drew from the same graphs with the same options is kept.
     """
     kept = kept_path(Bundle.open(bundle), variant, count)
     if not kept.is_file():
-        pictures, evaluations = _drawn_by_one(bundle, variant, count)
+        pictures, evaluations = drawn_by_one_core(bundle, variant, count)
         kept.parent.mkdir(exist_ok=True)
         np.savez_compressed(kept, pictures=np.stack(pictures), evaluations=evaluations)
     found = np.load(kept)
@@ -148,13 +137,6 @@ def kept_path(bundle: Bundle, variant: Variant, count: int) -> Path:
     graphs = [bundle.component(each).onnx_digest() for each in Component]
     key = json.dumps([graphs, str(variant.provider), resolved, count], default=str)
     return BUNDLES / "curve" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
-
-
-def _drawn_by_one(bundle: Path, variant: Variant, count: int) -> tuple[list[Pixels], int]:
-    listed: list[Case] = cases(count)
-    with FaceDiffuser.open(bundle, provider=variant.provider, threads=1) as face_diffuser:
-        results = list(drawn(face_diffuser, listed, variant.options))
-    return [np.asarray(result.images[0]) for result in results], results[0].evaluations
 
 
 def _row(
@@ -171,22 +153,13 @@ def _row(
         row=name,
         pictures=len(pictures),
         evaluations=evaluations,
-        identity=_mean(scores.identity),
-        identity_95=_ends(scores.identity),
-        identity_gain=None if gain is None else _mean(gain),
-        identity_gain_95=None if gain is None else _ends(gain),
-        scene=_mean(scores.scene),
-        scene_95=_ends(scores.scene),
-        prompt=_mean(scores.prompt),
+        identity=mean(scores.identity, _DIGITS),
+        identity_95=ends(scores.identity, _DIGITS),
+        identity_gain=None if gain is None else mean(gain, _DIGITS),
+        identity_gain_95=None if gain is None else ends(gain, _DIGITS),
+        scene=mean(scores.scene, _DIGITS),
+        scene_95=ends(scores.scene, _DIGITS),
+        prompt=mean(scores.prompt, _DIGITS),
         pixel_difference=round(float(difference), 5),
         structure_difference=round(structure_difference(pictures, of_reference), 5),
     )
-
-
-def _mean(values: Scores) -> float:
-    return round(float(values.mean()), 4)
-
-
-def _ends(values: Scores) -> Ends:
-    low, high = interval(values)
-    return round(low, 4), round(high, 4)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.quality.cases import Case, Pixels
-from benchmarks.schema.quality import Chance
+from benchmarks.schema.quality import Chance, Ends
 from mini.probes import Probe, answers, open_probes, person_views, setting_view
 from mini.world import ATTRIBUTES, POSES, SCENES
 
@@ -90,6 +90,17 @@ def interval(scores: Scores) -> tuple[float, float]:
     index = chance.randint(0, len(scores), (_RESAMPLES, len(scores)))
     low, high = np.percentile(scores[index].mean(axis=1), [2.5, 97.5])
     return float(low), float(high)
+
+
+def mean(scores: Scores, digits: int = 3) -> float:
+    """A mean as records have it."""
+    return round(float(scores.mean()), digits)
+
+
+def ends(scores: Scores, digits: int = 3) -> Ends:
+    """`interval` as records have it."""
+    low, high = interval(scores)
+    return round(low, digits), round(high, digits)
 
 
 def _worst(told: list[dict[str, int]], truth: list[dict[str, int]]) -> float:

@@ -91,11 +91,7 @@ class WeightFiles:
 
     def tensors(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
         """The named tensors as they are stored, file by file, mapped rather than read."""
-        by_file: defaultdict[Path, list[tuple[str, str]]] = defaultdict(list)
-        for name in names:
-            file, stored = self.files[name]
-            by_file[file].append((name, stored))
-        for file, pairs in by_file.items():
+        for file, pairs in self._by_file(names).items():
             yield from read(file, pairs)
 
     def shapes(self, names: Iterable[str]) -> Iterator[tuple[str, list[int], str | None]]:
@@ -103,12 +99,16 @@ class WeightFiles:
 
         Reads no weights, but for the headers of safetensors and the mapping of .bin files.
         """
+        for file, pairs in self._by_file(names).items():
+            yield from headers(file, pairs)
+
+    def _by_file(self, names: Iterable[str]) -> dict[Path, list[tuple[str, str]]]:
+        """Each file that holds some of the tensors: their names, and what it calls them."""
         by_file: defaultdict[Path, list[tuple[str, str]]] = defaultdict(list)
         for name in names:
             file, stored = self.files[name]
             by_file[file].append((name, stored))
-        for file, pairs in by_file.items():
-            yield from headers(file, pairs)
+        return by_file
 
     def digests(self, names: Iterable[str]) -> list[str]:
         """The sha256 of each file that holds one of the tensors, sorted by file name."""

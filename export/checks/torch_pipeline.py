@@ -131,8 +131,11 @@ class TorchPipeline:
         photo = torch.from_numpy(np.array(Image.open(path).convert("RGB"))).permute(2, 0, 1)[None]
         if photo.shape[-1] != photo.shape[-2]:
             raise ValueError(f"{path} is not square; the parity gate wants square photos")
-        pixels = _resized(photo.float(), resolution).round() / 255
-        pixels = _resized(pixels, self._dimensions.image_px)
+        return self._reference_pixels(_resized(photo.float(), resolution).round() / 255)
+
+    def _reference_pixels(self, photo: Tensor) -> Tensor:
+        """A photo [1, 3, side, side] in [0, 1] as the image encoder takes it."""
+        pixels = _resized(photo, self._dimensions.image_px)
         mean, std = (
             torch.tensor(values).view(1, 3, 1, 1)
             for values in (self._dimensions.image_mean, self._dimensions.image_std)

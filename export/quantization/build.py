@@ -63,6 +63,8 @@ def quantized_components(
     Where both U-Nets are one file, its graph is calibrated with the calls of both. Raises
     ParityError, and publishes nothing, where a U-Net drifts too far with any block in 8 bits.
     """
+    if not quantizations:
+        return dict(records)
     owners = {component: _owner(records[component]) for component in NOISE_PREDICTORS}
     graphs: dict[tuple[Component, Quantization], QuantizedGraph] = {}
     bench: Bench | None = None

@@ -134,15 +134,7 @@ class BundlePipeline(TorchPipeline):
         """Photos of any shape, cut to squares: calibration needs faces, not framing."""
         square = ImageOps.fit(check_photo(path), (resolution, resolution))
         pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1)[None].float() / 255
-        side = self._dimensions.image_px
-        pixels = torch.nn.functional.interpolate(
-            pixels, (side, side), mode="bilinear", antialias=True
-        )
-        mean, std = (
-            torch.tensor(values).view(1, 3, 1, 1)
-            for values in (self._dimensions.image_mean, self._dimensions.image_std)
-        )
-        return (pixels - mean) / std
+        return self._reference_pixels(pixels)
 
     def _session(self, component: Component) -> Any:
         if component not in self._sessions:

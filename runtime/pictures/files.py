@@ -49,9 +49,11 @@ def takes_latents(path: Path) -> bool:
     return path.suffix.lower() == ".npy"
 
 
-def numbered(path: Path, image: int, count: int) -> Path:
-    """The file of one of several pictures."""
-    return path if count == 1 else path.with_stem(f"{path.stem}-{image}")
+def numbered(path: Path, count: int) -> list[Path]:
+    """The files of so many pictures: the only one's is the path itself."""
+    if count == 1:
+        return [path]
+    return [path.with_stem(f"{path.stem}-{image}") for image in range(count)]
 
 
 def check_writable(path: Path) -> None:

@@ -8,30 +8,20 @@ from pydantic import BaseModel
 from server.identities.vault import Row
 from server.problem import Problem
 from server.routes.answers import errors
-from server.routes.uploads import upload_of
+from server.routes.uploads import FILE, form, upload_of
 from server.services import Asking, Shared
 
 router = APIRouter(prefix="/v1/identities", tags=["identities"], responses=errors(401, 403))
 
-_FORM = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["photo", "consent"],
-                    "properties": {
-                        "photo": {"type": "string", "format": "binary"},
-                        "consent": {"type": "string", "pattern": r"\S", "maxLength": 200},
-                        "ttl_s": {"type": "number", "minimum": 1},
-                    },
-                },
-                "encoding": {"photo": {"contentType": "image/png, image/jpeg, image/webp"}},
-            }
-        },
-    }
-}
+_FORM = form(
+    ["photo", "consent"],
+    {
+        "photo": FILE,
+        "consent": {"type": "string", "pattern": r"\S", "maxLength": 200},
+        "ttl_s": {"type": "number", "minimum": 1},
+    },
+    photo={"contentType": "image/png, image/jpeg, image/webp"},
+)
 
 
 class IdentityAnswer(BaseModel):

@@ -19,7 +19,7 @@ from server.problem import Problem
 from server.routes.answers import EventStream, base64_of, errors, frame_of
 from server.routes.bodies import DRAWN, DrawingBody, GenerationBody
 from server.routes.pictures import finished
-from server.routes.uploads import upload_of
+from server.routes.uploads import FILE, form, upload_of
 from server.services import Asking, Services, Shared
 from server.tenants import Tenant
 
@@ -29,25 +29,14 @@ Body = TypeVar("Body", bound=BaseModel)
 
 MODEL = "face-diffuser"
 _DRAWS = errors(400, 404, 409, 413, 415, 422, 429, 499, 500, 503, 504)
-_TEXT, _FILE = {"type": "string"}, {"type": "string", "format": "binary"}
-_EDIT_FORM = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["image", "prompt"],
-                    "properties": {
-                        "image": {"type": "array", "items": _FILE, "minItems": 1, "maxItems": 8},
-                        "prompt": {"type": "string", "minLength": 1, "maxLength": 10_000},
-                        **dict.fromkeys(("size", "n", "seed", "output_format"), _TEXT),
-                    },
-                }
-            }
-        },
-    }
-}
+_EDIT_FORM = form(
+    ["image", "prompt"],
+    {
+        "image": {"type": "array", "items": FILE, "minItems": 1, "maxItems": 8},
+        "prompt": {"type": "string", "minLength": 1, "maxLength": 10_000},
+        **{name: {"type": "string"} for name in ("size", "n", "seed", "output_format")},
+    },
+)
 
 
 class ModelAnswer(BaseModel):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -24,6 +26,16 @@ class Upload:
 
     files: dict[str, list[bytes]]
     words: dict[str, str]
+
+
+FILE = {"type": "string", "format": "binary"}
+
+
+def form(required: Sequence[str], properties: Mapping[str, Any], **encoding: Any) -> dict[str, Any]:
+    """What a route's OpenAPI says of the form that it reads itself."""
+    schema = {"type": "object", "required": list(required), "properties": dict(properties)}
+    content = {"schema": schema, **({"encoding": encoding} if encoding else {})}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": content}}}
 
 
 async def upload_of(request: Request) -> Upload:
