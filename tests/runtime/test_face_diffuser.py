@@ -27,17 +27,7 @@ from runtime import (
 from runtime.host.pool import EnginePool
 from runtime.preparation import initial_latents
 from tests.doubles.small_bundle import DIMENSIONS
-from tests.paths import GOLDEN
-
-HIM, HER = GOLDEN / "refs" / "man1.png", GOLDEN / "refs" / "woman2.png"
-
-
-def small(**changes: Any) -> Request:
-    fields: dict[str, Any] = {
-        "prompt": "a man <|image|> in the snow", "references": [HIM], "num_inference_steps": 3,
-        "seed": 5, "height": 64, "width": 64, "output_type": "latent",
-    }  # fmt: skip
-    return Request(**(fields | changes))
+from tests.runtime.small_request import HER, HIM, small
 
 
 @pytest.fixture(scope="module")

@@ -13,18 +13,8 @@ import numpy as np
 import pytest
 
 from engines import threads as engine_threads
-from runtime import CancelledError, FaceDiffuser, FaceDiffuserError, Request, RequestError, StepInfo
-from tests.paths import GOLDEN
-
-HIM, HER = GOLDEN / "refs" / "man1.png", GOLDEN / "refs" / "woman2.png"
-
-
-def small(**changes: Any) -> Request:
-    fields: dict[str, Any] = {
-        "prompt": "a man <|image|> in the snow", "references": [HIM], "num_inference_steps": 3,
-        "seed": 5, "height": 64, "width": 64, "output_type": "latent",
-    }  # fmt: skip
-    return Request(**(fields | changes))
+from runtime import CancelledError, FaceDiffuser, FaceDiffuserError, RequestError, StepInfo
+from tests.runtime.small_request import HER, HIM, small
 
 
 @pytest.fixture(params=["onnxruntime-cpu", "openvino"])
