@@ -44,7 +44,7 @@ from export.component import (
 from export.cubins.build import ARCHITECTURES, build_cubins
 from export.latent_preview import fitted_preview
 from export.options import BuildOptions
-from export.quantization.build import quantized_components
+from export.quantization.build import quantized_components, unfinished
 from export.quantization.pictures import Calibration
 from export.source import ModelSource
 
@@ -85,8 +85,8 @@ def build_bundle(
     }
     missing = [component for component in Component if component not in records]
     weights = weights_nbytes(source, dimensions, options.precision)
-    say(told_size(weights, dimensions, profiles))
-    require_disk_space(bundle, weights, missing)
+    say(told_size(weights, dimensions, profiles, len(quantizations)))
+    require_disk_space(bundle, weights, missing, unfinished(bundle, quantizations))
     # From here to the end the folder is an unfinished build, and opens as none.
     (bundle / MANIFEST_NAME).unlink(missing_ok=True)
     for number, component in enumerate(Component, 1):

@@ -12,7 +12,7 @@ from engines.bundle.records import RecordError
 from engines.cli.command import run_command
 from engines.cli.flags import add_flags, from_flags
 from engines.errors import NotInstalledError
-from runtime import FaceDiffuser
+from runtime import FaceDiffuser, share_threads
 from runtime.pictures.files import toolkit_version
 from server.config import ConfigError, ServerConfig, settings_of
 
@@ -62,6 +62,7 @@ def _serve(bundle: Path, config: ServerConfig) -> dict[str, Any]:
             f"the server needs {error.name}; type", fix=commands.installed("server", "cpu")
         ) from error
     log_to_stderr()
+    share_threads()
     face_diffuser = FaceDiffuser.open(
         bundle, provider=config.provider, threads=config.threads,
         low_memory=config.low_memory,

@@ -20,6 +20,7 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
+from export.checkpoint.tensor_files import refusing
 from export.checkpoint.weight_files import CheckpointError, WeightFiles
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -70,12 +71,10 @@ def vision_config_from(config: dict[str, Any]) -> CLIPVisionConfig:
 
 
 def _read(cls: type[Config], fields: Any, part: str) -> Config:
-    try:
+    with refusing(
+        lambda error: f"the {part} encoder's configuration is none of CLIP's: {error!s:.400}"
+    ):
         config: Config = cls.from_dict(dict(fields))
-    except Exception as error:  # transformers checks types and sizes in many ways
-        raise CheckpointError(
-            f"the {part} encoder's configuration is none of CLIP's: {error!s:.400}"
-        ) from error
     return config
 
 
@@ -121,13 +120,11 @@ def fitted(
     Reads names and shapes alone. Raises CheckpointError, which lists missing, unexpected and
     mis-shaped tensors and those of no floating-point numbers.
     """
-    try:
-        with torch.device("meta"):
-            module = build()
-    except Exception as error:  # the libraries check a configuration in many ways
-        raise CheckpointError(
-            f"{config} describes no model that can be built: {error!s:.400}"
-        ) from error
+    with (
+        refusing(lambda error: f"{config} describes no model that can be built: {error!s:.400}"),
+        torch.device("meta"),
+    ):
+        module = build()
 
     expected = module.state_dict()
     names = {

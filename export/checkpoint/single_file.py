@@ -9,6 +9,7 @@ from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 
 from export.checkpoint.configurations import unet_sizes
 from export.checkpoint.layouts import listed
+from export.checkpoint.tensor_files import refusing
 from export.checkpoint.weight_files import CheckpointError, WeightFiles
 
 _UNET = "model.diffusion_model."
@@ -28,13 +29,14 @@ def with_diffusers_names(weights: WeightFiles, unet_config: Mapping[str, Any]) -
         return weights
     original = {_UNET + name.removeprefix(prefix): name for name in weights.names(prefix)}
     convert: Any = convert_ldm_unet_checkpoint
-    try:
-        converted: dict[str, str] = convert(original, unet_sizes(unet_config))
-    except Exception as error:  # diffusers looks up names that need not be there
-        raise CheckpointError(
+    # diffusers looks up names that need not be there.
+    with refusing(
+        lambda error: (
             f"{weights.path} is a single-file checkpoint that diffusers cannot convert: "
             f"{type(error).__name__}: {error!s:.300}"
-        ) from error
+        )
+    ):
+        converted: dict[str, str] = convert(original, unet_sizes(unet_config))
     if left := set(original.values()) - set(converted.values()):
         raise CheckpointError(
             f"{weights.path} is a single-file checkpoint with parts that a U-Net of Stable "

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from export import shipped
+from export.checkpoint.tensor_files import refusing
 from export.checkpoint.weight_files import WEIGHT_FILE_NAMES, CheckpointError, weight_file_in
 from export.options import Sources
 
@@ -143,14 +144,14 @@ def _downloaded(
     safe = [name for name in weights if ".safetensors" in name]
     pickled = [name for name in weights if name not in safe]
     fetch = partial(snapshot_download, repository, revision=revision)
-    try:
-        folder = Path(fetch(allow_patterns=[*files, *safe]))
-        if weights and not any(any(folder.glob(pattern)) for pattern in safe):
-            folder = Path(fetch(allow_patterns=[*files, *pickled]))
-    except Exception as error:  # network, disk, cache and hub errors have no common class
-        raise CheckpointError(
+    with refusing(
+        lambda error: (
             f"{repository} could not be fetched from the Hugging Face hub: {error}\n"
             f"Download it where there is a network, with: hf download {repository}\n"
             f"or name a local copy with {flag} FOLDER"
-        ) from error
+        )
+    ):
+        folder = Path(fetch(allow_patterns=[*files, *safe]))
+        if weights and not any(any(folder.glob(pattern)) for pattern in safe):
+            folder = Path(fetch(allow_patterns=[*files, *pickled]))
     return folder

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,40 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from engines.blame import raised_within
 from engines.errors import FaceDiffuserError
 from export.checkpoint.layouts import flattened
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 _LFS = b"version https://git-lfs"
+# What reads checkpoints, and what those libraries call.
+_LIBRARIES = frozenset(
+    {
+        *("torch", "diffusers", "transformers", "peft", "accelerate", "tokenizers", "safetensors"),
+        *("numpy", "regex", "packaging", "filelock", "tqdm", "yaml", "fsspec", "typer"),
+        *("huggingface_hub", "hf_xet", "httpx", "httpcore", "anyio", "sniffio", "h11", "h2"),
+        *("hpack", "socksio", "certifi", "idna", "requests", "urllib3", "charset_normalizer"),
+    }
+)
 
 
 class CheckpointError(FaceDiffuserError):
     """A checkpoint is missing, damaged or not of the architecture its configuration says."""
+
+
+@contextmanager
+def refusing(sentence: Callable[[Exception], str]) -> Iterator[None]:
+    """CheckpointError with this sentence for whatever the libraries that read checkpoints raise.
+
+    They check in many ways and have no common class of errors. What a signal handler of the caller
+    raises meanwhile (a time limit, for example) passes as it is.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not raised_within(error, _LIBRARIES):
+            raise
+        raise CheckpointError(sentence(error)) from error
 
 
 def sha256_of(path: Path) -> str:
@@ -113,12 +139,10 @@ def headers(
 
 
 def _load_bin(path: Path) -> dict[str, Tensor]:
-    try:
+    with refusing(lambda error: _damaged(path, error)):
         # Only the zip format, PyTorch's since 1.6, can be mapped.
         mapped = _is_zip(path)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception as error:  # a damaged or hostile pickle can fail in any way
-        raise CheckpointError(_damaged(path, error)) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} is not a checkpoint: expected a dict of tensors by name")
     if not all(isinstance(t, Tensor) for t in content.values()):

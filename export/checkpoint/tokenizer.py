@@ -10,6 +10,7 @@ from typing import Any
 from transformers import CLIPTokenizer
 
 from export.checkpoint.configurations import refuse
+from export.checkpoint.tensor_files import refusing
 from export.checkpoint.weight_files import CheckpointError, read_json
 
 _BOS, _EOS = "<|startoftext|>", "<|endoftext|>"
@@ -27,11 +28,9 @@ def tokenizer_of(folder: Path, vocabulary: int, tokens: int) -> Any:
     CheckpointError.
     """
     _check_tokenizer_files(folder)
-    try:
+    with refusing(lambda error: f"{folder} holds no whole CLIP tokenizer: {error!s:.300}"):
         tokenizer: Any = CLIPTokenizer.from_pretrained(folder)
         backend = tokenizer.backend_tokenizer
-    except Exception as error:  # transformers and tokenizers check files in many ways
-        raise CheckpointError(f"{folder} holds no whole CLIP tokenizer: {error!s:.300}") from error
     special = {name: str(getattr(tokenizer, f"{name}_token")) for name in ("bos", "eos", "pad")}
     for name, wanted in (("bos", _BOS), ("eos", _EOS), ("pad", _EOS)):
         if special[name] != wanted:

@@ -264,6 +264,14 @@ def _kept(
     return graph if whole and graph.input_digest == digest else None
 
 
+def unfinished(bundle: Path, quantizations: Sequence[Quantization]) -> int:
+    """How many of these kinds no earlier build has finished for any U-Net."""
+    return sum(
+        not any(_journal(bundle, component, each).exists() for component in NOISE_PREDICTORS)
+        for each in quantizations
+    )
+
+
 def _staging(bundle: Path, component: Component, quantization: Quantization) -> Path:
     return bundle / BUILD_FOLDER / f"{component}.{quantization}"
 

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,12 @@ from engines.plans.bundle_plans import PlanRequest, build_plans
 from export.build import main
 from export.checkpoint.checkpoint import Checkpoint, Sources
 from export.checkpoint.model_facts import dimensions_of
-from export.checks.disk_space import weight_elements
+from export.checks.disk_space import (
+    DiskSpaceError,
+    require_disk_space,
+    told_size,
+    weight_elements,
+)
 from export.checks.parity import GateCase, ParityError, measured_parity
 from export.graph.lint import LintError, lint, polygraphy_lint
 from tests.doubles.plan_builds import Builds, Said
@@ -137,6 +143,25 @@ def test_the_forecast_is_what_the_weights_take(golden_bundle: Path, component: C
     written = (golden_bundle / "onnx" / f"{component}.data").stat().st_size
     # Small tensors live in the graph, and the exporter writes some constants of its own.
     assert written == pytest.approx(4 * elements, rel=0.2)
+
+
+def test_8_bits_beside_half_precision_are_in_the_size_that_is_told_and_in_the_room_asked_for(
+    golden_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dimensions = Bundle.open(golden_bundle).manifest.dimensions
+    weights = dict.fromkeys(Component, 1 << 30)
+    assert told_size(weights, dimensions, None) == (
+        "the bundle takes about 6.46 GB: ONNX models without plans"
+    )
+    assert told_size(weights, dimensions, None, quantizations=2) == (
+        "the bundle takes about 9.04 GB: ONNX models without plans"
+    )
+    free = 2 * weights[Component.TDM_UNET]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: types.SimpleNamespace(free=free))
+    require_disk_space(tmp_path, weights, [])
+    require_disk_space(tmp_path, weights, [], quantizations=1)
+    with pytest.raises(DiskSpaceError, match=r"writes 2\.59 GB to .*2\.15 GB free"):
+        require_disk_space(tmp_path, weights, [], quantizations=2)
 
 
 def test_a_refused_rebuild_leaves_the_good_bundle_as_it_was(

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from export.checkpoint.layouts import listed
-from export.checkpoint.tensor_files import CheckpointError, is_there, read_json
+from export.checkpoint.tensor_files import CheckpointError, is_there, read_json, refusing
 from export.checkpoint.weight_files import WeightFiles
 from export.options import Lora
 
@@ -90,10 +90,8 @@ def changes_of(lora: Lora, unet: UNet2DConditionModel) -> Changes:
     if broken := [name for name, tensor in stored.items() if not torch.isfinite(tensor).all()]:
         raise CheckpointError(f"{file} holds NaN or infinity in: {listed(broken)}")
     mixin: Any = StableDiffusionLoraLoaderMixin
-    try:
+    with refusing(lambda error: f"{file} is no LoRA that diffusers reads: {error!s:.400}"):
         named, alphas = mixin.lora_state_dict(stored, unet_config=unet.config)
-    except Exception as error:  # diffusers reads names in many ways
-        raise CheckpointError(f"{file} is no LoRA that diffusers reads: {error!s:.400}") from error
     text = [name for name in named if _TEXT_ENCODER.match(name)]
     roots = {name for name, _ in unet.named_children()}
     ours = {name.removeprefix(UNET).removeprefix(_PEFT): t for name, t in named.items()

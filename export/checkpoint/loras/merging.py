@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from export.checkpoint.layouts import listed
 from export.checkpoint.loras.changes import UNET, Changes, changes_of
 from export.checkpoint.modules_from_weights import unet_from
-from export.checkpoint.weight_files import CheckpointError
+from export.checkpoint.tensor_files import CheckpointError, refusing
 from export.options import Lora
 from export.packages import LORA_PACKAGES, require_packages
 
@@ -47,20 +47,20 @@ def attached(unet: UNet2DConditionModel, lora: Lora) -> Changes:
     metadata = changes.metadata and {UNET + k: v for k, v in changes.metadata.items()}
     alphas = {f"{UNET}{module}.alpha": alpha for module, alpha in changes.alphas.items()}
     loads: Any = unet
-    try:
-        with warnings.catch_warnings():
-            # What peft warns of is a field that it does not follow.
-            warnings.filterwarnings("error", category=RuntimeWarning)
-            loads.load_lora_adapter(
-                {UNET + name: tensor for name, tensor in changes.tensors.items()},
-                prefix="unet",
-                adapter_name=_ADAPTER,
-                network_alphas=None if metadata else alphas,
-                metadata=metadata,
-                low_cpu_mem_usage=True,
-            )
-    except Exception as error:  # peft checks in many ways
-        raise CheckpointError(f"{lora.path} cannot be merged: {error!s:.400}") from error
+    with (
+        refusing(lambda error: f"{lora.path} cannot be merged: {error!s:.400}"),
+        warnings.catch_warnings(),
+    ):
+        # What peft warns of is a field that it does not follow.
+        warnings.filterwarnings("error", category=RuntimeWarning)
+        loads.load_lora_adapter(
+            {UNET + name: tensor for name, tensor in changes.tensors.items()},
+            prefix="unet",
+            adapter_name=_ADAPTER,
+            network_alphas=None if metadata else alphas,
+            metadata=metadata,
+            low_cpu_mem_usage=True,
+        )
     taken = {name for name, module in unet.named_modules() if hasattr(module, "lora_A")}
     if taken != changes.modules:
         raise CheckpointError(

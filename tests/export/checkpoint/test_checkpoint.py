@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from export.checkpoint.checkpoint import SHIPPED_MODEL, Checkpoint, CheckpointEr
 from export.checkpoint.fusion_mlp import FusionMLP
 from export.checkpoint.model_facts import noise_schedule_of
 from export.checkpoint.modules_from_weights import (
+    fitted,
     image_encoder_from,
     text_encoder_from,
     unet_from,
@@ -37,6 +39,7 @@ from export.checkpoint.random_weights import (
     RandomCheckpoint,
     random_checkpoint,
 )
+from export.checkpoint.weight_files import WeightFiles
 from export.graph.modules import module_of
 from tests.export.checkpoint.conftest import (
     TEXT,
@@ -516,3 +519,14 @@ def test_modules_compute_what_the_librarys_own_do(sources: Sources) -> None:
         decoded = vae.decode(latents / vae.config.scaling_factor).sample.clamp(-1, 1)
         found = module_of(Component.VAE_DECODER, checkpoint)(latents=latents)
         torch.testing.assert_close(found, decoded, rtol=1e-4, atol=1e-5)
+
+
+def test_a_time_limit_of_the_callers_is_no_fault_of_the_checkpoint(sources: Sources) -> None:
+    def late() -> nn.Module:
+        raise TimeoutError("too long")
+
+    weights, named = WeightFiles.open(Path(sources.sdm)), Path("config.json")
+    with pytest.raises(TimeoutError):
+        fitted(late, named, weights, "unet.")
+    with pytest.raises(CheckpointError, match="no model that can be built"):
+        fitted(partial(unet_from, {"block_out_channels": "x"}), named, weights, "unet.")
