@@ -1,6 +1,7 @@
 """What all backends are to the runtime: bind a component to its buffers once, enqueue it often.
 
-`Engine` computes on the host, `DeviceEngine` on a GPU's buffers; `Provider` names who computes.
+`Engine` computes on the host, `DeviceEngine` on a GPU's buffers; `Provider` names who computes,
+`HostPrecision` in what on the host.
 """
 
 from __future__ import annotations
@@ -27,6 +28,13 @@ class Provider(StrEnum):
     ONNXRUNTIME_CUDA = "onnxruntime-cuda"
     ONNXRUNTIME_CPU = "onnxruntime-cpu"
     OPENVINO = "openvino"
+
+
+class HostPrecision(StrEnum):
+    """What a host's U-Nets compute in. bfloat16: their predictions err by some 1e-2."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
 
 
 class Engine(Protocol):

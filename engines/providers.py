@@ -12,19 +12,24 @@ from dataclasses import dataclass
 from engines.bundle.folder import Bundle
 from engines.contract import Component
 from engines.cuda.gpu import Gpu, Stream
-from engines.engine import DeviceProvider, Engine, Provider
+from engines.engine import DeviceProvider, Engine, HostPrecision, Provider
 
-# Of a bundle and a component, on so many cores (None: all).
-OpenEngine = Callable[[Bundle, Component, int | None], Engine]
+# Of a bundle and a component, on so many threads (None: all), a U-Net in this precision.
+OpenEngine = Callable[[Bundle, Component, int | None, HostPrecision], Engine]
 OpenProvider = Callable[[Bundle, Gpu, Stream], DeviceProvider]
 
 
 @dataclass(frozen=True, kw_only=True)
 class HostProvider:
-    """Computes on the host. library: imports its library; raises ProviderUnavailableError."""
+    """Computes on the host.
+
+    open: also takes the U-Nets' precision. library: imports its library; raises
+    ProviderUnavailableError. precisions: those that it has on this processor; raises as well.
+    """
 
     open: OpenEngine
     library: Callable[[], object]
+    precisions: Callable[[], tuple[HostPrecision, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +85,12 @@ def _onnxruntime_cuda_library() -> object:
     return onnxruntime_on_gpu()
 
 
-def _onnxruntime_cpu(bundle: Bundle, component: Component, threads: int | None) -> Engine:
+def _onnxruntime_cpu(
+    bundle: Bundle, component: Component, threads: int | None, precision: HostPrecision
+) -> Engine:
     from engines.onnxruntime.cpu import open_on_cpu
 
+    assert precision is HostPrecision.FLOAT32, "ONNX Runtime has no bfloat16 kernels for CPUs"
     return open_on_cpu(bundle, component, threads)
 
 
@@ -92,16 +100,29 @@ def _onnxruntime_cpu_library() -> object:
     return onnxruntime_with(CPU_PROVIDER)
 
 
-def _openvino(bundle: Bundle, component: Component, threads: int | None) -> Engine:
+def _onnxruntime_cpu_precisions() -> tuple[HostPrecision, ...]:
+    _onnxruntime_cpu_library()
+    return (HostPrecision.FLOAT32,)
+
+
+def _openvino(
+    bundle: Bundle, component: Component, threads: int | None, precision: HostPrecision
+) -> Engine:
     from engines.openvino.cpu import open_on_openvino
 
-    return open_on_openvino(bundle, component, threads)
+    return open_on_openvino(bundle, component, threads, precision)
 
 
 def _openvino_library() -> object:
     from engines.openvino.cpu import openvino
 
     return openvino()
+
+
+def _openvino_precisions() -> tuple[HostPrecision, ...]:
+    from engines.openvino.cpu import has_bfloat16
+
+    return tuple(HostPrecision) if has_bfloat16() else (HostPrecision.FLOAT32,)
 
 
 GPU_PROVIDERS: Mapping[Provider, GpuProvider] = {
@@ -116,7 +137,13 @@ GPU_PROVIDERS: Mapping[Provider, GpuProvider] = {
     ),
 }
 HOST_PROVIDERS: Mapping[Provider, HostProvider] = {
-    Provider.ONNXRUNTIME_CPU: HostProvider(open=_onnxruntime_cpu, library=_onnxruntime_cpu_library),
-    Provider.OPENVINO: HostProvider(open=_openvino, library=_openvino_library),
+    Provider.ONNXRUNTIME_CPU: HostProvider(
+        open=_onnxruntime_cpu,
+        library=_onnxruntime_cpu_library,
+        precisions=_onnxruntime_cpu_precisions,
+    ),
+    Provider.OPENVINO: HostProvider(
+        open=_openvino, library=_openvino_library, precisions=_openvino_precisions
+    ),
 }
 PROVIDERS: Mapping[Provider, GpuProvider | HostProvider] = {**GPU_PROVIDERS, **HOST_PROVIDERS}

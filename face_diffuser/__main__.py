@@ -37,6 +37,10 @@ COMMANDS = {
         module=commands.INSPECT, help="what a bundle holds, how exact it is, what was proved of it"
     ),
     "diff": Command(module=commands.DIFF, help="what two bundles' manifests say differently"),
+    "tune": Command(
+        module=f"{commands.TUNE}.__main__",
+        help="measure what draws a bundle fastest on this processor",
+    ),
     "doctor": Command(
         module=f"{commands.DOCTOR}.__main__", help="what this machine has, lacks, and what fixes it"
     ),

@@ -1,7 +1,8 @@
 """Face-Diffuser's embedded runtime: draw people of given photos from a bundle, without PyTorch."""
 
+from engines.bundle.quantization import Quantization
 from engines.cuda.driver import CudaError
-from engines.engine import Provider
+from engines.engine import HostPrecision, Provider
 from engines.errors import (
     BundleCorruptError,
     BundleError,
@@ -47,6 +48,7 @@ __all__ = [
     "FaceDiffuserError",
     "Fusion",
     "GuidanceRule",
+    "HostPrecision",
     "Identity",
     "NonFiniteError",
     "OutputType",
@@ -55,6 +57,7 @@ __all__ = [
     "PromptError",
     "Provider",
     "ProviderUnavailableError",
+    "Quantization",
     "ReferenceImageError",
     "Request",
     "RequestError",

@@ -8,7 +8,7 @@ from contextlib import suppress
 from engines.bundle.folder import Bundle
 from engines.contract import LATENT_PX
 from engines.cuda.driver import driver
-from engines.engine import Provider
+from engines.engine import HostPrecision, Provider
 from engines.errors import (
     PlanMismatchError,
     ProviderUnavailableError,
@@ -16,8 +16,10 @@ from engines.errors import (
     did_you_mean,
     shown,
 )
-from engines.providers import GPU_PROVIDERS, HOST_PROVIDERS, GpuProvider
+from engines.providers import GPU_PROVIDERS, HOST_PROVIDERS
 from engines.threads import checked_threads
+from engines.tune.chosen import chosen_settings
+from engines.tune.settings import checked_precision
 from runtime.host.backend import HostBackend
 from runtime.host.pool import EnginePool
 from runtime.trajectory import Backend, RequestKind
@@ -30,31 +32,44 @@ def opened_backend(
     bundle: Bundle,
     wanted: Provider | str | None,
     *,
+    precision: HostPrecision | str | None = None,
     threads: int | None = None,
     low_memory: bool = False,
 ) -> tuple[Backend, Mapping[Provider, str]]:
     """Open the wanted backend, or the best there is; also says why not a better one.
 
-    Raises RequestError for an unknown name, and whatever opening raises. Only backends that this
-    machine or bundle is not made for are passed over: a damaged plan or a full GPU is an error.
+    A GPU comes first. Of a host's providers the fastest is taken, as `chosen_settings` says.
+    precision: what a host computes in; with one, no GPU is looked for. Raises RequestError for an
+    unknown name, and whatever opening raises. Only backends that this machine or bundle is not made
+    for are passed over: a damaged plan or a full GPU is an error.
     """
-    candidates = list(Provider) if wanted is None else [_named(wanted)]
-    threads = checked_threads(threads)
-    if low_memory:
-        candidates = [each for each in candidates if each in HOST_PROVIDERS][:1]
-        if not candidates:
+    named = None if wanted is None else _named(wanted)
+    threads, in_precision = checked_threads(threads), checked_precision(precision)
+    for what, asked in (("low_memory", low_memory), ("precision", in_precision is not None)):
+        if asked and named in GPU_PROVIDERS:
             choices = " and ".join(HOST_PROVIDERS)
-            raise RequestError(f"low_memory is for {choices}, not for {wanted}")
+            raise RequestError(f"{what} is for {choices}, not for {wanted}")
+    on_host = named in HOST_PROVIDERS or low_memory or in_precision is not None
     declined: dict[Provider, str] = {}
-    for provider in candidates:
+    for provider in () if on_host else GPU_PROVIDERS if named is None else (named,):
         try:
-            return _opened(bundle, provider, threads, low_memory=low_memory), declined
+            return _opened_on_gpu(bundle, provider), declined
         except _CANNOT as error:
-            if len(candidates) == 1:
+            if named is not None:
                 raise
             declined[provider] = str(error)
-    reasons = "; ".join(f"{provider}: {reason}" for provider, reason in declined.items())
-    raise ProviderUnavailableError(f"nothing here can run {bundle.path}: {reasons}")
+    try:
+        bundle.require_models(named or "drawing on the CPU")
+        settings = chosen_settings(bundle, named, in_precision, threads)
+        pool = EnginePool(bundle, settings=settings, low_memory=low_memory)
+        return HostBackend(pool), declined
+    except _CANNOT as error:
+        if not declined:
+            raise
+        reasons = "; ".join(f"{provider}: {reason}" for provider, reason in declined.items())
+        raise ProviderUnavailableError(
+            f"nothing here can run {bundle.path}: {reasons}; {error}"
+        ) from error
 
 
 def _named(name: Provider | str) -> Provider:
@@ -67,19 +82,11 @@ def _named(name: Provider | str) -> Provider:
         ) from None
 
 
-def _opened(
-    bundle: Bundle, provider: Provider, threads: int | None, *, low_memory: bool
-) -> Backend:
-    if not (provider in GPU_PROVIDERS and GPU_PROVIDERS[provider].from_plans):
-        bundle.require_models(provider)
-    if provider in GPU_PROVIDERS:
-        return _opened_on_gpu(bundle, GPU_PROVIDERS[provider])
-    pool = EnginePool(bundle, provider=provider, threads=threads, low_memory=low_memory)
-    return HostBackend(pool)
-
-
-def _opened_on_gpu(bundle: Bundle, provider: GpuProvider) -> Backend:
+def _opened_on_gpu(bundle: Bundle, name: Provider) -> Backend:
     """Open a GPU backend, ready for a request's own defaults."""
+    provider = GPU_PROVIDERS[name]
+    if not provider.from_plans:
+        bundle.require_models(name)
     bindings = driver(provider.extra)
     # Imported here: who draws on the CPU loads nothing of it.
     from runtime.gpu.backend import GpuBackend

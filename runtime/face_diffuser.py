@@ -11,9 +11,10 @@ from typing import Any, Self, cast
 from engines.bundle.folder import TOKENIZER_PATH, Bundle
 from engines.bundle.quantization import Quantization
 from engines.contract import Component
-from engines.engine import Provider
+from engines.engine import HostPrecision, Provider
 from engines.errors import CancelledError, FaceDiffuserError, NonFiniteError, RequestError
 from engines.guides import GuidanceRule
+from engines.tune.settings import HostSettings
 from runtime.backends import opened_backend
 from runtime.clock import Clock
 from runtime.conditioning import Conditioning
@@ -61,24 +62,31 @@ class FaceDiffuser:
         bundle: str | Path,
         *,
         provider: Provider | str | None = None,
+        precision: HostPrecision | str | None = None,
         threads: int | None = None,
         low_memory: bool = False,
         quantization: Quantization | str | None = None,
     ) -> FaceDiffuser:
         """Open a bundle on this machine.
 
-        provider: "tensorrt", "onnxruntime-cuda", "onnxruntime-cpu" or "openvino" (its U-Nets in
-        bfloat16 where the processor has it: faster, and less exact); None takes the first of them
-        that can run here, and `declined` says why not those before it. A provider that is asked for
-        and cannot run is an error. threads: processor cores to use, from 1 and at
-        most as many as there are, by default all. low_memory:
-        keep one engine in memory at a time, at the price of opening it again when its turn comes
-        (on the CPU, which it chooses). quantization: "int8" or "fp8" takes the U-Nets in 8 bits, of
-        a bundle built with them. Raises the BundleError family, ProviderUnavailableError and
+        provider: "tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-cpu" or "openvino";
+        None takes the first that a GPU here runs, and `declined` says why not those before it;
+        without one, whichever of the last two computes fastest. A provider that is asked for and
+        cannot run is an error. precision: "float32" or "bfloat16" (OpenVINO's, where the processor
+        has it; less exact) on a CPU; None takes the faster. threads: processor cores to use, from
+        1 and at most as many as there are; None takes the fastest number. What is fastest here was
+        measured by `engines.tune` or at an earlier opening, or is now, where the U-Nets are large
+        (for at most three minutes, and only where there is a choice); for small ones it is taken to
+        be float32 on all cores. low_memory: keep one engine in memory at a time, at the price of
+        opening it again when its turn comes (on the CPU, which it chooses). quantization: "int8" or
+        "fp8" takes the U-Nets in 8 bits, of a bundle built with them. Raises RequestError, the
+        BundleError family, ProviderUnavailableError and
         DeviceMemoryError.
         """
         opened = Bundle.open(bundle).quantized(quantization)
-        backend, declined = opened_backend(opened, provider, threads=threads, low_memory=low_memory)
+        backend, declined = opened_backend(
+            opened, provider, precision=precision, threads=threads, low_memory=low_memory
+        )
         try:
             return cls(opened, backend, declined)
         except BaseException:
@@ -89,6 +97,11 @@ class FaceDiffuser:
     def provider(self) -> str:
         """Which backend computes."""
         return self._drawn_on.provider
+
+    @property
+    def host_settings(self) -> HostSettings | None:
+        """What computes on the CPU: provider, precision of the U-Nets, threads; None on a GPU."""
+        return self._drawn_on.host_settings
 
     @property
     def native_px(self) -> int:
@@ -268,6 +281,7 @@ class FaceDiffuser:
             provider=self.provider,
             bundle=self._bundle_digest,
             quantization=self.quantization,
+            precision=None if self.host_settings is None else self.host_settings.precision,
             request=request,
             unread=_unread(prompt=tokens.unread, negative_prompt=negative.unread),
             warnings=drawing_badly(request),

@@ -12,6 +12,7 @@ from PIL import Image
 
 from engines.bundle.files import write_atomic
 from engines.bundle.quantization import Quantization
+from engines.engine import HostPrecision
 from engines.errors import RequestError
 from runtime.method.saliency import Float32Array, Saliency
 from runtime.method.schedule import Stage
@@ -104,6 +105,7 @@ class Result:
     empty where all of it was read. warnings: what of the settings is known to draw badly, one
     sentence each. saliency: one entry per fusion step if it was asked for. bundle: digest of the
     manifest it was drawn from. quantization: the U-Nets' 8 bits; None for their own precision.
+    precision: what a CPU computed the U-Nets in; None for a GPU, where it is the bundle's.
     request keeps the photos it was made with, and every setting as it was used, whatever decided
     it.
     """
@@ -120,6 +122,7 @@ class Result:
     warnings: tuple[str, ...]
     saliency: SaliencySteps | None
     quantization: Quantization | None = None
+    precision: HostPrecision | None = None
 
     @property
     def array(self) -> Float32Array:
@@ -139,6 +142,7 @@ class Result:
             provider=self.provider,
             bundle=self.bundle,
             quantization=self.quantization,
+            precision=self.precision,
         )
 
     def save_all(self, path: str | Path, *, with_metadata: bool = True) -> list[Path]:

@@ -11,6 +11,7 @@ import numpy as np
 from engines.contract import Component
 from engines.engine import Array
 from engines.guides import SDM_GUIDES, TDM_GUIDE, GuidanceRule, Pass
+from engines.tune.settings import HostSettings
 from runtime.method.guidance import Float32Array, SubjectGuidance
 from runtime.method.saliency import Fusion
 from runtime.method.schedule import Column, Stage, StageBoundaries
@@ -130,6 +131,11 @@ class Backend(Protocol):
 
     @property
     def provider(self) -> str: ...
+
+    @property
+    def host_settings(self) -> HostSettings | None:
+        """What a host computes with; None for a GPU, whose engines say."""
+        ...
 
     @property
     def nests(self) -> bool:

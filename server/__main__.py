@@ -64,8 +64,8 @@ def _serve(bundle: Path, config: ServerConfig) -> dict[str, Any]:
     log_to_stderr()
     share_threads()
     face_diffuser = FaceDiffuser.open(
-        bundle, provider=config.provider, threads=config.threads,
-        low_memory=config.low_memory,
+        bundle, provider=config.provider, precision=config.precision, threads=config.threads,
+        low_memory=config.low_memory, quantization=config.quantization,
     )  # fmt: skip
     face_diffuser.warm_up()
     engine = LocalEngine(face_diffuser, max_photo_pixels=config.max_photo_pixels)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from engines.bundle.records import Count, Range, Seconds
 from engines.errors import FaceDiffuserError
-from runtime import Provider
+from runtime import HostPrecision, Provider, Quantization
 
 
 class ConfigError(FaceDiffuserError, ValueError):
@@ -30,9 +30,19 @@ class ServerConfig:
         default=8000, metadata=_flag("port to listen on; 0 takes a free one")
     )
     provider: Provider | None = field(
-        default=None, metadata=_flag("compute on this one or fail; else the first that can run")
+        default=None,
+        metadata=_flag("compute on this one or fail; else the first that a GPU here runs, or the "
+                       "fastest measured on this processor"),
+    )  # fmt: skip
+    precision: HostPrecision | None = field(
+        default=None, metadata=_flag("of the U-Nets on a CPU; else the faster measured")
     )
-    threads: Count | None = field(default=None, metadata=_flag("processor cores to use; else all"))
+    threads: Count | None = field(
+        default=None, metadata=_flag("processor cores to use; else the fastest number measured")
+    )
+    quantization: Quantization | None = field(
+        default=None, metadata=_flag("take the U-Nets in 8 bits, of a bundle that has them")
+    )
     low_memory: bool = field(
         default=False, metadata={"help": "hold one engine in memory at a time"}
     )

@@ -19,10 +19,11 @@ from engines.cuda.gpu import Gpu, Stream
 from engines.engine import Array, Engine, Provider
 from engines.errors import ProviderUnavailableError
 from engines.providers import GPU_PROVIDERS, HOST_PROVIDERS
+from engines.tune.chosen import chosen_settings
 from runtime import FaceDiffuser
 from runtime.gpu.backend import GpuBackend
 from runtime.host.backend import HostBackend
-from runtime.host.pool import EnginePool
+from runtime.host.pool import EnginePool, open_with
 from runtime.trajectory import Backend
 
 if TYPE_CHECKING:
@@ -154,12 +155,13 @@ def opened_backend(
 def _logged_backend(
     bundle: Bundle, provider: Provider, threads: int | None, log: CallLog
 ) -> Backend:
-    def open_logged(opened: Bundle, component: Component, cores: int | None) -> Engine:
-        return LoggedEngine(HOST_PROVIDERS[provider].open(opened, component, cores), component, log)
+    settings = chosen_settings(bundle, provider, None, threads)
+    open_engine = open_with(settings)
 
-    return HostBackend(
-        EnginePool(bundle, provider=provider, threads=threads, open_engine=open_logged)
-    )
+    def open_logged(opened: Bundle, component: Component) -> Engine:
+        return LoggedEngine(open_engine(opened, component), component, log)
+
+    return HostBackend(EnginePool(bundle, settings=settings, open_engine=open_logged))
 
 
 def _torch_backend(bundle: Bundle, source: ModelSource) -> Backend:

@@ -9,8 +9,8 @@ from benchmarks.schema.facts import BundleFacts
 from engines.bundle.folder import Bundle
 from engines.bundle.manifest import Precision
 from engines.contract import NOISE_PREDICTORS, Component
-from engines.engine import Provider
-from engines.openvino.cpu import computes_in_bfloat16
+from engines.engine import HostPrecision, Provider
+from engines.tune.chosen import chosen_settings
 
 
 def bundle_facts(bundle: Bundle, threads: int | None) -> BundleFacts:
@@ -29,10 +29,11 @@ def weights_fp32_nbytes(bundle: Bundle) -> int:
     return sum(_fp32_nbytes(bundle, Component).values())
 
 
-def computed_weights_nbytes(bundle: Bundle, provider: str) -> int:
+def computed_weights_nbytes(bundle: Bundle, provider: str, threads: int | None) -> int:
     """Bytes of all weights in the precision that a provider of the host computes them in."""
     whole = weights_fp32_nbytes(bundle)
-    if provider == Provider.OPENVINO and computes_in_bfloat16():
+    settings = chosen_settings(bundle, Provider(provider), None, threads)
+    if settings.precision is HostPrecision.BFLOAT16:
         return whole - sum(_fp32_nbytes(bundle, NOISE_PREDICTORS).values()) // 2
     return whole
 

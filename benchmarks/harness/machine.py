@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from benchmarks.schema.record import Machine
+from engines.system.processor import processor_name
 
 _ISA = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8")
 _GPU_FACTS = (
@@ -35,7 +36,7 @@ def this_machine() -> Machine:
     return Machine(
         system=f"{platform.system()} {platform.machine()}",
         kernel=platform.release(),
-        cpu=_first(r"^model name\s*:\s*(.*)$", cpuinfo) or platform.processor() or None,
+        cpu=processor_name(),
         cpus=os.cpu_count(),
         usable_cpus=usable_cpus(),
         isa=instruction_sets(),

@@ -11,15 +11,14 @@ from benchmarks.harness.workload import GUIDANCE_SCALE, SEED, Workload, prompt, 
 from benchmarks.schema.facts import Agreement
 from engines.bundle.manifest import Manifest, Precision
 from engines.contract import LATENT_PX, SIZE_MULTIPLE_PX
-from engines.engine import Provider
+from engines.engine import HostPrecision
 from engines.gate import (
     BFLOAT16_PIPELINE_BOUND,
     PIPELINE_BOUNDS,
     PLAN_PIPELINE_BOUNDS,
     relative_l2,
 )
-from engines.openvino.cpu import computes_in_bfloat16
-from engines.providers import HOST_PROVIDERS
+from engines.tune.settings import HostSettings
 from export.checks.torch_pipeline import TorchPipeline, TorchRequest
 from export.source import ModelSource
 from runtime import FaceDiffuser, GuidanceRule, OutputType
@@ -61,7 +60,7 @@ class Reference:
 
         On the CPU the picture is small; a GPU's plans may admit no other size than the model's own.
         """
-        on_cpu = face_diffuser.provider in HOST_PROVIDERS
+        on_cpu = face_diffuser.host_settings is not None
         side_px = _SIDE_PX if on_cpu else self._manifest.dimensions.native_px
         request = Workload(steps=_STEPS, people=_PEOPLE).request(
             height=None,
@@ -73,13 +72,13 @@ class Reference:
             output_type=OutputType.LATENT,
         )
         found = face_diffuser.generate(request).images
-        bound = self._bound(face_diffuser.provider)
+        bound = self._bound(face_diffuser.host_settings)
         return agreement(face_diffuser.provider, found, self.expected(side_px), bound)
 
-    def _bound(self, provider: str) -> float:
-        if provider == Provider.OPENVINO and computes_in_bfloat16():
+    def _bound(self, host: HostSettings | None) -> float:
+        if host is not None and host.precision is HostPrecision.BFLOAT16:
             return BFLOAT16_PIPELINE_BOUND
-        bounds = PIPELINE_BOUNDS if provider in HOST_PROVIDERS else PLAN_PIPELINE_BOUNDS
+        bounds = PLAN_PIPELINE_BOUNDS if host is None else PIPELINE_BOUNDS
         return bounds[self._manifest.precision]
 
     def expected(self, side_px: int) -> Array:

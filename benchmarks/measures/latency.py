@@ -178,7 +178,7 @@ def start_facts(bundle: Bundle, provider: str, options: LatencyOptions) -> Start
         workload=_workload(options),
     )
     found = median_start_up(work, options.starts)
-    over = found.peak_rss_nbytes / computed_weights_nbytes(bundle, provider)
+    over = found.peak_rss_nbytes / computed_weights_nbytes(bundle, provider, options.threads)
     return StartFacts(**vars(found), starts=options.starts, peak_rss_over_weights=over)
 
 

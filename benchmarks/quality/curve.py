@@ -13,6 +13,8 @@ import numpy.typing as npt
 from benchmarks.harness.record import table
 from benchmarks.quality.cases import Pixels, Variant
 from benchmarks.schema.quality import CurveRecord, CurveRow
+from engines.engine import HostPrecision
+from engines.providers import HOST_PROVIDERS
 from runtime import GuidanceRule, Preset, Provider, Scheduler
 
 START, END = "<!-- curve -->", "<!-- end of curve -->"
@@ -68,8 +70,16 @@ def curve_variants() -> list[Variant]:
             name="pndm, 50 steps",
             options={"num_inference_steps": 50, "scheduler": Scheduler.PNDM},
         ),
-        Variant(name=BFLOAT16, options=_preset(Preset.QUALITY), provider=Provider.OPENVINO),
     ]
+    if HostPrecision.BFLOAT16 in HOST_PROVIDERS[Provider.OPENVINO].precisions():
+        others.append(
+            Variant(
+                name=BFLOAT16,
+                options=_preset(Preset.QUALITY),
+                provider=Provider.OPENVINO,
+                computed_in=HostPrecision.BFLOAT16,
+            )
+        )
     return [*presets, *tried, *others]
 
 

@@ -1,4 +1,4 @@
-"""OpenVINO as an engine: bfloat16 on the processors that multiply in it."""
+"""OpenVINO as an engine: float32, or bfloat16 on the processors that multiply in it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from engines import commands
 from engines.bundle.folder import Bundle
 from engines.contract import CONTRACTS, NOISE_PREDICTORS, Component
-from engines.engine import Array, Provider, check_buffers
+from engines.engine import Array, HostPrecision, Provider, check_buffers
 from engines.errors import BundleCorruptError, ContractError, NotInstalledError
 from engines.system.heap import trim_heap
 
@@ -23,17 +23,23 @@ _DEVICE = "CPU"
 class OpenVinoEngine:
     """A component compiled by OpenVINO for the CPU, with its buffers bound.
 
-    The U-Nets compute in bfloat16 where the processor has it, everything else in float32. The
-    sines and cosines of a U-Net's timestep stay in float32, as PyTorch keeps them under autocast:
-    angles reach 999 radians, where bfloat16's steps are 4, and they are most of the error
-    otherwise (relative L2 of a full-size U-Net on random weights 3.2e-2 without, 1.3e-2 with it).
+    A U-Net computes in the precision that is asked for, everything else in float32. The sines and
+    cosines of a U-Net's timestep stay in float32, as PyTorch keeps them under autocast: angles
+    reach 999 radians, where bfloat16's steps are 4, and they are most of the error otherwise
+    (relative L2 of a full-size U-Net on random weights 3.2e-2 without, 1.3e-2 with it).
     """
 
-    def __init__(self, component: Component, onnx_path: Path, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        component: Component,
+        onnx_path: Path,
+        threads: int | None = None,
+        precision: HostPrecision = HostPrecision.FLOAT32,
+    ) -> None:
         """Load a graph of standard operators.
 
-        threads: processor cores to use, by default all. Raises NotInstalledError, and
-        BundleCorruptError if the file does not load.
+        threads: processor cores to use, by default all. precision: of a U-Net. Raises
+        NotInstalledError, and BundleCorruptError if the file does not load.
         """
         self.component = component
         self.provider = str(Provider.OPENVINO)
@@ -41,8 +47,9 @@ class OpenVinoEngine:
         try:
             model = _with_float32_ends(core.read_model(onnx_path))
             island = _time_island(model) if component in NOISE_PREDICTORS else None
-            self._request = _compiled(core, model, threads, half=component in NOISE_PREDICTORS)
-            self._island = None if island is None else _compiled(core, island, 1, half=False)
+            in_half = precision is HostPrecision.BFLOAT16 and component in NOISE_PREDICTORS
+            self._request = _compiled(core, model, threads, in_bfloat16=in_half)
+            self._island = None if island is None else _compiled(core, island, 1)
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise BundleCorruptError(
@@ -90,12 +97,14 @@ class OpenVinoEngine:
 
 
 def open_on_openvino(
-    bundle: Bundle, component: Component, threads: int | None = None
+    bundle: Bundle,
+    component: Component,
+    threads: int | None = None,
+    precision: HostPrecision = HostPrecision.FLOAT32,
 ) -> OpenVinoEngine:
     """Open a component of a bundle on OpenVINO."""
-    return OpenVinoEngine(
-        component, bundle.model(bundle.component(component).onnx, Provider.OPENVINO), threads
-    )
+    path = bundle.model(bundle.component(component).onnx, Provider.OPENVINO)
+    return OpenVinoEngine(component, path, threads, precision)
 
 
 def openvino() -> ModuleType:
@@ -108,8 +117,8 @@ def openvino() -> ModuleType:
         ) from error
 
 
-def computes_in_bfloat16() -> bool:
-    """Whether this processor multiplies in bfloat16, so that the U-Nets do."""
+def has_bfloat16() -> bool:
+    """Whether this processor multiplies in bfloat16; whether that is faster must be measured."""
     capabilities = openvino().Core().get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
     return "BF16" in capabilities
 
@@ -152,11 +161,12 @@ def _wave_name(index: int) -> str:
     return f"timestep_wave.{index}"
 
 
-def _compiled(core: Any, model: Any, threads: int | None, *, half: bool) -> Any:
+def _compiled(core: Any, model: Any, threads: int | None, *, in_bfloat16: bool = False) -> Any:
     """An infer request of the compiled model."""
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    if half and computes_in_bfloat16():
-        settings["INFERENCE_PRECISION_HINT"] = "bf16"
+    settings = {
+        "INFERENCE_PRECISION_HINT": "bf16" if in_bfloat16 else "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+    }
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = str(threads)
     return core.compile_model(model, _DEVICE, settings).create_infer_request()

@@ -34,7 +34,7 @@ def examined(bundle: Path | None) -> list[Finding]:
         opened, of_bundle = bundle_findings(bundle, gpu, versions)
         found += of_bundle
     if opened is not None:
-        found.append(provider_finding(found))
+        found.append(provider_finding(opened, found))
     return found
 
 

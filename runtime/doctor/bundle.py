@@ -15,6 +15,7 @@ from engines.errors import BundleError, DriverTooOldError, ProviderUnavailableEr
 from engines.providers import GPU_PROVIDERS, HOST_PROVIDERS, PROVIDERS
 from engines.tensorrt.libraries import LIBRARIES, Library
 from engines.tensorrt.plans_here import plans_for
+from engines.tune.record import kept
 from runtime.doctor.finding import Finding, State, of_error
 from runtime.doctor.machine import GpuFacts
 
@@ -44,14 +45,16 @@ def bundle_findings(
     return bundle, found
 
 
-def provider_finding(found: list[Finding]) -> Finding:
-    """Which backend draws as things stand: the first that misses nothing."""
+def provider_finding(bundle: Bundle, found: list[Finding]) -> Finding:
+    """Which backend draws as things stand: the first that misses nothing, or a CPU's fastest."""
     fine = {finding.about for finding in found if finding.state is State.OK}
     for provider in Provider:
         if _needs(provider) <= fine and _has_library(provider):
-            return Finding(
-                about="provider", state=State.OK, text=f"pictures are drawn on {provider}"
-            )
+            by = provider.value
+            if provider in HOST_PROVIDERS and (record := kept(bundle)) is not None:
+                fastest = record.fastest()
+                by = by if fastest is None else f"{fastest.settings.in_words()}, the fastest here"
+            return Finding(about="provider", state=State.OK, text=f"pictures are drawn on {by}")
     models = next(finding for finding in found if finding.about == _MODELS)
     return Finding(
         about="provider", state=State.PROBLEM, text="nothing here can draw",

@@ -83,6 +83,10 @@ class GpuBackend:
         return str(self._parts.provider.provider)
 
     @property
+    def host_settings(self) -> None:
+        """None: what it computes in is its engines'."""
+
+    @property
     def gpu(self) -> Gpu:
         return self._parts.gpu
 

@@ -11,6 +11,7 @@ from engines.contract import LATENT_PX, Component
 from engines.engine import Array
 from engines.errors import NonFiniteError
 from engines.guides import SDM_ALONE, SDM_GUIDES, TDM_GUIDE, Guide
+from engines.tune.settings import HostSettings
 from runtime.clock import Clock
 from runtime.host.pool import EnginePool
 from runtime.method.guidance import Float32Array, Guided, SubjectGuidance, added, guided
@@ -32,7 +33,11 @@ class HostBackend:
 
     @property
     def provider(self) -> str:
-        return self._engines.provider
+        return str(self._engines.settings.provider)
+
+    @property
+    def host_settings(self) -> HostSettings:
+        return self._engines.settings
 
     def run(
         self, component: Component, inputs: Mapping[str, Array], output_shape: tuple[int, ...]

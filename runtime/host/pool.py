@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -11,32 +11,34 @@ from engines.bundle.folder import Bundle
 from engines.bundle.weights import WeightCheck
 from engines.contract import CONTRACTS, Component
 from engines.engine import Array, Engine, Provider
-from engines.providers import HOST_PROVIDERS, OpenEngine
+from engines.providers import HOST_PROVIDERS
+from engines.tune.settings import HostSettings, default_settings
 from runtime.outputs import check_output
+
+OpenEngine = Callable[[Bundle, Component], Engine]
 
 
 class EnginePool:
     """Runs components by name on numpy arrays, binding buffers only when a shape changes.
 
-    provider: one of HOST_PROVIDERS. low_memory: hold one engine at a time, opening it again
-    whenever another was used in between. open_engine: instead of the provider's own. Weights are
-    compared with their digests while engines open, and before the first run of each.
+    settings: by default ONNX Runtime's in float32, on all processors. low_memory: hold one engine
+    at a time, opening it again whenever another was used in between. open_engine: instead of the
+    provider's own. Weights are compared with their digests while engines open, and before the first
+    run of each.
     """
 
     def __init__(
         self,
         bundle: Bundle,
         *,
-        provider: Provider = Provider.ONNXRUNTIME_CPU,
-        threads: int | None = None,
+        settings: HostSettings | None = None,
         low_memory: bool = False,
         open_engine: OpenEngine | None = None,
     ) -> None:
-        self.provider = str(provider)
+        self.settings = settings or default_settings(Provider.ONNXRUNTIME_CPU, None, None)
         self._bundle = bundle
-        self._threads = threads
         self._low_memory = low_memory
-        self._open_engine = open_engine or HOST_PROVIDERS[provider].open
+        self._open_engine = open_engine or open_with(self.settings)
         self._engines: dict[Component, Engine] = {}
         self._buffers: dict[Component, dict[str, Array]] = {}
         self._weights = WeightCheck(bundle, Component)
@@ -105,5 +107,15 @@ class EnginePool:
             if self._low_memory:
                 self._close_engines()
                 self._weights.require_unchanged(component)
-            self._engines[component] = self._open_engine(self._bundle, component, self._threads)
+            self._engines[component] = self._open_engine(self._bundle, component)
         return self._engines[component]
+
+
+def open_with(settings: HostSettings) -> OpenEngine:
+    """What opens a component with these settings."""
+
+    def opened(bundle: Bundle, component: Component) -> Engine:
+        host = HOST_PROVIDERS[settings.provider]
+        return host.open(bundle, component, settings.threads, settings.precision)
+
+    return opened

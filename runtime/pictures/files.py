@@ -16,6 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from engines.bundle.files import check_replaceable
 from engines.bundle.quantization import Quantization
+from engines.engine import HostPrecision
 from engines.errors import RequestError
 from runtime.request import Request
 
@@ -85,6 +86,7 @@ def metadata(
     provider: str,
     bundle: str,
     quantization: Quantization | None = None,
+    precision: HostPrecision | None = None,
 ) -> dict[str, Any]:
     """How a picture came about: bundle, seed and settings, without prompt, photos or names."""
     return {
@@ -92,6 +94,7 @@ def metadata(
         "seed": seed,
         "provider": provider,
         "quantization": quantization,
+        "precision": precision,
         "settings": settings(request),
     }
 

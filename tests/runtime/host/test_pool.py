@@ -25,7 +25,7 @@ class Opened:
         self._lock = threading.Lock()
         self._meeting = threading.Barrier(2)
 
-    def __call__(self, _bundle: Bundle, component: Component, _threads: int | None) -> Any:
+    def __call__(self, _bundle: Bundle, component: Component) -> Any:
         with self._lock:
             self._at_once += 1
             self.most_at_once = max(self.most_at_once, self._at_once)
