@@ -12,7 +12,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from tests.mutants.runs import Runner
+from tests.mutants.runs import Runner, SelectionError
 from tests.mutants.sample import PACKAGES, Settings, sampled
 from tests.paths import ROOT
 
@@ -27,19 +27,24 @@ def main() -> int:
     parser.add_argument("--bundle", help="the golden bundle, if it is built already")
     arguments = parser.parse_args()
     mutants = sampled(arguments.parts, arguments.count, arguments.seed)
+    made: Counter[str] = Counter()
     killed: Counter[str] = Counter()
     with tempfile.TemporaryDirectory(prefix="mutants") as folder:
         copy = Path(shutil.copytree(ROOT, Path(folder) / "copy", ignore=_LEFT_OUT))
         runner = Runner(copy, Settings.read(), arguments.bundle)
-        for number, mutant in enumerate(sorted(mutants, key=lambda each: each.module), 1):
-            noticed = runner.notices(mutant.module, mutant.code)
+        for number, mutant in enumerate(mutants, 1):
+            try:
+                noticed = runner.notices(mutant.module, mutant.code)
+            except SelectionError as error:
+                print(f"{number}/{len(mutants)} NOT RUN {mutant.module}: {error}", flush=True)
+                continue
+            made[mutant.package] += 1
             killed[mutant.package] += noticed
             told = "killed" if noticed else "SURVIVED"
             place = f"{mutant.module}:{mutant.line}"
             print(f"{number}/{len(mutants)} {told} {place} {mutant.operator}", flush=True)
             if not noticed:
                 print(f"    - {mutant.before}\n    + {mutant.after}", flush=True)
-    made = Counter(mutant.package for mutant in mutants)
     for package in sorted(made):
         print(f"{package}: {killed[package]} of {made[package]} killed")
     print(f"all: {killed.total()} of {made.total()} killed")

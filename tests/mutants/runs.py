@@ -36,15 +36,16 @@ class Runner:
         for name in settings.preload:
             with contextlib.suppress(ImportError):
                 importlib.import_module(name)
-        self._whole: set[Path] = set()
+        self._whole: set[str] = set()  # tests that pass on code that is whole
 
     def notices(self, module: Path, code: str) -> bool:
         """Whether any test fails with this code in a module's place, or hangs."""
         tests = self._settings.tests_of(module)
-        if module not in self._whole and self._status(tests, module) != 0:
+        unknown = [each for each in tests if each not in self._whole]
+        if unknown and self._status(unknown, module) != 0:
             log = (self._copy / _LOG).read_text()[-2000:]
-            raise SelectionError(f"the tests of {module} fail as they are, {tests}: {log}")
-        self._whole.add(module)
+            raise SelectionError(f"the tests of {module} fail as they are, {unknown}: {log}")
+        self._whole.update(unknown)
         path = self._copy / module
         before = path.read_bytes()
         path.write_text(code)

@@ -17,7 +17,7 @@ from cosmic_ray.work_item import MutationSpec
 
 from tests.paths import ROOT
 
-PACKAGES = ("engines", "export", "kernels", "runtime")
+PACKAGES = ("engines", "export", "kernels", "runtime", "server")
 # Lines that only a type checker or a reader looks at.
 _NO_BEHAVIOR = ("TYPE_CHECKING", "TypeVar", "@overload")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +29,7 @@ from runtime import (
 from runtime.host.pool import EnginePool
 from runtime.preparation import initial_latents
 from tests.doubles.small_bundle import DIMENSIONS
+from tests.doubles.small_quantized import add_quantized
 from tests.runtime.small_request import HER, HIM, small
 
 
@@ -231,3 +234,61 @@ def test_what_is_unusual_in_a_request_is_blamed_for_infinities(
         face_diffuser.generate(small(**fields))
     assert ("is the likely cause" in str(error.value)) is (blamed is not None)
     assert (blamed or "") in str(error.value)
+
+
+def test_the_kind_of_8_bits_that_is_asked_for_draws_and_is_told(small_copy: Path) -> None:
+    add_quantized(small_copy)
+    pictures: dict[str | None, Any] = {}
+    for asked in (None, "int8", "fp8"):
+        with FaceDiffuser.open(
+            small_copy, provider="onnxruntime-cpu", threads=1, quantization=asked
+        ) as opened:
+            result = opened.generate(small(output_type="pil"))
+            pictures[asked] = opened.generate(small()).images
+        assert result.quantization == asked
+        assert result.metadata().get("quantization") == asked
+    for one, other in itertools.combinations(pictures.values(), 2):
+        assert not np.array_equal(one, other)
+        # Convolutions are in INT8 in both; matrices are near.
+        np.testing.assert_allclose(one, other, atol=0.3 * np.abs(one).max())
+    with pytest.raises(RequestError, match="one of int8, fp8"):
+        FaceDiffuser.open(small_copy, quantization="int4")
+
+
+def _another_model(bundle: Path) -> Path:
+    """Other weights of the same sizes everywhere, in a bundle that is whole."""
+    manifest, records = Bundle.open(bundle).manifest, {}
+    for component, record in manifest.components.items():
+        path = bundle / "onnx" / f"{component}.data"
+        path.write_bytes(np.frombuffer(path.read_bytes(), np.float16)[::-1].tobytes())
+        files = record.files | {f"onnx/{component}.data": file_record(path)}
+        records[component] = replace(record, files=files)
+    (bundle / MANIFEST_NAME).write_text(replace(manifest, components=records).to_json())
+    return bundle
+
+
+@pytest.mark.parametrize("low_memory", [False, True])
+@pytest.mark.parametrize("how", ["folder", "files"])
+def test_a_bundle_replaced_underneath_an_open_one_draws_as_before_or_raises(
+    *, how: str, low_memory: bool, small_bundle: Path, small_copy: Path, tmp_path: Path
+) -> None:
+    other = _another_model(Path(shutil.copytree(small_bundle, tmp_path / "other")))
+    with FaceDiffuser.open(
+        small_copy, provider="onnxruntime-cpu", threads=1, low_memory=low_memory
+    ) as opened:
+        before = opened.generate(small()).images
+        if how == "folder":
+            small_copy.replace(tmp_path / "old")
+            other.replace(small_copy)
+        else:
+            for path in (other / "onnx").iterdir():
+                path.replace(small_copy / "onnx" / path.name)
+            (other / MANIFEST_NAME).replace(small_copy / MANIFEST_NAME)
+        for _ in range(2):
+            if low_memory:
+                with pytest.raises(BundleCorruptError, match=r"\.data was altered"):
+                    opened.generate(small())
+            else:
+                np.testing.assert_array_equal(opened.generate(small()).images, before)
+    with FaceDiffuser.open(small_copy, provider="onnxruntime-cpu", threads=1) as opened:
+        assert not np.array_equal(opened.generate(small()).images, before)
