@@ -17,8 +17,9 @@ from benchmarks.schema.results import append, line_of, recover
 from engines.bundle.records import RecordError, document_of
 from engines.cli.command import run_command
 from engines.cli.flags import add_flags, from_flags
+from engines.cli.parser import command_parser
 from engines.commands import BENCHMARKS as COMMAND
-from engines.commands import installed, typed
+from engines.commands import installed
 from engines.errors import ProviderUnavailableError
 
 # Each is benchmarks/measures/<name>.py, whose MEASURE says what it is told and what it does.
@@ -77,12 +78,18 @@ def options_of(options: type[Options], words: list[str]) -> Options:
 
 def parser_of(options: type[Options]) -> argparse.ArgumentParser:
     """The parser of one benchmark's words."""
-    parser = argparse.ArgumentParser(
-        prog=typed(COMMAND),
-        description="Measure, print, and append to benchmarks/results/.",
-        epilog="; ".join(f"{name}: {about}" for name, about in BENCHMARKS.items()),
+    width = max(map(len, BENCHMARKS))
+    lines = [f"  {name:<{width}}  {about}" for name, about in BENCHMARKS.items()]
+    parser = command_parser(
+        COMMAND,
+        "Measure, print, and append to benchmarks/results/.",
+        ["latency", "--bundle", "bundle", "--quick"],
+        ["report"],
+        epilog="\n".join(["benchmarks, each with its own --help:", *lines]),
     )
-    parser.add_argument("name", choices=BENCHMARKS)
+    parser.add_argument(
+        "name", choices=BENCHMARKS, metavar="NAME", help="what to measure, of the list below"
+    )
     add_flags(parser, options)
     return parser
 

@@ -16,6 +16,8 @@ from engines.bundle.lock import build_lock
 from engines.bundle.plan_record import PlanSpec
 from engines.bundle.records import document_of
 from engines.cli.command import run_command
+from engines.cli.flags import one_of
+from engines.cli.parser import command_parser
 from engines.cli.progress import Display, display_on
 from engines.contract import Component
 from engines.plans.bundle_plans import PlanRequest, PlansBuilt, plan_job, plan_specs
@@ -32,16 +34,22 @@ draw = partial(run_module, commands.PREFIX + commands.DRAW)
 
 
 def parser() -> argparse.ArgumentParser:
-    flags = argparse.ArgumentParser(prog=commands.typed(commands.PLANS), description=__doc__)
+    flags = command_parser(
+        commands.PLANS,
+        __doc__,
+        ["bundle"],
+        ["bundle", "--library", "tensorrt-rtx", "--profile", "native", "images", "--forecast"],
+    )
     flags.add_argument("bundle", type=Path, help="the bundle's folder")
     add_plan_flags(flags)
     flags.add_argument(
-        "--component", dest="components", nargs="+", type=Component, choices=list(Component),
+        "--component", dest="components", nargs="+", type=one_of(Component),
         default=list(Component), metavar="NAME", help="build these only (default: all)",
     )  # fmt: skip
     flags.add_argument(
-        "--forecast-only", action="store_true", help="say what a build would take, and stop"
-    )
+        "--forecast", "--forecast-only", "--dry-run", dest="forecast_only", action="store_true",
+        help="say what a build would take, and stop",
+    )  # fmt: skip
     flags.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     return flags
 

@@ -28,6 +28,8 @@ SERVER = "server"
 
 # Of export.build: the two halves of a bundle, each by itself.
 ONNX_ONLY, PLANS_ONLY = "--onnx-only", "--plans-only"
+# And some components alone.
+ONLY = "--only"
 
 _BUILD_WORDS = "build/command.json"
 _OF_PATHS = ("--base", "--tdm", "--sdm", "--image-encoder", "--tdm-lora", "--sdm-lora")
@@ -57,13 +59,17 @@ def rebuilt(bundle: object, *further: object, without: str = "") -> str:
 def remember_build(bundle: Path, words: Sequence[str]) -> None:
     """Keep the words of a build command in the bundle's folder, for `rebuilt`.
 
-    --out is left out, because a bundle may be moved, and paths are made absolute, because the
-    command may be typed elsewhere.
+    --out is left out, because a bundle may be moved, --only with its names, because what finishes
+    a build builds all, and paths are made absolute, because the command may be typed elsewhere.
     """
     kept: list[str] = []
     rest = iter(words)
+    named_alone = False
     for word in rest:
         flag, equals, value = word.partition("=")
+        named_alone = flag == ONLY or (named_alone and not word.startswith("--"))
+        if named_alone:
+            continue
         if flag == "--out":
             if not equals:
                 next(rest, None)

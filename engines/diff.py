@@ -12,18 +12,19 @@ from engines.bundle.differences import differences, same_graphs
 from engines.bundle.folder import Bundle
 from engines.bundle.records import document_of
 from engines.cli.command import run_command
+from engines.cli.parser import command_parser
+
+
+def parser() -> argparse.ArgumentParser:
+    flags = command_parser(commands.DIFF, __doc__, ["bundle", "other-bundle"])
+    flags.add_argument("first", type=Path, metavar="A", help="a bundle's folder")
+    flags.add_argument("second", type=Path, metavar="B", help="another's")
+    flags.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    return flags
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog=commands.typed(commands.DIFF),
-        description=__doc__,
-        epilog=f"example: {commands.typed(commands.DIFF, 'bundle', 'other-bundle')}",
-    )
-    parser.add_argument("first", type=Path, metavar="A", help="a bundle's folder")
-    parser.add_argument("second", type=Path, metavar="B", help="another's")
-    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
 
     def diff() -> dict[str, Any]:
         first, second = (

@@ -11,17 +11,18 @@ from engines import commands
 from engines.bundle.contents import document_of_contents, lines_of_contents
 from engines.bundle.folder import Bundle
 from engines.cli.command import run_command
+from engines.cli.parser import command_parser
+
+
+def parser() -> argparse.ArgumentParser:
+    flags = command_parser(commands.INSPECT, __doc__, ["bundle"])
+    flags.add_argument("bundle", type=Path, help="the bundle's folder")
+    flags.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    return flags
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog=commands.typed(commands.INSPECT),
-        description=__doc__,
-        epilog=f"example: {commands.typed(commands.INSPECT, 'bundle')}",
-    )
-    parser.add_argument("bundle", type=Path, help="the bundle's folder")
-    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
 
     def inspect() -> dict[str, Any]:
         # What is wrong with a plan alone must not hide what else is inside.

@@ -10,17 +10,22 @@ from typing import Any
 from engines import commands
 from engines.bundle.folder import Bundle
 from engines.cli.command import run_command
+from engines.cli.parser import command_parser
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog=commands.typed(commands.VERIFY), description=__doc__)
-    parser.add_argument("bundle", type=Path, help="the bundle's folder")
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    flags = command_parser(commands.VERIFY, __doc__, ["bundle"], ["bundle", "--on-gpu"])
+    flags.add_argument("bundle", type=Path, help="the bundle's folder")
+    flags.add_argument(
         "--on-gpu", action="store_true",
         help="compare every plan that this machine's GPU runs with the CPU, and record the result",
     )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-    options = parser.parse_args(arguments)
+    flags.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    return flags
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
 
     def verify() -> dict[str, Any]:
         bundle = Bundle.open(options.bundle)

@@ -18,6 +18,7 @@ from engines.bundle.lock import build_lock
 from engines.bundle.manifest import (
     MANIFEST_NAME,
     SCHEMA_VERSION,
+    ComponentRecord,
     LatentPreview,
     Manifest,
     Precision,
@@ -74,42 +75,10 @@ def build_bundle(
     ParityError, KernelBuildError, DiskSpaceError or BuildError, and leaves what is finished for the
     next build.
     """
-    bundle.mkdir(parents=True, exist_ok=True)
-    remove_partial_files(bundle)
+    records = export_components(
+        bundle, source, options, say, profiles=profiles, quantizations=quantizations
+    )
     dimensions = dimensions_of(source)
-    digests = {component: input_digest(component, source, options) for component in Component}
-    records = {
-        component: record
-        for component, digest in digests.items()
-        if (record := built_component(bundle, component, digest)) is not None
-    }
-    missing = [component for component in Component if component not in records]
-    weights = weights_nbytes(source, dimensions, options.precision)
-    say(told_size(weights, dimensions, profiles, len(quantizations)))
-    require_disk_space(bundle, weights, missing, unfinished(bundle, quantizations))
-    # From here to the end the folder is an unfinished build, and opens as none.
-    (bundle / MANIFEST_NAME).unlink(missing_ok=True)
-    for number, component in enumerate(Component, 1):
-        title = f"[{number}/{len(Component)}] {component}"
-        if component in records:
-            say(f"{title}: unchanged, kept")
-            continue
-        twin = next((records[c] for c in records if digests[c] == digests[component]), None)
-        if twin is not None:
-            say(f"{title}: same weights as before, shared")
-            records[component] = twin
-            continue
-        records[component] = build_component(
-            bundle,
-            component,
-            source,
-            dimensions,
-            options,
-            partial(_say_of, say, title),
-        )
-        for graph, figures in records[component].parity.items():
-            say(f"{title}: {graph} within {figures.relative_l2:.1e} (bound {figures.bound:.0e})")
-
     records = quantized_components(
         bundle, source, dimensions, records, quantizations, calibration or Calibration(), say
     )
@@ -147,6 +116,60 @@ def build_bundle(
     _remove_unlisted(bundle, manifest)
     write_atomic(bundle / MANIFEST_NAME, manifest.to_json().encode())
     return manifest
+
+
+def export_components(
+    bundle: Path,
+    source: ModelSource,
+    options: BuildOptions,
+    say: Say,
+    *,
+    only: Sequence[Component] = tuple(Component),
+    profiles: Sequence[str] | None = None,
+    quantizations: Sequence[Quantization] = (),
+) -> dict[Component, ComponentRecord]:
+    """The first part of a build: each component exported and checked, or kept as it is.
+
+    only: these alone; the others stay for a later build. Raises as build_bundle does.
+    """
+    bundle.mkdir(parents=True, exist_ok=True)
+    remove_partial_files(bundle)
+    dimensions = dimensions_of(source)
+    digests = {component: input_digest(component, source, options) for component in Component}
+    records = {
+        component: record
+        for component, digest in digests.items()
+        if (record := built_component(bundle, component, digest)) is not None
+    }
+    missing = [component for component in only if component not in records]
+    weights = weights_nbytes(source, dimensions, options.precision)
+    say(told_size(weights, dimensions, profiles, len(quantizations)))
+    require_disk_space(bundle, weights, missing, unfinished(bundle, quantizations))
+    # From here to the end the folder is an unfinished build, and opens as none.
+    (bundle / MANIFEST_NAME).unlink(missing_ok=True)
+    for number, component in enumerate(Component, 1):
+        if component not in only:
+            continue
+        title = f"[{number}/{len(Component)}] {component}"
+        if component in records:
+            say(f"{title}: unchanged, kept")
+            continue
+        twin = next((records[c] for c in records if digests[c] == digests[component]), None)
+        if twin is not None:
+            say(f"{title}: same weights as before, shared")
+            records[component] = twin
+            continue
+        records[component] = build_component(
+            bundle,
+            component,
+            source,
+            dimensions,
+            options,
+            partial(_say_of, say, title),
+        )
+        for graph, figures in records[component].parity.items():
+            say(f"{title}: {graph} within {figures.relative_l2:.1e} (bound {figures.bound:.0e})")
+    return records
 
 
 def _kernel_files(

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from engines.cli.parser import command_parser
 from mini.ship import HER, HIM, REFERENCE_PX
 from mini.world import Look, draw_portrait, random_look
 from runtime import FaceDiffuser, Request
@@ -110,12 +111,16 @@ def _heat(shown: npt.NDArray[np.floating]) -> Image.Image:
     return image.resize((_CELL_PX, _CELL_PX), Image.Resampling.NEAREST)
 
 
+def parser() -> argparse.ArgumentParser:
+    flags = command_parser("mini.front_page", __doc__, ["--bundle", "bundle"])
+    flags.add_argument("--bundle", type=Path, default=Path("bundle"), help="what draws")
+    flags.add_argument("--out", type=Path, default=Path("docs/front.png"), help="picture to write")
+    return flags
+
+
 def main() -> None:
     """The sheet as one file."""
-    parser = argparse.ArgumentParser(prog="python -m mini.front_page", description=__doc__)
-    parser.add_argument("--bundle", type=Path, default=Path("bundle"))
-    parser.add_argument("--out", type=Path, default=Path("docs/front.png"))
-    options = parser.parse_args()
+    options = parser().parse_args()
     with FaceDiffuser.open(options.bundle) as face_diffuser:
         rows = [(example.prompt, drawn_row(face_diffuser, example)) for example in examples()]
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from engines.cli.parser import command_parser
 from export import shipped
 from export.checkpoint.random_weights import SCHEDULER_CONFIG
 from mini.architecture import INDEX, UNET, VAE, VISION
@@ -112,12 +113,20 @@ def _write_json(path: Path, content: Any, *, indent: int | None) -> None:
     path.write_text(json.dumps(content, indent=indent) + "\n", encoding="utf-8")
 
 
+def parser() -> argparse.ArgumentParser:
+    flags = command_parser("mini.ship", __doc__, ["--folder", "build/mini"])
+    flags.add_argument(
+        "--folder", type=Path, default=Path("build/mini"), help="where training kept its stages"
+    )
+    flags.add_argument(
+        "--out", type=Path, default=shipped.MODEL, help="where the weights are written"
+    )
+    return flags
+
+
 def main() -> None:
     """Model and references."""
-    parser = argparse.ArgumentParser(prog="python -m mini.ship", description=__doc__)
-    parser.add_argument("--folder", type=Path, default=Path("build/mini"))
-    parser.add_argument("--out", type=Path, default=shipped.MODEL)
-    options = parser.parse_args()
+    options = parser().parse_args()
     ship(options.folder, options.out)
     if options.out == shipped.MODEL:
         draw_references(shipped.REFERENCES)

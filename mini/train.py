@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from engines.cli.parser import command_parser
 from export.checkpoint.random_weights import SCHEDULER_CONFIG
 from mini.architecture import TEXT
 from mini.dataset import load, render
@@ -142,15 +143,41 @@ STAGES: dict[str, Callable[[Run], None]] = {
 }
 
 
+def parser() -> argparse.ArgumentParser:
+    flags = command_parser("mini.train", __doc__, ["--stage", "tdm", "--minutes", 30])
+    flags.add_argument(
+        "--stage",
+        nargs="+",
+        choices=STAGES,
+        default=list(STAGES),
+        metavar="NAME",
+        help=f"run these alone, of {', '.join(STAGES)}",
+    )
+    flags.add_argument(
+        "--folder",
+        type=Path,
+        default=Path("build/mini"),
+        help="where the stages keep what they made",
+    )
+    flags.add_argument(
+        "--minutes", type=float, default=math.inf, metavar="N", help="of each training stage"
+    )
+    flags.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="what trains"
+    )
+    flags.add_argument(
+        "--threads",
+        type=int,
+        default=torch.get_num_threads(),
+        metavar="N",
+        help="processor cores to use",
+    )
+    return flags
+
+
 def main() -> None:
     """The stages that were asked for, in their order."""
-    parser = argparse.ArgumentParser(prog="python -m mini.train", description=__doc__)
-    parser.add_argument("--stage", nargs="+", choices=STAGES, default=list(STAGES))
-    parser.add_argument("--folder", type=Path, default=Path("build/mini"))
-    parser.add_argument("--minutes", type=float, default=math.inf, help="of each training stage")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    options = parser.parse_args()
+    options = parser().parse_args()
     torch.set_num_threads(options.threads)
     if "RANK" in os.environ:  # run by torchrun
         torch.distributed.init_process_group("gloo")

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from engines import commands
 from engines.bundle.files import FileRefusedError, write_atomic
 from engines.bundle.quantization import Quantization
 from engines.cli.command import run_command, told
+from engines.cli.parser import command_parser
 from engines.errors import FaceDiffuserError, RequestError
 from runtime import (
     FaceDiffuser,
@@ -68,41 +70,86 @@ _HELP = {
     "guidance_rule": "where the guidance of people starts: the paper's rule, or released code's",
     "fusion": "how the two models are mixed, where both draw",
 }
+_KINDS: dict[str, type] = {
+    "negative_prompt": str,
+    "preset": Preset,
+    "num_inference_steps": int,
+    "guidance_scale": float,
+    "seed": int,
+    "num_images": int,
+    "height": int,
+    "width": int,
+    "alpha": float,
+    "beta": float,
+    "start_merge_step": int,
+    "final_step": int,
+    "reference_resolution": int,
+    "scheduler": Scheduler,
+    "guidance_every": int,
+    "guidance_until": float,
+    "guidance_rule": GuidanceRule,
+    "fusion": Fusion,
+}
+# The fields by what they are about, as --help lists them.
+_GROUPS = {
+    "the picture": ("negative_prompt", "num_images", "seed", "height", "width"),
+    "quality against time": (
+        "preset", "num_inference_steps", "scheduler", "guidance_every", "guidance_until",
+    ),
+    "the method": (
+        "guidance_scale", "guidance_rule", "alpha", "beta", "start_merge_step", "final_step",
+        "fusion", "reference_resolution",
+    ),
+}  # fmt: skip
 
 
 def parser() -> argparse.ArgumentParser:
     """Flags take their defaults from Request."""
-    flags = argparse.ArgumentParser(prog=commands.typed(commands.DRAW), description=__doc__)
+    reading = "a man <|image|> reading in a park"
+    flags = command_parser(
+        commands.DRAW,
+        __doc__,
+        [reading, "--reference", "him.jpg", "--preset", "fast", "--out", "park.png"],
+        [reading, "--reference", "him.jpg", "--num-images", 4, "--seed", 7],
+    )
     flags.add_argument("--version", action="version", version=toolkit_version())
     flags.add_argument("prompt", help="write <|image|> after the word for each person")
     flags.add_argument(
         "--reference", action="append", default=[], type=Path, metavar="PHOTO",
         help="photo of a person; once per <|image|>, in the prompt's order",
     )  # fmt: skip
-    flags.add_argument(
-        "--bundle", type=Path, default=Path("bundle"),
-        help="folder that export.build made (default: %(default)s)",
+    for title, names in _GROUPS.items():
+        group = flags.add_argument_group(title)
+        for name in names:
+            _add_field(group, name)
+    group.add_argument(
+        "--latents", type=Path, metavar="FILE",
+        help=".npy with initial noise [images, 4, h, w] (default: drawn by the seed)",
     )  # fmt: skip
+    _add_machine(flags.add_argument_group("where it is computed"))
+    _add_output(flags.add_argument_group("what is written"))
+    return flags
+
+
+def _add_field(group: argparse._ArgumentGroup, name: str) -> None:
+    """The flag of one of Request's fields, with its default."""
+    kind, default = _KINDS[name], _DEFAULTS[name]
+    if issubclass(kind, StrEnum):
+        values = [choice.value for choice in kind]
+        default = default and str(default)
+        group.add_argument(_flag(name), choices=values, default=default, help=_help(name))
+    else:
+        metavar = "TEXT" if kind is str else "N"
+        group.add_argument(
+            _flag(name), type=kind, default=default, metavar=metavar, help=_help(name)
+        )
+
+
+def _add_machine(flags: argparse._ArgumentGroup) -> None:
     flags.add_argument(
-        "--out", type=Path, default=Path("image.png"),
-        help="picture to write (several get numbers); a name ending in .npy takes the latents "
-        "(default: %(default)s)",
+        "--bundle", type=Path, default=Path("bundle"), metavar="FOLDER",
+        help="folder that export.build made",
     )  # fmt: skip
-    for name, kind in (
-        ("negative_prompt", str), ("num_inference_steps", int), ("guidance_scale", float),
-        ("seed", int), ("num_images", int), ("height", int), ("width", int), ("alpha", float),
-        ("beta", float), ("start_merge_step", int), ("final_step", int),
-        ("reference_resolution", int), ("guidance_every", int), ("guidance_until", float),
-    ):  # fmt: skip
-        flags.add_argument(_flag(name), type=kind, default=_DEFAULTS[name], help=_help(name))
-    for name, choices in (
-        ("preset", Preset), ("scheduler", Scheduler), ("guidance_rule", GuidanceRule),
-        ("fusion", Fusion),
-    ):  # fmt: skip
-        values = [choice.value for choice in choices]
-        default = _DEFAULTS[name] and str(_DEFAULTS[name])
-        flags.add_argument(_flag(name), choices=values, default=default, help=_help(name))
-    flags.add_argument("--latents", type=Path, help=".npy with initial noise [images, 4, h, w]")
     flags.add_argument(
         "--quantization", choices=[each.value for each in Quantization],
         help="take the U-Nets in 8 bits, of a bundle that has them (default: their own precision)",
@@ -118,19 +165,25 @@ def parser() -> argparse.ArgumentParser:
         "float32 for small models)",
     )  # fmt: skip
     flags.add_argument(
-        "--threads", type=int,
+        "--threads", type=int, metavar="N",
         help="processor cores to use, from 1 (default: the fastest number measured, else all)",
     )  # fmt: skip
     flags.add_argument(
         "--low-memory", action="store_true", help="hold one engine in memory at a time"
     )
+
+
+def _add_output(flags: argparse._ArgumentGroup) -> None:
+    flags.add_argument(
+        "--out", type=Path, default=Path("image.png"), metavar="FILE",
+        help="picture to write (several get numbers); a name ending in .npy takes the latents",
+    )  # fmt: skip
     flags.add_argument(
         "--no-metadata", action="store_true",
         help="write pictures that tell neither bundle, seed and settings nor that a model made "
         "them",
     )  # fmt: skip
     flags.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-    return flags
 
 
 def main(arguments: list[str] | None = None) -> int:

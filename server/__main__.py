@@ -11,6 +11,7 @@ from engines import commands
 from engines.bundle.records import RecordError
 from engines.cli.command import run_command
 from engines.cli.flags import add_flags, from_flags
+from engines.cli.parser import command_parser
 from engines.errors import NotInstalledError
 from runtime import FaceDiffuser, share_threads
 from runtime.pictures.files import toolkit_version
@@ -19,12 +20,18 @@ from server.config import ConfigError, ServerConfig, settings_of
 
 def parser() -> argparse.ArgumentParser:
     """Flags take names and defaults from ServerConfig."""
-    flags = argparse.ArgumentParser(prog=commands.typed(commands.SERVER), description=__doc__)
+    flags = command_parser(
+        commands.SERVER,
+        __doc__,
+        ["bundle"],
+        ["bundle", "--host", "0.0.0.0", "--keys", "keys.toml", "--identity-store", "people.db"],
+    )
     flags.add_argument("--version", action="version", version=toolkit_version())
     flags.add_argument("bundle", type=Path, help="folder that export.build made")
     flags.add_argument(
         "--config", type=Path, metavar="FILE",
-        help="TOML file of settings, named as the flags are, with _ for -; flags win over it",
+        help="TOML file of settings, named as the flags are, with _ for -; flags win over it "
+        "(default: none)",
     )  # fmt: skip
     add_flags(flags, ServerConfig)
     flags.add_argument("--json", action="store_true", help="print one JSON object at the end")

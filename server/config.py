@@ -17,80 +17,105 @@ class ConfigError(FaceDiffuserError, ValueError):
     """A server was told what it cannot do."""
 
 
-def _flag(about: str, **said: Any) -> dict[str, Any]:
-    return {"help": f"{about} (default: %(default)s)", **said}
+def _flag(group: str, about: str, **said: Any) -> dict[str, Any]:
+    return {"group": group, "help": about, **said}
+
+
+# What the settings are about, as --help lists them.
+_LISTENING, _DRAWING, _PEOPLE = "who is served", "where it is computed", "people"
+_TENANT, _LIMITS = "limits of one tenant", "limits of the server"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServerConfig:
     """Raises ConfigError for settings that do not go together."""
 
-    host: str = field(default="127.0.0.1", metadata=_flag("address to listen on"))
+    host: str = field(default="127.0.0.1", metadata=_flag(_LISTENING, "address to listen on"))
     port: Annotated[int, Range(0, 65535)] = field(
-        default=8000, metadata=_flag("port to listen on; 0 takes a free one")
+        default=8000, metadata=_flag(_LISTENING, "port to listen on; 0 takes a free one")
     )
     provider: Provider | None = field(
         default=None,
-        metadata=_flag("compute on this one or fail; else the first that a GPU here runs, or the "
-                       "fastest measured on this processor"),
+        metadata=_flag(_DRAWING, "compute on this one or fail (default: the first that a GPU here "
+                       "runs, or the fastest measured on this processor)"),
     )  # fmt: skip
     precision: HostPrecision | None = field(
-        default=None, metadata=_flag("of the U-Nets on a CPU; else the faster measured")
+        default=None,
+        metadata=_flag(_DRAWING, "of the U-Nets on a CPU (default: the faster measured)"),
     )
     threads: Count | None = field(
-        default=None, metadata=_flag("processor cores to use; else the fastest number measured")
+        default=None,
+        metadata=_flag(
+            _DRAWING, "processor cores to use (default: the fastest number measured, else all)"
+        ),
     )
     quantization: Quantization | None = field(
-        default=None, metadata=_flag("take the U-Nets in 8 bits, of a bundle that has them")
+        default=None,
+        metadata=_flag(
+            _DRAWING,
+            "take the U-Nets in 8 bits, of a bundle that has them (default: their own precision)",
+        ),
     )
     low_memory: bool = field(
-        default=False, metadata={"help": "hold one engine in memory at a time"}
+        default=False, metadata=_flag(_DRAWING, "hold one engine in memory at a time")
     )
     keys: Path | None = field(
         default=None,
-        metadata=_flag("TOML file of tenants and the SHA-256 of their keys; without it only this "
-                       "machine is served"),
+        metadata=_flag(_LISTENING, "TOML file of tenants and the SHA-256 of their keys (default: "
+                       "none, and only this machine is served)"),
     )  # fmt: skip
     identity_store: Path | None = field(
         default=None,
-        metadata=_flag("SQLite file for identities; without it they end with the server"),
+        metadata=_flag(
+            _PEOPLE, "SQLite file for identities (default: none, and they end with the server)"
+        ),
     )
     identity_key: Path | None = field(
         default=None,
-        metadata=_flag("file with the base64 of the 32 bytes that identities are encrypted with; "
-                       "else the environment's FACE_DIFFUSER_IDENTITY_KEY"),
+        metadata=_flag(_PEOPLE, "file with the base64 of the 32 bytes that identities are "
+                       "encrypted with (default: the environment's FACE_DIFFUSER_IDENTITY_KEY)"),
     )  # fmt: skip
     identity_days: Annotated[float, Range(0.0001, 3650)] = field(
-        default=30.0, metadata=_flag("days that an identity is kept at most")
+        default=30.0, metadata=_flag(_PEOPLE, "days that an identity is kept at most")
     )
-    queue: Count = field(default=32, metadata=_flag("jobs that may wait, of all tenants"))
+    queue: Count = field(default=32, metadata=_flag(_LIMITS, "jobs that may wait, of all tenants"))
     tenant_jobs: Count = field(
-        default=16, metadata=_flag("jobs that a tenant may have waiting and running")
+        default=16, metadata=_flag(_TENANT, "jobs that a tenant may have waiting and running")
     )
     tenant_pictures: Count = field(
-        default=600, metadata=_flag("pictures a tenant may have a minute")
+        default=600, metadata=_flag(_TENANT, "pictures a tenant may have a minute")
     )
     tenant_steps: Count = field(
-        default=60_000, metadata=_flag("steps times images that a tenant may have a minute")
+        default=60_000,
+        metadata=_flag(_TENANT, "steps times images that a tenant may have a minute"),
     )
-    tenant_identities: Count = field(default=1000, metadata=_flag("identities of a tenant"))
+    tenant_identities: Count = field(
+        default=1000, metadata=_flag(_TENANT, "identities of a tenant")
+    )
     max_pixels: Count = field(
-        default=4 * 1024 * 1024, metadata=_flag("height times width times images of one job")
+        default=4 * 1024 * 1024,
+        metadata=_flag(_LIMITS, "height times width times images of one job"),
     )
-    max_upload_mib: Count = field(default=20, metadata=_flag("MiB of one request's body"))
+    max_upload_mib: Count = field(default=20, metadata=_flag(_LIMITS, "MiB of one request's body"))
     max_photo_pixels: Count = field(
-        default=64_000_000, metadata=_flag("pixels of a photo that is decoded")
+        default=64_000_000, metadata=_flag(_LIMITS, "pixels of a photo that is decoded")
     )
     timeout_s: Seconds = field(
-        default=600.0, metadata=_flag("seconds from admission that a job may take at most")
+        default=600.0, metadata=_flag(_LIMITS, "seconds from admission that a job may take at most")
     )
-    keep_s: Seconds = field(default=600.0, metadata=_flag("seconds that a finished job is kept"))
-    keep_mib: Count = field(default=256, metadata=_flag("MiB of finished jobs that are kept"))
+    keep_s: Seconds = field(
+        default=600.0, metadata=_flag(_LIMITS, "seconds that a finished job is kept")
+    )
+    keep_mib: Count = field(
+        default=256, metadata=_flag(_LIMITS, "MiB of finished jobs that are kept")
+    )
     drain_s: Seconds = field(
-        default=60.0, metadata=_flag("seconds after SIGTERM in which admitted jobs may end")
+        default=60.0,
+        metadata=_flag(_LISTENING, "seconds after SIGTERM in which admitted jobs may end"),
     )
     notice_s: Seconds = field(
-        default=0.5, metadata=_flag("seconds after SIGTERM that the port still answers 'not ready'")
+        default=0.5,
+        metadata=_flag(_LISTENING, "seconds after SIGTERM that the port still answers 'not ready'"),
     )
 
     def __post_init__(self) -> None:

@@ -16,14 +16,20 @@ if TYPE_CHECKING:
 ModelName = Literal["shipped", "released", "random"]
 
 
-def flag(about: str, *, quick: Any = None, **said: Any) -> dict[str, Any]:
+# What flags are about, as --help lists them.
+_REFERENCE, _MEASURED, _OWN = "the reference", "what is measured", "of this benchmark"
+
+
+def flag(about: str, *, quick: Any = None, group: str | None = _OWN, **said: Any) -> dict[str, Any]:
     """A field's metadata: what its flag says. quick: its default in a quick run.
 
-    said: what else argparse must know of it, such as choices and metavar.
+    group: what --help lists it among. said: what else argparse must know of it, such as choices and
+    metavar.
     """
     if quick is not None and not isinstance(quick, tuple):
-        about = f"{about} (default: %(default)s, quick {quick})"
-    return {"help": about, "quick": quick, **said}
+        told = about if "(default: " in about else f"{about} (default: %(default)s)"
+        about = f"{told.removesuffix(')')}, quick {quick})"
+    return {"help": about, "quick": quick, "group": group, **said}
 
 
 def quick_defaults(options: type[Any]) -> dict[str, Any]:
@@ -36,22 +42,27 @@ def quick_defaults(options: type[Any]) -> dict[str, Any]:
 class Options:
     """What every benchmark is told."""
 
-    quick: bool = field(default=False, metadata=flag("fewer cases; recorded as quick"))
-    json: bool = field(default=False, metadata=flag("print the record as JSON"))
+    quick: bool = field(default=False, metadata=flag("fewer cases; recorded as quick", group=None))
+    json: bool = field(default=False, metadata=flag("print the record as JSON", group=None))
     results: Path | None = field(
-        default=None, metadata=flag("folder of the records (default: benchmarks/results)")
+        default=None,
+        metadata=flag("folder of the records (default: benchmarks/results)", group=None),
     )
 
 
 def _part(name: str) -> dict[str, Any]:
-    return flag(f"take the {name} from here", metavar="PATH_OR_HUB_ID")
+    about = f"take the {name} from here (default: the model's)"
+    return flag(about, group=_REFERENCE, metavar="PATH_OR_HUB_ID")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceOptions(Options):
     """Which checkpoint is the reference, as for export.build; by default the bundle tells."""
 
-    model: ModelName | None = field(default=None, metadata=flag("default: as the bundle says"))
+    model: ModelName | None = field(
+        default=None,
+        metadata=flag("what the bundle was built from (default: what it says)", group=_REFERENCE),
+    )
     base: str | None = field(default=None, metadata=_part("base"))
     tdm: str | None = field(default=None, metadata=_part("tdm"))
     sdm: str | None = field(default=None, metadata=_part("sdm"))
@@ -73,9 +84,9 @@ class SourceOptions(Options):
 class BundleOptions(SourceOptions):
     """Which bundle is measured, and on how many processor cores."""
 
-    bundle: Path = field(default=Path("bundle"), metadata=flag("the bundle (default: %(default)s)"))
+    bundle: Path = field(default=Path("bundle"), metadata=flag("the bundle", group=_MEASURED))
     threads: int | None = field(
-        default=None, metadata=flag("processor cores to use (default: all)")
+        default=None, metadata=flag("processor cores to use (default: all)", group=_MEASURED)
     )
 
 
@@ -86,7 +97,8 @@ class ProviderOptions(BundleOptions):
     provider: str = field(
         default=CPU,
         metadata=flag(
-            "what runs the bundle (default: %(default)s)",
+            "what runs the bundle",
+            group=_MEASURED,
             choices=[name for name in PROVIDERS if name != TORCH],
         ),
     )

@@ -65,7 +65,9 @@ class PeersOptions(BundleOptions):
     steps: Count = field(default=10, metadata=flag("of a scene and a trajectory", quick=3))
     preset: Preset | None = field(
         default=None,
-        metadata=flag("take this preset's number of steps, for ours and the peers alike"),
+        metadata=flag(
+            "take this preset's number of steps, for ours and the peers alike (default: --steps)"
+        ),
     )
     size_px: Count | None = field(
         default=None, metadata=flag("height and width (default: the model's own)")

@@ -4,31 +4,54 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from enum import Enum
+from collections.abc import Callable
+from enum import Enum, StrEnum
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from engines.bundle import records
+from engines.errors import did_you_mean
 
 Options = TypeVar("Options")
+Choice = TypeVar("Choice", bound=StrEnum)
+Parser = argparse.ArgumentParser | argparse._ArgumentGroup
 
 # What a field's metadata may say, in argparse's own words.
 _SAID = ("help", "choices", "metavar", "type")
 
 
-def add_flags(parser: argparse.ArgumentParser, options: type[Any]) -> None:
+def add_flags(parser: Parser, options: type[Any]) -> None:
     """Add a flag for each field: a switch for a bool, several words for a tuple, else one word.
 
-    A field's metadata has its "help", and what else of _SAID its type does not say. The values of
-    an enum or a Literal are choices.
+    A field's metadata has its "help", what else of _SAID its type does not say, and the "group"
+    that --help lists it in, if any. The values of an enum or a Literal are choices.
     """
     hints = get_type_hints(options)
+    groups: dict[str | None, Parser] = {None: parser}
     for field in dataclasses.fields(options):
         name = "--" + field.name.replace("_", "-")
         said = {key: field.metadata[key] for key in _SAID if key in field.metadata}
         words = {"default": field.default, **_argument(hints[field.name]), **said}
-        parser.add_argument(name, **words)
+        title = field.metadata.get("group")
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        groups[title].add_argument(name, **words)
+
+
+def one_of(kind: type[Choice]) -> Callable[[str], Choice]:
+    """What argparse makes a word into a member of an enum with; a near miss is named."""
+
+    def member(word: str) -> Choice:
+        try:
+            return kind(word)
+        except ValueError:
+            names = [each.value for each in kind]
+            raise argparse.ArgumentTypeError(
+                f"{word!r} is none of {', '.join(names)}{did_you_mean(word, names)}"
+            ) from None
+
+    return member
 
 
 def from_flags(namespace: argparse.Namespace, options: type[Options]) -> Options:

@@ -18,38 +18,45 @@ from engines.bundle.folder import Bundle
 from engines.bundle.quantization import Quantization
 from engines.bundle.records import document_of
 from engines.cli.command import run_command
+from engines.cli.parser import command_parser
 from engines.engine import HostPrecision, Provider
 from engines.providers import HOST_PROVIDERS
 from engines.threads import checked_threads
 from engines.tune.race import in_words, race
 
 
-def main(words: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog=commands.typed(commands.TUNE), description=__doc__)
-    parser.add_argument("bundle", type=Path, help="the bundle's folder")
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    flags = command_parser(
+        commands.TUNE, __doc__, ["bundle"], ["bundle", "--provider", "openvino", "--limit", 60]
+    )
+    flags.add_argument("bundle", type=Path, help="the bundle's folder")
+    flags.add_argument(
         "--provider",
         choices=[each.value for each in HOST_PROVIDERS],
         help="this one alone (default: all)",
     )
-    parser.add_argument(
+    flags.add_argument(
         "--precision", choices=[each.value for each in HostPrecision],
         help="this one alone (default: all)",
     )  # fmt: skip
-    parser.add_argument(
+    flags.add_argument(
         "--threads", type=int, metavar="N",
         help="on so many threads alone (default: all processors, and fewer)",
     )  # fmt: skip
-    parser.add_argument(
+    flags.add_argument(
         "--quantization", choices=[each.value for each in Quantization],
         help="measure the U-Nets in 8 bits (default: their own precision)",
     )  # fmt: skip
-    parser.add_argument(
+    flags.add_argument(
         "--limit", type=float, default=math.inf, metavar="S",
         help="stop after so many seconds (default: none)",
     )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-    options = parser.parse_args(words)
+    flags.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    return flags
+
+
+def main(words: list[str] | None = None) -> int:
+    options = parser().parse_args(words)
     return run_command(lambda: _tuned(options), as_json=options.json)
 
 

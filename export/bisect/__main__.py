@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 from engines import commands
 from engines.bundle.folder import Bundle
 from engines.cli.command import run_command
+from engines.cli.flags import one_of
+from engines.cli.parser import command_parser
 from engines.contract import CONTRACTS, SIZE_MULTIPLE_PX, Component
 from engines.errors import FaceDiffuserError, ProviderUnavailableError
 from engines.gate import Array, bound_of, gate_inputs, gate_shapes
@@ -129,11 +131,15 @@ def first_drifting(model: onnx.ModelProto, errors: dict[str, TensorError]) -> on
 
 
 def parser() -> argparse.ArgumentParser:
-    flags = argparse.ArgumentParser(
-        prog=commands.typed(commands.BISECT), description=(__doc__ or "").split("\n\n")[0]
+    about = (__doc__ or "").split("\n\n")[0]
+    flags = command_parser(commands.BISECT, about, ["bundle", Component.VAE_DECODER])
+    flags.add_argument("bundle", type=Path, help="the bundle's folder")
+    flags.add_argument(
+        "component",
+        type=one_of(Component),
+        metavar="COMPONENT",
+        help=f"whose graph is looked into, of {', '.join(Component)}",
     )
-    flags.add_argument("bundle", type=Path)
-    flags.add_argument("component", type=Component, choices=list(Component))
     flags.add_argument(
         "--backend", choices=("onnxruntime", "tensorrt"), default="onnxruntime",
         help="what computes the half-precision graph (default: %(default)s, on the CPU)",
@@ -144,7 +150,8 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     flags.add_argument(
         "--reduce", type=Path, metavar="OUT.onnx",
-        help="also write the smallest failing part of the graph, by polygraphy debug reduce",
+        help="also write the smallest failing part of the graph, by polygraphy debug reduce "
+        "(default: do not)",
     )  # fmt: skip
     flags.add_argument("--part", type=Path, metavar="PART.onnx", help=argparse.SUPPRESS)
     flags.add_argument("--json", action="store_true", help="print one JSON object on stdout")

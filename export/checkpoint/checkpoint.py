@@ -89,22 +89,29 @@ class Checkpoint:
 
     @staticmethod
     def open(
-        sources: Sources, loras: Mapping[Component, Sequence[Lora]] = MappingProxyType({})
+        sources: Sources,
+        loras: Mapping[Component, Sequence[Lora]] = MappingProxyType({}),
+        *,
+        download: bool = True,
     ) -> Checkpoint:
         """Finds the files, downloading those of hub ids; CheckpointError says what is missing.
 
-        loras: what to merge into the U-Nets, in this order.
+        loras: what to merge into the U-Nets, in this order. download: False raises
+        NotDownloadedError where a repository is not here yet.
         """
         revision = sources.revision
-        base = base_folder(sources.base, revision)
-        tdm = WeightFiles.open(checkpoint_path(sources.tdm, revision, "TDM"))
+        base = base_folder(sources.base, revision, download=download)
+        tdm, sdm = (
+            WeightFiles.open(checkpoint_path(source, revision, role, download=download))
+            for source, role in ((sources.tdm, "TDM"), (sources.sdm, "SDM"))
+        )
         checkpoint = Checkpoint(
             sources,
             loras,
             base,
             with_diffusers_names(tdm, read_json(base / "unet" / "config.json")),
-            WeightFiles.open(checkpoint_path(sources.sdm, revision, "SDM")),
-            image_encoder_config(sources.image_encoder, revision),
+            sdm,
+            image_encoder_config(sources.image_encoder, revision, download=download),
         )
         checkpoint._check()
         return checkpoint

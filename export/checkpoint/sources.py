@@ -34,19 +34,26 @@ BASE_FILES = (
 )
 
 
-def base_folder(source: str, revision: str | None) -> Path:
-    """The local folder of a Stable Diffusion base, downloaded as far as it is needed."""
+class NotDownloadedError(CheckpointError):
+    """A repository of the hub is not here, and nobody asked to download it."""
+
+
+def base_folder(source: str, revision: str | None, *, download: bool = True) -> Path:
+    """The local folder of a Stable Diffusion base, downloaded as far as it is needed.
+
+    download: False raises NotDownloadedError instead, here and in the functions below.
+    """
     weights = [f"vae/{name}" for name in _patterns()]
-    return _local(source, revision, "--base", BASE_FILES, weights)
+    return _local(source, revision, "--base", BASE_FILES, weights, download=download)
 
 
-def image_encoder_config(source: str, revision: str | None) -> Path:
+def image_encoder_config(source: str, revision: str | None, *, download: bool = True) -> Path:
     """The configuration file of an image encoder."""
-    path = _local(source, revision, "--image-encoder", ("config.json",), [])
+    path = _local(source, revision, "--image-encoder", ("config.json",), [], download=download)
     return path / "config.json" if path.is_dir() else path
 
 
-def checkpoint_path(source: str, revision: str | None, role: str) -> Path:
+def checkpoint_path(source: str, revision: str | None, role: str, *, download: bool = True) -> Path:
     """The file or folder that holds the weights of a role, TDM or SDM.
 
     Looks in the folder itself, then in its folder of the role's name, as the released repository
@@ -56,7 +63,7 @@ def checkpoint_path(source: str, revision: str | None, role: str) -> Path:
     folders = [f"{folder}/" for folder in inner] + [""]
     weights = [folder + name for folder in folders for name in _patterns()]
     configs = tuple(f"{folder}config.json" for folder in folders)
-    path = _local(source, revision, f"--{role.lower()}", configs, weights)
+    path = _local(source, revision, f"--{role.lower()}", configs, weights, download=download)
     if not path.is_dir():
         return path
     for folder in (path, *(path / name for name in inner)):
@@ -121,7 +128,13 @@ def _patterns() -> list[str]:
 
 
 def _local(
-    source: str, revision: str | None, flag: str, files: tuple[str, ...], weights: list[str]
+    source: str,
+    revision: str | None,
+    flag: str,
+    files: tuple[str, ...],
+    weights: list[str],
+    *,
+    download: bool,
 ) -> Path:
     path = Path(source).expanduser()
     if path.exists():
@@ -132,7 +145,21 @@ def _local(
             f"name a local path or owner/repository with {flag}"
         )
     repository, _, own_revision = source.partition("@")
+    if not download and not _is_here(repository, own_revision or revision):
+        raise NotDownloadedError(f"{source} is not here; the build downloads it from the hub")
     return _downloaded(repository, own_revision or revision, flag, files, weights)
+
+
+def _is_here(repository: str, revision: str | None) -> bool:
+    """Whether the hub's cache has some files of a repository."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        snapshot_download(repository, revision=revision, local_files_only=True)
+    except LocalEntryNotFoundError:
+        return False
+    return True
 
 
 def _downloaded(

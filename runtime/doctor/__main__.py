@@ -10,6 +10,7 @@ from pathlib import Path
 
 from engines import commands
 from engines.cli.command import DONE, FAILED
+from engines.cli.parser import command_parser
 from runtime.doctor.bundle import bundle_findings, provider_finding
 from runtime.doctor.finding import Finding, State
 from runtime.doctor.machine import (
@@ -38,12 +39,18 @@ def examined(bundle: Path | None) -> list[Finding]:
     return found
 
 
+def parser() -> argparse.ArgumentParser:
+    flags = command_parser(commands.DOCTOR, __doc__, ["--bundle", "bundle"])
+    flags.add_argument(
+        "--bundle", type=Path, help="look at this bundle as well (default: the machine alone)"
+    )
+    flags.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    return flags
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Print the report; exits with 1 where something is broken."""
-    parser = argparse.ArgumentParser(prog=commands.typed(commands.DOCTOR), description=__doc__)
-    parser.add_argument("--bundle", type=Path, help="look at this bundle as well")
-    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
     found = examined(options.bundle)
     problems = [finding for finding in found if finding.state is State.PROBLEM]
     if options.json:
