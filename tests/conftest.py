@@ -9,13 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.bundle.manifest import MANIFEST_NAME, Precision
-from export.build import draw
-from export.bundle import build_bundle
-from export.checkpoint.checkpoint import Checkpoint, Sources
-from export.checks.picture import NOISE_PREVIEW
-from export.options import BuildOptions
-from tests.doubles.small_bundle import half_bundle
+from engines.bundle.manifest import MANIFEST_NAME
 from tests.paths import GOLDEN
 
 
@@ -55,23 +49,37 @@ def golden_bundle(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> P
     with (shared / "golden.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (bundle / MANIFEST_NAME).is_file():
-            parts = {name: str(GOLDEN / name) for name in ("base", "image_encoder")}
-            roles = {name: str(GOLDEN / name.upper()) for name in ("tdm", "sdm")}
-            build_bundle(
-                bundle,
-                Checkpoint.open(Sources(**parts, **roles)),
-                BuildOptions(precision=Precision.FP32),
-                print,
-                architectures=(),
-                draw=draw,
-                preview=NOISE_PREVIEW,
-            )
+            _build_golden(bundle)
     return bundle
+
+
+def _build_golden(bundle: Path) -> None:
+    # Imported here: tests on a GPU run where nothing of an export is installed.
+    from engines.bundle.manifest import Precision
+    from export.build import draw
+    from export.bundle import build_bundle
+    from export.checkpoint.checkpoint import Checkpoint, Sources
+    from export.checks.picture import NOISE_PREVIEW
+    from export.options import BuildOptions
+
+    parts = {name: str(GOLDEN / name) for name in ("base", "image_encoder")}
+    roles = {name: str(GOLDEN / name.upper()) for name in ("tdm", "sdm")}
+    build_bundle(
+        bundle,
+        Checkpoint.open(Sources(**parts, **roles)),
+        BuildOptions(precision=Precision.FP32),
+        print,
+        architectures=(),
+        draw=draw,
+        preview=NOISE_PREVIEW,
+    )
 
 
 @pytest.fixture(scope="session")
 def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six tiny half-precision graphs, to be read only."""
+    from tests.doubles.small_bundle import half_bundle
+
     return half_bundle(tmp_path_factory.mktemp("small") / "bundle")
 
 

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from engines.contract import CONTRACTS, Component, ElementType
+from engines.contract import CONTRACTS, Component
 from engines.engine import DeviceTensor, Provider
+from tests.doubles.stored_engine import dtypes_of
 
 Shapes = Mapping[str, tuple[int, ...]]
 Put = Callable[[int, Callable[[], None]], None]
@@ -48,14 +49,7 @@ class TorchEngine:
 
     @property
     def dtypes(self) -> Mapping[str, np.dtype[Any]]:
-        kinds = {
-            ElementType.FLOAT: self.element,
-            ElementType.FLOAT32: "float32",
-            ElementType.INT32: "int32",
-            ElementType.BOOL: "bool",
-        }
-        tensors = CONTRACTS[self.component].tensors
-        return {tensor.name: np.dtype(kinds[tensor.element_type]) for tensor in tensors}
+        return dtypes_of(self.component, self.element)
 
     def admits(self, shapes: Shapes) -> bool:
         return True

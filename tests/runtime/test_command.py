@@ -22,7 +22,7 @@ from engines.errors import ProviderUnavailableError
 from runtime import FaceDiffuser
 from runtime import __main__ as command
 from runtime.__main__ import main
-from tests.runtime.gpu.double import REFERENCE
+from tests.runtime.gpu.drawing import REFERENCE
 
 
 @pytest.fixture

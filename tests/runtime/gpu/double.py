@@ -9,22 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import pytest
-
 from engines.bundle.folder import KERNELS_FOLDER, Bundle
 from engines.contract import Component
-from runtime import FaceDiffuser, OutputType, Request
+from runtime import FaceDiffuser
 from runtime.gpu.backend import GpuBackend
 from runtime.gpu.programs import Concurrency
-from runtime.gpu.run import GpuRun
 from tests.doubles.cuda_driver import CudaDriver, cuda_driver
 from tests.doubles.host_engine import HostEngine, HostProvider
 from tests.kernels.recorder import written_library
-from tests.paths import GOLDEN
-
-REFERENCE = GOLDEN / "refs" / "man1.png"
 
 
 def with_kernels(
@@ -76,39 +68,3 @@ def on_cuda(
         yield OnCuda(face_diffuser, backend, used, providers)
     if driver is None:
         assert not +used.open
-
-
-@contextmanager
-def quiet_steps(driver: CudaDriver) -> Iterator[None]:
-    """Let the double refuse all but launches between the first step and the last."""
-    begin, finish = GpuRun.__init__, GpuRun.finish
-
-    def quiet_after(run: GpuRun, *arguments: Any) -> None:
-        begin(run, *arguments)
-        driver.quiet = True
-
-    def loud_again(run: GpuRun) -> Any:
-        driver.quiet = False
-        return finish(run)
-
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(GpuRun, "__init__", quiet_after)
-            patch.setattr(GpuRun, "finish", loud_again)
-            yield
-    finally:
-        driver.quiet = False
-
-
-def small(**changes: Any) -> Request:
-    """Two steps of the scene, one of fusion, one of the subject."""
-    fields: dict[str, Any] = {
-        "prompt": "a man <|image|> reading a book", "references": [REFERENCE],
-        "num_inference_steps": 4, "seed": 5, "height": 64, "width": 64,
-        "output_type": OutputType.LATENT,
-    }  # fmt: skip
-    return Request(**(fields | changes))
-
-
-def relative_l2(found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
-    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))

@@ -28,14 +28,8 @@ from runtime.gpu.programs import Concurrency
 from tests.doubles.cuda_driver import cuda_driver
 from tests.doubles.host_engine import WORKSPACE_NBYTES, HostEngine
 from tests.doubles.torch_engine import TorchProvider
-from tests.runtime.gpu.double import (
-    OnCuda,
-    on_cuda,
-    quiet_steps,
-    relative_l2,
-    small,
-    with_kernels,
-)
+from tests.runtime.gpu.double import OnCuda, on_cuda, with_kernels
+from tests.runtime.gpu.drawing import quiet_steps, relative_l2, small
 
 # Both backends compute in float32, in other orders: some ulp a step.
 SAME = 1e-4

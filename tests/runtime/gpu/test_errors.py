@@ -26,7 +26,8 @@ from runtime.gpu.programs import Concurrency
 from runtime.trajectory import RequestKind
 from tests.doubles.cuda_driver import CudaDriver, Misuse, cuda_driver
 from tests.doubles.host_engine import HostProvider
-from tests.runtime.gpu.double import OnCuda, on_cuda, small, with_kernels
+from tests.runtime.gpu.double import OnCuda, on_cuda, with_kernels
+from tests.runtime.gpu.drawing import small
 
 
 @pytest.fixture(scope="module")

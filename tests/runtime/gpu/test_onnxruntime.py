@@ -34,7 +34,8 @@ from runtime import FaceDiffuser, Provider
 from runtime.gpu.backend import GpuBackend
 from tests.doubles.cuda_driver import CudaDriver, cuda_driver
 from tests.paths import ROOT
-from tests.runtime.gpu.double import quiet_steps, relative_l2, small, with_kernels
+from tests.runtime.gpu.double import with_kernels
+from tests.runtime.gpu.drawing import quiet_steps, relative_l2, small
 
 STREAM = 7
 _KINDS = {

@@ -34,7 +34,8 @@ from tests.doubles import small_plans, tensorrt_execution, tensorrt_names
 from tests.doubles import tensorrt_rtx as double
 from tests.doubles.cuda_driver import CudaDriver, cuda_driver
 from tests.kernels.recorder import written_library
-from tests.runtime.gpu.double import quiet_steps, relative_l2, small, with_kernels
+from tests.runtime.gpu.double import with_kernels
+from tests.runtime.gpu.drawing import quiet_steps, relative_l2, small
 
 
 @pytest.fixture

@@ -35,7 +35,8 @@ from tests.doubles import small_plans, tensorrt_execution
 from tests.doubles.cuda_driver import CudaDriver, cuda_driver
 from tests.doubles.tensorrt_names import packed, unpacked
 from tests.kernels.recorder import written_library
-from tests.runtime.gpu.double import quiet_steps, relative_l2, small, with_kernels
+from tests.runtime.gpu.double import with_kernels
+from tests.runtime.gpu.drawing import quiet_steps, relative_l2, small
 from tests.vendor import tensorrt as double
 
 Open = Callable[..., FaceDiffuser]
