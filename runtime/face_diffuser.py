@@ -228,7 +228,8 @@ class FaceDiffuser:
                     f"{self.provider} draws one picture at a time: a call from within on_step "
                     "would spoil the one it is called from; make it when that has ended"
                 )
-            yield
+            with self._drawn_on.active():
+                yield
 
     def _drawn(
         self, request: Request, on_step: OnStepCallback | None, cancel: CancelToken | None

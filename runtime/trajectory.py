@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -99,7 +100,13 @@ class Drawn:
 
 
 class Stepper(Protocol):
-    """Takes the steps of one trajectory, in order; a step may still be under way on return."""
+    """Takes the steps of one trajectory, in order; a step may still be under way on return.
+
+    ahead: how many steps it is well to take before it is waited for the one before them.
+    """
+
+    @property
+    def ahead(self) -> int: ...
 
     def scene(self, step: int) -> None:
         """TDM's guided noise (Eq. 1) moves the latents to the next noise level."""
@@ -113,12 +120,16 @@ class Stepper(Protocol):
         """SDM's guided noise (Eq. 2) moves them."""
         ...
 
-    def wait(self) -> None:
-        """Return when the last step is done."""
+    def mark(self, step: int) -> None:
+        """Somebody will hear of the step that was just taken, and may read its latents."""
         ...
 
-    def latents_reader(self) -> Callable[[], Float32Array]:
-        """What gives [images, 4, h, w] float32 after the last step, while that is the last."""
+    def wait(self, step: int) -> None:
+        """Return when a marked step is done."""
+        ...
+
+    def latents_reader(self, step: int) -> Callable[[], Float32Array]:
+        """What gives [images, 4, h, w] float32 after a step, while that is the last waited for."""
         ...
 
     def finish(self) -> Drawn:
@@ -140,6 +151,10 @@ class Backend(Protocol):
     @property
     def nests(self) -> bool:
         """Whether a run may begin while another stands between two steps."""
+        ...
+
+    def active(self) -> AbstractContextManager[None]:
+        """What a thread holds while it calls: run and stepper, and the stepper's own methods."""
         ...
 
     def run(

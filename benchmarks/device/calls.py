@@ -97,7 +97,7 @@ def times_ms(gpu: Gpu, stream: Stream, run: Callable[[], object], repeats: int) 
 def _upload_noise(gpu: Gpu, stream: Stream, layout: Layout, address: int) -> None:
     """Normal noise everywhere: zeros would draw less power and clock higher."""
     with ExitStack() as staging:
-        pinned = gpu.pinned(staging, layout.nbytes)
+        pinned = gpu.pinned(staging, layout.nbytes, "inputs")
         random = np.random.RandomState(0)
         for name, array in layout.on_host(pinned).items():
             values = _TIMESTEP if name == "timestep" else random.standard_normal(array.shape)

@@ -81,7 +81,7 @@ class NumpyTrial:
             }
         )
         self._memory = gpu.memory(stack, self._layout.nbytes, "the kernels' tensors")
-        self._pinned = gpu.pinned(stack, self._layout.nbytes)
+        self._pinned = gpu.pinned(stack, self._layout.nbytes, "the kernels' tensors")
         self._host = self._layout.on_host(self._pinned)
         self.tensors = self._layout.on_device(self._memory)
         random = np.random.RandomState(0)

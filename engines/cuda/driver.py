@@ -25,10 +25,14 @@ OLDEST_FOR_MAJOR = {12: "525", 13: "580"}
 
 _DRIVER_FILE = Path("/proc/driver/nvidia/version")
 _OUT_OF_MEMORY, _NO_DEVICE = 2, 100
+# Faults of work under way, after which every call of the process answers the same: memory that
+# cannot be corrected, a wild or misaligned address, a time limit, a failed assertion, a broken
+# instruction, stack, address space or program counter, and a launch that failed without a name.
+_LOST = frozenset({214, 700, 702, 710, 714, 715, 716, 717, 718, 719})
 
 
 class CudaError(FaceDiffuserError):
-    """A call of the CUDA driver failed; names the status and what it means."""
+    """A call of the CUDA driver failed; names the call, what it was for, and the status."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -37,6 +41,11 @@ class CudaError(FaceDiffuserError):
     @property
     def is_out_of_memory(self) -> bool:
         return self.status == _OUT_OF_MEMORY
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the GPU does nothing more for this process, whatever it is asked for."""
+        return self.status in _LOST
 
 
 class KernelDriver(Protocol):
@@ -99,6 +108,7 @@ class Driver(KernelDriver, Protocol):
     def cuDeviceGetAttribute(self, attrib: Any, dev: Any, /) -> Answer: ...
     def cuDevicePrimaryCtxRetain(self, dev: Any, /) -> Answer: ...
     def cuDevicePrimaryCtxRelease(self, dev: Any, /) -> Answer: ...
+    def cuCtxGetCurrent(self) -> Answer: ...
     def cuCtxSetCurrent(self, ctx: Any, /) -> Answer: ...
 
     def cuMemGetInfo(self) -> Answer: ...
@@ -151,8 +161,8 @@ def driver(extra: str = "tensorrt") -> Driver:
             fix=commands.installed(extra),
         ) from error
     try:
-        checked(bindings.cuInit(0))
-        version = int(checked(bindings.cuDriverGetVersion()))
+        checked(bindings.cuInit(0), "cuInit")
+        version = int(checked(bindings.cuDriverGetVersion(), "cuDriverGetVersion"))
     # The bindings raise RuntimeError where they find no libcuda, or an older one than they need.
     except (RuntimeError, CudaError) as error:
         missing = getattr(error, "status", None) == _NO_DEVICE
@@ -169,13 +179,37 @@ def driver(extra: str = "tensorrt") -> Driver:
     return bindings
 
 
-def checked(result: Answer) -> Any:
-    """Return what a driver call returned: nothing, one value or a tuple; raises CudaError."""
+def checked(result: Answer, call: str, of: str = "") -> Any:
+    """Return what a driver call returned: nothing, one value or a tuple; raises CudaError.
+
+    call: its name. of: the object that it was for, such as "the main stream".
+    """
     status, *values = result
     if int(status):
         name = getattr(status, "name", str(status))
-        raise CudaError(f"the CUDA driver answered {name} ({int(status)})", int(status))
+        whose = f"{call} of {of}" if of else call
+        lost = (
+            ": work under way failed, and the GPU does no more for this process; start it again"
+            if int(status) in _LOST
+            else ""
+        )
+        raise CudaError(
+            f"{whose}: the CUDA driver answered {name} ({int(status)}){lost}", int(status)
+        )
     return values[0] if len(values) == 1 else tuple(values) or None
+
+
+def released(result: Answer, call: str, of: str = "") -> None:
+    """The same of a call that gives something back.
+
+    A GPU that is lost has given everything back, and whoever waited for it was told: that is no
+    error once more.
+    """
+    try:
+        checked(result, call, of)
+    except CudaError as error:
+        if not error.is_lost:
+            raise
 
 
 def version_text(version: int) -> str:
@@ -196,14 +230,15 @@ def driver_version() -> str:
 def architecture_of(device: int = 0) -> int:
     """A GPU's compute capability times ten, such as 90; raises ProviderUnavailableError."""
     bindings = driver()
-    return architecture_through(bindings, checked(bindings.cuDeviceGet(device)))
+    handle = checked(bindings.cuDeviceGet(device), "cuDeviceGet", f"GPU {device}")
+    return architecture_through(bindings, handle)
 
 
 def architecture_through(bindings: Driver, device: Any) -> int:
     """The same, of a device's handle."""
     attributes = bindings.CUdevice_attribute
     major, minor = (
-        checked(bindings.cuDeviceGetAttribute(attribute, device))
+        checked(bindings.cuDeviceGetAttribute(attribute, device), "cuDeviceGetAttribute", "the GPU")
         for attribute in (
             attributes.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
             attributes.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,

@@ -7,8 +7,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from engines.cuda.driver import CudaError, checked
+from engines.cuda.driver import CudaError, checked, released
 from engines.cuda.gpu import Stream
+from engines.errors import DeviceMemoryError
 
 
 @dataclass(frozen=True)
@@ -17,40 +18,55 @@ class Graph:
 
     stream: Stream
     executable: Any
+    what: str
 
     def launch(self) -> None:
         """Put the whole sequence on the stream it was captured on and return."""
-        checked(self.stream.driver.cuGraphLaunch(self.executable, self.stream.handle))
+        answer = self.stream.driver.cuGraphLaunch(self.executable, self.stream.handle)
+        checked(answer, "cuGraphLaunch", self.what)
 
 
-def captured(stream: Stream, stack: ExitStack, enqueue: Callable[[], None]) -> Graph:
+def captured(
+    stream: Stream, stack: ExitStack, enqueue: Callable[[], None], what: str = "a graph"
+) -> Graph:
     """Record what enqueue puts on a stream, and on streams it forks and joins, without running it.
 
-    The graph is destroyed when the stack closes. Raises CudaError, and whatever enqueue raises; the
-    capture is ended either way. Only the calling thread is barred from unsafe calls meanwhile.
+    what: its name in errors. The graph is destroyed when the stack closes. Raises CudaError,
+    DeviceMemoryError, and whatever enqueue raises; the capture is ended either way. Only the
+    calling thread is barred from unsafe calls meanwhile.
     """
     driver = stream.driver
     mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
-    checked(driver.cuStreamBeginCapture(stream.handle, mode))
+    checked(driver.cuStreamBeginCapture(stream.handle, mode), "cuStreamBeginCapture", what)
     try:
         enqueue()
     except BaseException:
-        _abandon(stream)
+        _abandon(stream, what)
         raise
-    recorded = checked(driver.cuStreamEndCapture(stream.handle))
+    recorded = checked(driver.cuStreamEndCapture(stream.handle), "cuStreamEndCapture", what)
     try:
-        executable = checked(driver.cuGraphInstantiate(recorded, 0))
+        executable = checked(driver.cuGraphInstantiate(recorded, 0), "cuGraphInstantiate", what)
+    except CudaError as error:
+        if not error.is_out_of_memory:
+            raise
+        raise DeviceMemoryError(
+            f"{what} does not fit the GPU's memory ({error}); ask for fewer or smaller images, or "
+            "end what else uses it, which is listed by",
+            fix="nvidia-smi",
+        ) from error
     finally:
-        checked(driver.cuGraphDestroy(recorded))
-    stack.callback(lambda: checked(driver.cuGraphExecDestroy(executable)))
-    checked(driver.cuGraphUpload(executable, stream.handle))
-    return Graph(stream, executable)
+        released(driver.cuGraphDestroy(recorded), "cuGraphDestroy", what)
+    call = "cuGraphExecDestroy"
+    stack.callback(lambda: released(driver.cuGraphExecDestroy(executable), call, what))
+    checked(driver.cuGraphUpload(executable, stream.handle), "cuGraphUpload", what)
+    return Graph(stream, executable, what)
 
 
-def _abandon(stream: Stream) -> None:
+def _abandon(stream: Stream, what: str) -> None:
     """End a capture whose recording failed; the failure itself is already on its way."""
     try:
-        recorded = checked(stream.driver.cuStreamEndCapture(stream.handle))
-        checked(stream.driver.cuGraphDestroy(recorded))
+        answer = stream.driver.cuStreamEndCapture(stream.handle)
+        recorded = checked(answer, "cuStreamEndCapture", what)
+        checked(stream.driver.cuGraphDestroy(recorded), "cuGraphDestroy", what)
     except CudaError:
         pass

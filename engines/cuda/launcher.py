@@ -22,7 +22,7 @@ from engines.bundle.kernel_manifest import (
     KernelManifest,
     cubin_path,
 )
-from engines.cuda.driver import CudaError, KernelDriver, checked
+from engines.cuda.driver import CudaError, KernelDriver, checked, released
 from engines.cuda.loadable import REFUSALS, check_loadable, refused
 from engines.errors import BundleCorruptError, ContractError
 
@@ -40,6 +40,7 @@ class Launch:
     """One kernel with its arguments in place: enqueued as often as wanted."""
 
     driver: KernelDriver
+    name: str
     function: Any
     grid: Grid
     threads: int
@@ -63,7 +64,9 @@ class Launch:
                 stream,
                 self.pointers_address,
                 0,
-            )
+            ),
+            "cuLaunchKernel",
+            f"kernel {self.name}",
         )
 
 
@@ -101,6 +104,7 @@ class LoadedKernel:
         pointers = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
         return Launch(
             driver=self.driver,
+            name=self.name,
             function=self.function,
             grid=grid,
             threads=self.kernel.threads,
@@ -155,21 +159,24 @@ def opened_library(
     load it, BundleError where a file is missing, altered or not what kernels.json says, CudaError.
     """
     bundle, manifest = folder.parent, KernelManifest.read(folder)
-    cuda_version = int(checked(driver.cuDriverGetVersion()))
+    cuda_version = int(checked(driver.cuDriverGetVersion(), "cuDriverGetVersion"))
     check_loadable(bundle, manifest, architecture, cuda_version)
     codes = {name: _whole(folder, name, manifest, architecture) for name in manifest.kernels}
-    libraries = []
+    libraries: list[tuple[Any, str]] = []
     try:
         kernels = {}
         for name, code in codes.items():
             kernel = manifest.kernels[name]
             shared_nbytes = kernel.cubins[architecture].shared_nbytes
             try:
-                library = checked(driver.cuLibraryLoadData(code, None, None, 0, None, None, 0))
-                libraries.append(library)
+                answer = driver.cuLibraryLoadData(code, None, None, 0, None, None, 0)
+                library = checked(answer, "cuLibraryLoadData", f"kernel {name}")
+                libraries.append((library, name))
                 # Code may be looked at only when its kernel is asked for.
-                handle = checked(driver.cuLibraryGetKernel(library, kernel.entry.encode()))
-                function = checked(driver.cuKernelGetFunction(handle))
+                answer = driver.cuLibraryGetKernel(library, kernel.entry.encode())
+                handle = checked(answer, "cuLibraryGetKernel", f"kernel {name}")
+                answer = driver.cuKernelGetFunction(handle)
+                function = checked(answer, "cuKernelGetFunction", f"kernel {name}")
             except CudaError as error:
                 if error.status not in REFUSALS:
                     raise
@@ -185,8 +192,8 @@ def opened_library(
             )
         yield KernelLibrary(bundle, manifest, kernels)
     finally:
-        for library in reversed(libraries):
-            checked(driver.cuLibraryUnload(library))
+        for library, name in reversed(libraries):
+            released(driver.cuLibraryUnload(library), "cuLibraryUnload", f"kernel {name}")
 
 
 def _whole(folder: Path, name: str, manifest: KernelManifest, architecture: int) -> bytes:
@@ -230,7 +237,8 @@ def _parameter_sizes(driver: KernelDriver, kernel: Any) -> Iterator[int]:
     index = 0
     while True:
         try:
-            _, nbytes = checked(driver.cuKernelGetParamInfo(kernel, index))
+            answer = driver.cuKernelGetParamInfo(kernel, index)
+            _, nbytes = checked(answer, "cuKernelGetParamInfo", f"argument {index}")
         except CudaError as error:
             if error.status == _INVALID_VALUE:
                 return

@@ -11,22 +11,19 @@ from engines.cuda.gpu import Event, Gpu, Stream
 
 @dataclass(frozen=True)
 class Streams:
-    """main: where everything is in order. side: SDM's, while it runs beside TDM.
-
-    stepped: recorded after a step when somebody waits for it.
-    """
+    """main: where everything is in order. side: SDM's, while it runs beside TDM."""
 
     main: Stream
     side: Stream
     forked: Event
     joined: Event
-    stepped: Event
 
     @classmethod
     def opened(cls, gpu: Gpu, stack: ExitStack) -> Streams:
         """Streams and events that are destroyed when the stack closes."""
-        forked, joined, stepped = (gpu.event(stack) for _ in range(3))
-        return cls(gpu.stream(stack), gpu.stream(stack), forked, joined, stepped)
+        forked, joined = (gpu.event(stack, name) for name in ("the fork", "the join"))
+        main, side = (gpu.stream(stack, name) for name in ("the main stream", "the side stream"))
+        return cls(main, side, forked, joined)
 
     def beside(self, on_side: Callable[[int], None], on_main: Callable[[int], None]) -> None:
         """Enqueue two pieces of work side by side; what comes next on main waits for both."""

@@ -22,7 +22,7 @@ from runtime.gpu.decoder import GpuDecoder
 from runtime.gpu.encoder import GpuEncoder
 from runtime.gpu.kernels import LatentsSize, StepKernels, sums_elements
 from runtime.gpu.programs import BoundModel, Concurrency, StepPrograms
-from runtime.gpu.steps import MARKS, GpuSteps, MapRoom
+from runtime.gpu.steps import MARKED, MARKS, GpuSteps, MapRoom, StepMark
 
 TDM, SDM, DECODER = Component.TDM_UNET, Component.SDM_UNET, Component.VAE_DECODER
 
@@ -91,7 +91,7 @@ class GpuParts:
             )  # fmt: skip
             decoder = GpuDecoder.prepared(
                 self.gpu, memory, engines[DECODER], shapes[DECODER],
-                buffers.tensors["engine_latents"], kernels,
+                buffers.tensors["engine_latents"], buffers.tensors["faults"], kernels,
             )  # fmt: skip
             sdm_needs = [engines[SDM].workspace_nbytes(shapes[SDM])]
             if alone is not None:
@@ -111,7 +111,13 @@ class GpuParts:
             programs = StepPrograms(self.streams, tdm, sdm, sdm_alone, kernels, graphs)
             maps = MapRoom(gpu=self.gpu, layout=buffers.maps_layout)
             memory.callback(maps.close)
-            marks = tuple(self.gpu.event(memory, timed=True) for _ in range(MARKS))
+            marks = tuple(
+                self.gpu.event(memory, "a stage's begin", timed=True) for _ in range(MARKS)
+            )
+            latents_nbytes = buffers.staged["latents"].nbytes
+            step_marks = tuple(
+                StepMark.opened(self.gpu, memory, latents_nbytes) for _ in range(MARKED)
+            )
             self._run_once([*engines.values(), *([] if alone is None else [alone])], buffers)
             reset = partial(buffers.fill_with_zeros, self.streams.main)
             programs.choose_concurrency(concurrency, reset, marks[:2], trials)
@@ -122,6 +128,7 @@ class GpuParts:
                 decoder=decoder,
                 maps=maps,
                 marks=marks,
+                step_marks=step_marks,
                 stack=stack.pop_all(),
                 provider=self.provider.provider,
                 bundle=self.bundle.path,

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import TypeVar
 
 from engines import commands
 from engines.bundle.folder import KERNELS_FOLDER, Bundle
 from engines.bundle.kernel_manifest import FILE_NAME
 from engines.contract import ENCODER_ROWS, Component
 from engines.cuda.arena import Workspaces
-from engines.cuda.driver import Driver
-from engines.cuda.gpu import Gpu, opened_gpu
+from engines.cuda.driver import CudaError, Driver
+from engines.cuda.gpu import Gpu, retained_gpu
 from engines.cuda.launcher import KernelLibrary, opened_library
 from engines.cuda.streams import Streams
 from engines.engine import Array
@@ -28,6 +30,7 @@ from runtime.gpu.steps import GpuSteps
 from runtime.outputs import check_output
 from runtime.trajectory import RequestKind, Trajectory
 
+T = TypeVar("T")
 MAX_SIZES = 4
 TRIALS = 10
 
@@ -60,23 +63,25 @@ class GpuBackend:
         self._encoders: dict[tuple[Component, int], GpuEncoder] = {}
         # By size, rule, and whether SDM's augmented pass runs by itself.
         self._sizes: OrderedDict[tuple[LatentsSize, GuidanceRule, bool], GpuSteps] = OrderedDict()
-        with ExitStack() as stack:
-            # Closed in reverse: engines' weights, kernels, events and streams, the GPU.
-            gpu = stack.enter_context(opened_gpu(driver))
-            streams = Streams.opened(gpu, stack)
-            library = stack.enter_context(_opened_kernels(bundle, gpu))
-            provider = open_provider(bundle, gpu, streams.main)
-            stack.callback(provider.close)
-            self._parts = GpuParts(
-                bundle=bundle,
-                gpu=gpu,
-                streams=streams,
-                provider=provider,
-                library=library,
-                workspaces=Workspaces(gpu),
-                sizes=bundle.manifest.dimensions.sizes(),
-            )
-            self._stack = stack.pop_all()
+        with ExitStack() as retained:
+            gpu = retained.enter_context(retained_gpu(driver))
+            with gpu.current(), ExitStack() as stack:
+                # Closed in reverse: engines' weights, kernels, events and streams.
+                streams = Streams.opened(gpu, stack)
+                library = stack.enter_context(_opened_kernels(bundle, gpu))
+                provider = open_provider(bundle, gpu, streams.main)
+                stack.callback(provider.close)
+                self._parts = GpuParts(
+                    bundle=bundle,
+                    gpu=gpu,
+                    streams=streams,
+                    provider=provider,
+                    library=library,
+                    workspaces=Workspaces(gpu),
+                    sizes=bundle.manifest.dimensions.sizes(),
+                )
+                self._stack = stack.pop_all()
+            self._retained = retained.pop_all()
 
     @property
     def provider(self) -> str:
@@ -90,14 +95,18 @@ class GpuBackend:
     def gpu(self) -> Gpu:
         return self._parts.gpu
 
+    def active(self) -> AbstractContextManager[None]:
+        """The calling thread uses this GPU, and has back what it used before when this ends."""
+        return self.gpu.current()
+
     def programs(self, kind: RequestKind) -> StepPrograms:
         """The steps of a kind of request: how their fusion stage runs, and what was measured."""
-        return self._steps(kind).programs
+        with self.active():
+            return self._steps(kind).programs
 
     def run(
         self, component: Component, inputs: Mapping[str, Array], output_shape: tuple[int, ...]
     ) -> Array:
-        self.gpu.make_current()
         output = self._encoder(component, output_shape[0]).run(self._parts.streams.main, inputs)
         check_output(component, output, self.provider, "", self._parts.bundle.path)
         return output
@@ -107,23 +116,35 @@ class GpuBackend:
 
         Raises RequestError where no engine admits the size, DeviceMemoryError.
         """
-        self.gpu.make_current()
-        self._steps(kind).prepare(kind)
-        for component, count in ENCODER_ROWS.items():
-            self._encoder(component, count)
+        with self.active():
+            self._with_room(kind, lambda steps: steps.prepare(kind))
+            for component, count in ENCODER_ROWS.items():
+                self._encoder(component, count)
 
     def stepper(self, trajectory: Trajectory) -> GpuRun:
-        self.gpu.make_current()
-        return GpuRun(self._steps(trajectory.kind), trajectory)
+        """Raises DeviceMemoryError where maps find no room."""
+        return self._with_room(trajectory.kind, lambda steps: GpuRun(steps, trajectory))
 
     def close(self) -> None:
-        """Wait for the GPU; then steps, encoders, weights, kernels, streams, in this order."""
-        self.gpu.make_current()
-        self._parts.streams.main.synchronize()
-        while self._sizes:
-            self._sizes.popitem()[1].close()
-        self._encoders.clear()
-        self._stack.close()
+        """Wait for the GPU; then steps, encoders, weights, kernels, streams, in this order.
+
+        All of it is given back, whatever fails. A fault of work under way is raised unless an error
+        is on its way already, whose consequence it is.
+        """
+        on_its_way = sys.exc_info()[1] is not None
+        with ExitStack() as closing:
+            closing.enter_context(self._retained)
+            closing.enter_context(self.gpu.current())
+            closing.enter_context(self._stack)
+            closing.callback(self._encoders.clear)
+            for steps in self._sizes.values():
+                closing.callback(steps.close)
+            self._sizes.clear()
+            try:
+                self._parts.streams.main.synchronize()
+            except CudaError:
+                if not on_its_way:
+                    raise
 
     def _encoder(self, component: Component, count: int) -> GpuEncoder:
         key = (component, count)
@@ -156,6 +177,17 @@ class GpuBackend:
                 self._give_up_oldest()
         self._sizes.move_to_end(key)
         return self._sizes[key]
+
+    def _with_room(self, kind: RequestKind, use: Callable[[GpuSteps], T]) -> T:
+        """Use the steps of a kind; where memory is short, older ones are given up for it."""
+        while True:
+            try:
+                return use(self._steps(kind))
+            except DeviceMemoryError:
+                # The one that is in use is the newest.
+                if len(self._sizes) < 2:
+                    raise
+                self._give_up_oldest()
 
     def _give_up_oldest(self) -> None:
         self._parts.streams.main.synchronize()

@@ -18,6 +18,8 @@ from runtime.method.schedule import HISTORY_SLOTS, Column
 
 # 999 inference steps, PNDM's one more, and the row after the last.
 TABLE_ROWS = 1001
+# What the kernels record: a number each for TDM, SDM and the decoder, and one to spare.
+FAULTS = 4
 ALONE_EMBEDS = "sdm_alone.prompt_embeds"
 
 _FLOAT32, _INT32, _UINT8 = (np.dtype(each) for each in (np.float32, np.int32, np.uint8))
@@ -60,7 +62,9 @@ class GpuBuffers:
         layouts = _layouts(size, shapes, dtypes, sums_elements)
         inputs, predictions, _, maps = layouts
         blocks = [gpu.memory(stack, layout.nbytes, "a trajectory") for layout in layouts]
-        pinned, predicted = (gpu.pinned(stack, each.nbytes) for each in (inputs, predictions))
+        pinned, predicted = (
+            gpu.pinned(stack, each.nbytes, "a trajectory") for each in (inputs, predictions)
+        )
         tensors: dict[str, DeviceTensor] = {}
         for layout, block in zip(layouts, blocks, strict=True):
             tensors |= layout.on_device(block)
@@ -118,7 +122,8 @@ def _layouts(
             ALONE_EMBEDS: ((size.images, *sdm["prompt_embeds"][1:]), dtypes["prompt_embeds"]),
             "table": ((TABLE_ROWS, len(Column)), _FLOAT32),
             "clock": ((2,), _INT32),
-            "faults": ((4,), _INT32),
+            # A row of the kernels' four for each image; the steps' own is the first.
+            "faults": ((size.images, FAULTS), _INT32),
         }
     )
     prediction = "noise_prediction"

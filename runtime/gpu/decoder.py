@@ -46,9 +46,13 @@ class GpuDecoder:
         engine: DeviceEngine,
         shapes: Mapping[str, Shape],
         latents: DeviceTensor,
+        faults: DeviceTensor,
         kernels: StepKernels,
     ) -> GpuDecoder:
-        """Allocate what it reads and writes; freed when the stack closes."""
+        """Allocate what it reads and writes; freed when the stack closes.
+
+        faults: [images, 4] int32; each image's are its own.
+        """
         layout = Layout({name: (its, engine.dtypes[name]) for name, its in shapes.items()})
         block = gpu.memory(stack, layout.nbytes, "the decoder's tensors")
         tensors = layout.on_device(block)
@@ -66,9 +70,14 @@ class GpuDecoder:
             launches=tuple(
                 launch
                 for image in range(images)
-                for launch in kernels.pixels(decoded, memory.address + image * each, images=1)
+                for launch in kernels.pixels(
+                    decoded,
+                    memory.address + image * each,
+                    images=1,
+                    faults=faults.address + image * _nbytes(faults) // images,
+                )
             ),
-            pinned=gpu.pinned(stack, nbytes * tensors["pixels"].dtype.itemsize),
+            pinned=gpu.pinned(stack, nbytes * tensors["pixels"].dtype.itemsize, "the pictures"),
         )
 
     def enqueue(self, stream: Stream, output_type: OutputType) -> None:

@@ -37,7 +37,7 @@ class GpuEncoder:
         """Allocate and bind; undone when the stack closes. Raises DeviceMemoryError."""
         layout = Layout({name: (shape, engine.dtypes[name]) for name, shape in shapes.items()})
         memory = gpu.memory(stack, layout.nbytes, f"{component}'s tensors")
-        pinned = gpu.pinned(stack, layout.nbytes)
+        pinned = gpu.pinned(stack, layout.nbytes, f"{component}'s tensors")
         workspace = workspaces.lease(stack, engine.workspace_nbytes(shapes))
         engine.bind(layout.on_device(memory), workspace.address, stream.handle)
         return cls(

@@ -20,16 +20,20 @@ def check_faults(
 ) -> None:
     """Look at what the kernels recorded; raises NonFiniteError for the first fault.
 
-    faults: [4] int32, 0 or 1 + the step for each U-Net, not 0 for the decoder.
+    faults: [images, 4] int32. In the first row 0 or 1 + the step for each U-Net, in each image's
+    not 0 for the decoder.
     """
     models = ((Model.TDM, Component.TDM_UNET), (Model.SDM, Component.SDM_UNET))
-    found = [(int(faults[model]), component) for model, component in models if faults[model]]
+    steps = faults[0]
+    found = [(int(steps[model]), component) for model, component in models if steps[model]]
     if found:
         first, component = min(found)
         where = f" at step {first - 1}, timestep {trajectory.timestep(first - 1)}"
         raise non_finite(component, provider, where, bundle)
-    if faults[Model.DECODER]:
-        raise non_finite(Component.VAE_DECODER, provider, "", bundle)
+    undecoded = np.flatnonzero(faults[:, Model.DECODER])
+    if undecoded.size:
+        where = f" in image {undecoded[0] + 1} of {len(faults)}" if len(faults) > 1 else ""
+        raise non_finite(Component.VAE_DECODER, provider, where, bundle)
 
 
 def check_predictions(predictions: Mapping[Component, Array], provider: str, bundle: Path) -> None:

@@ -168,16 +168,18 @@ class StepKernels:
         return (self._saliency(saliency, arguments, tiles), self._blend(arguments, tiles=tiles))
 
     def pixels(
-        self, decoded: int, picture: int, *, images: int | None = None
+        self, decoded: int, picture: int, *, images: int | None = None, faults: int | None = None
     ) -> tuple[Launch, ...]:
         """The one launch from the VAE's [images, 3, 8h, 8w] to [images, 8h, 8w, 3] uint8.
 
-        images: how many are decoded at once, by default all of the trajectory.
+        images: how many are decoded at once, by default all of the trajectory. faults: the address
+        of their own four, by default the steps'.
         """
         kernel = self.library["pixels"]
         plane = self.size.plane * LATENT_PX**2
         grid = (_blocks(3 * plane, kernel), images or self.size.images)
-        addresses = {"decoded": decoded, "picture": picture, "faults": self.buffers.faults}
+        own = self.buffers.faults if faults is None else faults
+        addresses = {"decoded": decoded, "picture": picture, "faults": own}
         arguments = {**addresses, "plane": plane}
         return (kernel.prepare(grid, arguments),)
 

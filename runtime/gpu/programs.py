@@ -97,7 +97,8 @@ class StepPrograms:
         """The step of this kind, captured now unless it was before."""
         if kind not in self._steps:
             work = self._work(kind, self.concurrency)
-            self._steps[kind] = self._recorded(work, self.graphs)
+            what = f"a step of the {kind.stage.value} stage"
+            self._steps[kind] = self._recorded(work, self.graphs, what)
         return self._steps[kind]
 
     def choose_concurrency(
@@ -119,15 +120,18 @@ class StepPrograms:
             return
         kind = StepKind(stage=Stage.FUSION)
         with ExitStack() as stack:
-            steps = {each: self._recorded(self._work(kind, each), stack) for each in Concurrency}
+            steps = {
+                each: self._recorded(self._work(kind, each), stack, f"a {each.value} fusion step")
+                for each in Concurrency
+            }
             spent_ms = step_times(steps, self.streams.main, reset, timed, trials)
         self.measured_ms = spent_ms
         self.concurrency = min(spent_ms, key=lambda each: spent_ms[each])
 
-    def _recorded(self, work: Step, stack: ExitStack) -> Step:
+    def _recorded(self, work: Step, stack: ExitStack, what: str) -> Step:
         if not self.capturable:
             return work
-        return captured(self.streams.main, stack, work).launch
+        return captured(self.streams.main, stack, work, what).launch
 
     def _work(self, kind: StepKind, concurrency: Concurrency) -> Step:
         predict, launches = self._predictions(kind, concurrency), self._launches(kind)

@@ -14,7 +14,7 @@ from engines.guides import SDM_ALONE, SDM_GUIDES, TDM_GUIDE, Guide
 from runtime.gpu.buffers import ALONE_EMBEDS
 from runtime.gpu.faults import check_faults, check_predictions
 from runtime.gpu.programs import StepKind
-from runtime.gpu.steps import GpuSteps
+from runtime.gpu.steps import AHEAD, MARKED, GpuSteps
 from runtime.method.guidance import Float32Array
 from runtime.method.saliency import Saliency
 from runtime.method.schedule import Stage, device_table
@@ -29,13 +29,16 @@ class GpuRun:
     """A Stepper whose turn it is on what GpuSteps keeps.
 
     Until finish the host only launches: nothing is allocated, copied or waited for, unless maps are
-    kept (a copy that the host does not wait for) or somebody calls wait.
+    kept or steps are marked (a copy each that the host does not wait for) or somebody calls wait.
     """
+
+    # While the host looks whether a step is done, and tells of it, the GPU has the next to do.
+    ahead = AHEAD
 
     def __init__(self, steps: GpuSteps, trajectory: Trajectory) -> None:
         """Capture what is missing, make room, upload everything the steps read."""
         self._steps, self._trajectory = steps, trajectory
-        self._stream, self._turn, self._taken = steps.streams.main, steps.next_turn(), 0
+        self._stream, self._turn, self._told = steps.streams.main, steps.next_turn(), -1
         stages, kind = trajectory.stages(), trajectory.kind
         self._work = [
             steps.programs.step(StepKind.of(stage, guidance, kind))
@@ -71,24 +74,29 @@ class GpuRun:
     def subject(self, step: int) -> None:
         self._launch(step, Stage.SUBJECT)
 
-    def wait(self) -> None:
+    def mark(self, step: int) -> None:
+        """Let the step's latents be copied to where the host reads them; waits for nothing."""
+        mark, buffers = self._steps.step_marks[step % MARKED], self._steps.buffers
+        told, latents = mark.latents, buffers.tensors["latents"]
+        self._stream.download(told.address, latents.address, told.nbytes)
+        self._stream.record(mark.done)
+
+    def wait(self, step: int) -> None:
         """Ask the GPU again and again, so that Ctrl-C is heard."""
-        event = self._steps.streams.stepped
-        self._stream.record(event)
-        while not event.done():
+        self._told = step
+        while not self._steps.step_marks[step % MARKED].done.done():
             time.sleep(_POLL_S)
 
-    def latents_reader(self) -> Callable[[], Float32Array]:
-        taken = self._taken
+    def latents_reader(self, step: int) -> Callable[[], Float32Array]:
+        kept, shape = self._steps.step_marks[step % MARKED].latents, self._trajectory.latents.shape
 
         def read() -> Float32Array:
-            if taken != self._taken or self._turn != self._steps.turn:
+            if step != self._told or self._turn != self._steps.turn:
                 raise FaceDiffuserError(
-                    f"the latents of step {taken - 1} are gone; read them within on_step"
+                    f"the latents of step {step} are gone; read them within on_step"
                 )
-            self._download("latents")
-            self._stream.synchronize()
-            return self._latents()
+            latents: Float32Array = kept.array(0, shape, np.float32).copy()
+            return latents
 
         return read
 
@@ -118,7 +126,6 @@ class GpuRun:
     def _launch(self, step: int, stage: Stage) -> None:
         self._timeline.mark(stage.value)
         self._work[step]()
-        self._taken += 1
 
     def _stage_inputs(self) -> None:
         trajectory, staged = self._trajectory, self._steps.buffers.staged

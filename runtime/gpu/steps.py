@@ -17,7 +17,29 @@ from runtime.trajectory import RequestKind
 # Three stages, decoding, the end.
 MARKS = 5
 
+# Steps that are launched before it is waited for the one before them, and as many whose latents
+# the host can read: those, and the one that is told of.
+AHEAD = 1
+MARKED = AHEAD + 1
+
 _NO_MEMORY = Memory(0, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepMark:
+    """What is kept of a step that somebody hears of.
+
+    done: when it is. latents: [images, 4, h, w] float32 after it, in pinned memory.
+    """
+
+    done: Event
+    latents: Memory
+
+    @classmethod
+    def opened(cls, gpu: Gpu, stack: ExitStack, nbytes: int) -> StepMark:
+        return cls(
+            done=gpu.event(stack, "a step's end"), latents=gpu.pinned(stack, nbytes, "latents")
+        )
 
 
 @dataclass(kw_only=True, repr=False)
@@ -37,7 +59,7 @@ class MapRoom:
         nbytes = self.layout.nbytes
         if count * nbytes > self._memory.nbytes:
             self.close()
-            self._memory = self.gpu.pinned(self._stack, count * nbytes)
+            self._memory = self.gpu.pinned(self._stack, count * nbytes, "saliency maps")
         return [Memory(self._memory.address + slot * nbytes, nbytes) for slot in range(count)]
 
     def close(self) -> None:
@@ -49,6 +71,7 @@ class MapRoom:
 class GpuSteps:
     """Buffers, programs and decoder of one size, and the marks that a run is timed with.
 
+    step_marks: of steps that somebody hears of, in turns.
     stack: everything of it that is opened. turn: whose run it is; each run takes the next number,
     and is over when another has it.
     """
@@ -59,6 +82,7 @@ class GpuSteps:
     decoder: GpuDecoder
     maps: MapRoom
     marks: tuple[Event, ...]
+    step_marks: tuple[StepMark, ...]
     stack: ExitStack
     provider: str
     bundle: Path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 from PIL import Image
@@ -39,6 +40,10 @@ class HostBackend:
     def host_settings(self) -> HostSettings:
         return self._engines.settings
 
+    def active(self) -> AbstractContextManager[None]:
+        """Nothing to hold."""
+        return nullcontext()
+
     def run(
         self, component: Component, inputs: Mapping[str, Array], output_shape: tuple[int, ...]
     ) -> Array:
@@ -56,6 +61,9 @@ class HostBackend:
 
 class HostStepper:
     """One trajectory's latents and history in numpy."""
+
+    # A step is done when it returns: taking one ahead would only delay what is told of it.
+    ahead = 0
 
     def __init__(self, engines: EnginePool, trajectory: Trajectory) -> None:
         self._engines = engines
@@ -101,10 +109,13 @@ class HostStepper:
                     noise = self._alone(step)
             self._move(step, noise)
 
-    def wait(self) -> None:
+    def mark(self, step: int) -> None:
+        """Nothing to keep."""
+
+    def wait(self, step: int) -> None:
         """Steps are done when they return."""
 
-    def latents_reader(self) -> Callable[[], Float32Array]:
+    def latents_reader(self, step: int) -> Callable[[], Float32Array]:
         # A copy: a callback that writes into it does not change the picture.
         return self._latents.copy
 

@@ -17,11 +17,12 @@ def main() -> None:
     with opened_gpu(bindings) as gpu, ExitStack() as stack:
         assert gpu.describe() == "Stub (sm_90, CUDA 13.1)"
         assert gpu.free_nbytes() == (1 << 20, 1 << 21)
-        gpu.make_current()
+        with gpu.current():
+            pass
         streams = Streams.opened(gpu, stack)
         stream = streams.main
         first, second = (gpu.memory(stack, 1024, "nothing") for _ in range(2))
-        pinned = gpu.pinned(stack, 1024)
+        pinned = gpu.pinned(stack, 1024, "nothing")
         array = pinned.array(0, (256,), np.float32)
         array[...] = np.arange(256)
         stream.upload(first.address, pinned.address, 1024)
@@ -39,20 +40,25 @@ def main() -> None:
         assert timed.ms_since(timed) == 1.5
         captured(stream, stack, lambda: streams.beside(lambda _: None, lambda _: None)).launch()
 
-        library = checked(bindings.cuLibraryLoadData(b"cubin", None, None, 0, None, None, 0))
-        kernel = checked(bindings.cuLibraryGetKernel(library, b"name"))
-        assert checked(bindings.cuKernelGetParamInfo(kernel, 1)) == (8, 8)
+        library = checked(
+            bindings.cuLibraryLoadData(b"cubin", None, None, 0, None, None, 0), "cuLibraryLoadData"
+        )
+        kernel = checked(bindings.cuLibraryGetKernel(library, b"name"), "cuLibraryGetKernel")
+        assert checked(bindings.cuKernelGetParamInfo(kernel, 1), "cuKernelGetParamInfo") == (8, 8)
         try:
-            checked(bindings.cuKernelGetParamInfo(kernel, 2))
+            checked(bindings.cuKernelGetParamInfo(kernel, 2), "cuKernelGetParamInfo")
         except CudaError as error:
             assert error.status == 1
         value = ctypes.c_void_p(4096)
         values = (ctypes.c_void_p * 1)(ctypes.addressof(value))
-        function = checked(bindings.cuKernelGetFunction(kernel))
+        function = checked(bindings.cuKernelGetFunction(kernel), "cuKernelGetFunction")
         address = ctypes.addressof(values)
         geometry = (3, 1, 1, 32, 1, 1, 0)
-        checked(bindings.cuLaunchKernel(function, *geometry, stream.handle, address, 0))
-        checked(bindings.cuLibraryUnload(library))
+        checked(
+            bindings.cuLaunchKernel(function, *geometry, stream.handle, address, 0),
+            "cuLaunchKernel",
+        )
+        checked(bindings.cuLibraryUnload(library), "cuLibraryUnload")
     print("done")
 
 

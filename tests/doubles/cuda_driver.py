@@ -1,13 +1,15 @@
 """A double of the CUDA driver: host memory, streams that wait, capture, Triton's interpreter.
 
 It answers with CUDA's own status where CUDA would, and raises Misuse for what CUDA would let pass
-or what would end in undefined behavior.
+or what would end in undefined behavior. A thread has a current context, without which nearly every
+call is answered 201; once work has failed for good (`lose`), nearly every call is answered as that.
 """
 
 from __future__ import annotations
 
 import ctypes
 import itertools
+import threading
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,11 +25,26 @@ from tests.doubles.cuda_streams import Capture, Event, Graph, Stream, Work
 from tests.kernels.recorder import Recorder
 
 SUCCESS, INVALID_VALUE, OUT_OF_MEMORY, NOT_READY, ILLEGAL_ADDRESS = 0, 1, 2, 600, 700
+INVALID_CONTEXT, CONTEXT_IS_DESTROYED = 201, 709
 CAPTURE_UNSUPPORTED, CAPTURE_INVALIDATED, CAPTURE_UNJOINED, CAPTURE_ISOLATION = 900, 901, 904, 905
 
 TORCH_TYPES = {
     "float16": torch.float16, "float32": torch.float32, "int32": torch.int32, "uint8": torch.uint8,
 }  # fmt: skip
+
+
+CONTEXT = "context"
+# A driver call on the host's clock; a copy's start, and what a copy moves in a millisecond.
+HOST_CALL_MS, COPY_MS, COPIED_NBYTES = 0.002, 0.002, 20 << 20
+# What needs no current context, and is answered whatever happened.
+_WITHOUT_CONTEXT = frozenset(
+    "cuInit cuDriverGetVersion cuDeviceGet cuDeviceGetName cuDeviceGetAttribute "
+    "cuDevicePrimaryCtxRetain cuDevicePrimaryCtxRelease cuCtxGetCurrent cuCtxSetCurrent".split()
+)
+_GIVES_BACK = frozenset(
+    "cuMemFree cuMemFreeHost cuStreamDestroy cuEventDestroy cuGraphDestroy cuGraphExecDestroy "
+    "cuLibraryUnload".split()
+)
 
 
 class Misuse(AssertionError):
@@ -39,11 +56,18 @@ class CudaDriver(Recorder):
     """Implements engines.cuda.driver.Driver.
 
     quiet: set while the host must only launch. side_by_side: see Graph. calls: every function
-    called, in order. open: what was created and not destroyed, by kind.
+    called, in order. open: what was created and not destroyed, by kind. pinned_nbytes: of the host
+    that can be pinned. lost: the status of work that failed for good. host_ms: the host's clock, on
+    which a call takes HOST_CALL_MS and work begins no earlier than it was enqueued; None where only
+    the GPU's is of interest. node_ms: how long a node of a graph takes.
     """
 
     element_type: str = "float32"
     total_nbytes: int = 8 << 30
+    pinned_nbytes: int = 8 << 30
+    lost: int = SUCCESS
+    host_ms: float | None = None
+    node_ms: float = 1.0
     architecture: int = 90
     side_by_side: float = 1.0
     quiet: bool = False
@@ -54,6 +78,7 @@ class CudaDriver(Recorder):
     calls: list[str] = field(default_factory=list)
     open: Counter[str] = field(default_factory=Counter)
     _handles: Any = field(default_factory=lambda: itertools.count(0x100))
+    _thread: threading.local = field(default_factory=threading.local)
 
     CUdevice_attribute = SimpleNamespace(
         CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR="major",
@@ -62,6 +87,39 @@ class CudaDriver(Recorder):
     CUstreamCaptureMode = SimpleNamespace(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL="thread local")
     CUstream_flags = SimpleNamespace(CU_STREAM_NON_BLOCKING=1)
     CUevent_flags = SimpleNamespace(CU_EVENT_DEFAULT=0, CU_EVENT_DISABLE_TIMING=2)
+
+    def __getattribute__(self, name: str) -> Any:
+        value = super().__getattribute__(name)
+        if not name.startswith("cu") or name in _WITHOUT_CONTEXT or name == "current":
+            return value
+
+        def called(*arguments: Any) -> tuple[Any, ...]:
+            if self.host_ms is not None:
+                self.host_ms += HOST_CALL_MS
+            if refused := self._refused():
+                return refused, None, None
+            if self.lost and name not in _GIVES_BACK:
+                return self.lost, None, None
+            answer: tuple[Any, ...] = value(*arguments)
+            return (self.lost or answer[0], *answer[1:])
+
+        return called
+
+    @property
+    def current(self) -> Any:
+        """The calling thread's context."""
+        return getattr(self._thread, "context", None)
+
+    def lose(self, status: int = ILLEGAL_ADDRESS) -> None:
+        """What work does that fails for good."""
+        self.lost = status
+
+    def _refused(self) -> int:
+        if self.current is None:
+            return INVALID_CONTEXT
+        if self.current != CONTEXT:
+            raise Misuse(f"work for the GPU in the context of somebody else, {self.current}")
+        return 0 if self.open[CONTEXT] else CONTEXT_IS_DESTROYED
 
     def cuInit(self, Flags: int) -> tuple[Any, ...]:
         return (SUCCESS,)
@@ -77,13 +135,17 @@ class CudaDriver(Recorder):
         return SUCCESS, {"major": major, "minor": minor}[attrib]
 
     def cuDevicePrimaryCtxRetain(self, dev: Any) -> tuple[Any, ...]:
-        self._opened("context")
-        return SUCCESS, "context"
+        self._opened(CONTEXT)
+        return SUCCESS, CONTEXT
 
     def cuDevicePrimaryCtxRelease(self, dev: Any) -> tuple[Any, ...]:
-        return self._closed("context")
+        return self._closed(CONTEXT)
+
+    def cuCtxGetCurrent(self) -> tuple[Any, ...]:
+        return SUCCESS, self.current
 
     def cuCtxSetCurrent(self, ctx: Any) -> tuple[Any, ...]:
+        self._thread.context = ctx
         return (SUCCESS,)
 
     def cuMemGetInfo(self) -> tuple[Any, ...]:
@@ -110,6 +172,8 @@ class CudaDriver(Recorder):
             return CAPTURE_UNSUPPORTED, 0
         if bytesize <= 0:
             return INVALID_VALUE, 0
+        if self.pinned.nbytes + bytesize > self.pinned_nbytes:
+            return OUT_OF_MEMORY, 0
         self._opened("pinned")
         return SUCCESS, self.pinned.allocate(bytesize)
 
@@ -162,10 +226,12 @@ class CudaDriver(Recorder):
         if self._unsafe("cuStreamSynchronize"):
             return (CAPTURE_UNSUPPORTED,)
         stream = self.streams[hStream]
-        while stream.queue:
+        while stream.queue and not self.lost:
             moved = [each.advance() for each in self.streams.values()]
             if not any(moved):
                 raise Misuse("the streams wait for each other")
+        if self.host_ms is not None:
+            self.host_ms = max(self.host_ms, stream.now_ms)
         return (SUCCESS,)
 
     def cuStreamWaitEvent(self, hStream: int, hEvent: Event, Flags: int) -> tuple[Any, ...]:
@@ -227,6 +293,9 @@ class CudaDriver(Recorder):
     def cuEventQuery(self, hEvent: Event) -> tuple[Any, ...]:
         """Each question gives the streams time for one more piece of work."""
         self.calls.append("cuEventQuery")
+        if self.host_ms is not None:
+            self._drain()
+            return (SUCCESS if hEvent.at_ms <= self.host_ms else NOT_READY,)
         if hEvent.reached < hEvent.recorded:
             for stream in self.streams.values():
                 stream.advance()
@@ -255,9 +324,9 @@ class CudaDriver(Recorder):
 
         def run() -> None:
             hGraphExec.run()
-            stream.now_ms += hGraphExec.duration_ms(self.side_by_side)
+            stream.now_ms += self.node_ms * hGraphExec.duration_ms(self.side_by_side)
 
-        stream.put(run)
+        stream.put(self._from_now(stream, run))
         return (SUCCESS,)
 
     def cuGraphExecDestroy(self, hGraphExec: Graph) -> tuple[Any, ...]:
@@ -292,13 +361,27 @@ class CudaDriver(Recorder):
 
     def put(self, hStream: int, work: Work, *, ms: float = 1.0) -> None:
         """Enqueue, or while capturing record, anything that a stream can do."""
+        if self._refused():
+            raise Misuse("work is enqueued by a thread in which no context is current")
         stream = self.streams[hStream]
 
         def timed() -> None:
             work()
             stream.now_ms += ms
 
-        stream.put(timed if stream.capture is None else work)
+        stream.put(self._from_now(stream, timed) if stream.capture is None else work)
+
+    def _from_now(self, stream: Stream, work: Work) -> Work:
+        """Work that begins no earlier than the host gave it."""
+        given_ms = self.host_ms
+        if given_ms is None:
+            return work
+
+        def later() -> None:
+            stream.now_ms = max(stream.now_ms, given_ms)
+            work()
+
+        return later
 
     def _tensor(self, argument: str, address: int) -> torch.Tensor:
         kind = argument_type(argument).removesuffix("*")
@@ -320,7 +403,7 @@ class CudaDriver(Recorder):
         def move() -> None:
             ctypes.memmove(target, origin, nbytes)
 
-        self.put(hStream, move)
+        self.put(hStream, move, ms=COPY_MS + nbytes / COPIED_NBYTES)
         return (SUCCESS,)
 
     def _check(self, blocks: Blocks, address: int, nbytes: int) -> None:
@@ -343,7 +426,7 @@ class CudaDriver(Recorder):
     def _drain(self) -> None:
         """Freeing waits for the device."""
         moved = [True]
-        while any(moved):
+        while any(moved) and not self.lost:
             moved = [stream.advance() for stream in self.streams.values()]
 
     def _opened(self, kind: str) -> None:

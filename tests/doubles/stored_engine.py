@@ -96,7 +96,7 @@ class StoredEngine:
         memory = self.gpu.memory(self._stack, nbytes, f"what {self.component} predicts")
         self._noise = DeviceTensor(memory.address, output.shape, output.dtype)
         with ExitStack() as staging:
-            pinned = self.gpu.pinned(staging, nbytes)
+            pinned = self.gpu.pinned(staging, nbytes, "predictions")
             noise = stored(self.component, output.shape, output.dtype)
             pinned.array(0, output.shape, output.dtype)[...] = noise
             on = Stream(self.gpu.driver, stream)

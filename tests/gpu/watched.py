@@ -35,5 +35,6 @@ class Watched:
 
     def _kinds(self, graph: Any) -> Counter[str]:
         _, _, count = self.real.cuGraphGetNodes(graph)
-        nodes, _ = checked(self.real.cuGraphGetNodes(graph, count))
-        return Counter(checked(self.real.cuGraphNodeGetType(node)).name for node in nodes)
+        nodes, _ = checked(self.real.cuGraphGetNodes(graph, count), "cuGraphGetNodes")
+        kinds = [checked(self.real.cuGraphNodeGetType(n), "cuGraphNodeGetType") for n in nodes]
+        return Counter(kind.name for kind in kinds)

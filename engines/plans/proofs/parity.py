@@ -82,7 +82,7 @@ def _bound(
         dtype = engine.dtypes[name]
         nbytes = int(np.prod(shape)) * dtype.itemsize
         memory = gpu.memory(stack, nbytes, f"{name} {shape}")
-        pinned = gpu.pinned(stack, nbytes)
+        pinned = gpu.pinned(stack, nbytes, f"{name} {shape}")
         staging[name] = (pinned, pinned.array(0, shape, dtype))
         tensors[name] = DeviceTensor(memory.address, shape, dtype)
     workspace = 0
@@ -90,7 +90,7 @@ def _bound(
         workspace = gpu.memory(stack, nbytes, "activations").address
     engine.bind(tensors, workspace, stream.handle)
     # Memory is given back only when the stream is done with it.
-    stack.callback(stream.synchronize)
+    stack.callback(stream.drain)
 
     def run(inputs: dict[str, Array]) -> Array:
         for name, array in inputs.items():

@@ -1,7 +1,9 @@
 """The driver's import site and its statuses."""
 
+import ast
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,18 +11,60 @@ from engines.cuda import driver as cuda
 from engines.errors import ProviderUnavailableError
 from tests.doubles.cuda_driver import cuda_driver
 from tests.kernels.recorder import written_library
+from tests.paths import ROOT
 
 
 def test_checked_returns_what_the_driver_returned() -> None:
-    assert cuda.checked((0,)) is None
-    assert cuda.checked((0, 5)) == 5
-    assert cuda.checked((0, 5, 6)) == (5, 6)
+    assert cuda.checked((0,), "cuF") is None
+    assert cuda.checked((0, 5), "cuF") == 5
+    assert cuda.checked((0, 5, 6), "cuF") == (5, 6)
 
 
-def test_checked_raises_with_the_status() -> None:
-    with pytest.raises(cuda.CudaError, match="700") as raised:
-        cuda.checked((700, None))
-    assert raised.value.status == 700
+def test_an_error_names_the_call_the_object_and_the_status() -> None:
+    with pytest.raises(cuda.CudaError, match=r"^cuF of the main stream: .* answered 2 \(2\)$"):
+        cuda.checked((2, None), "cuF", "the main stream")
+    with pytest.raises(cuda.CudaError, match=r"^cuF: .*700.*start it again") as raised:
+        cuda.checked((700, None), "cuF")
+    assert (raised.value.status, raised.value.is_lost) == (700, True)
+
+
+def test_giving_back_to_a_gpu_that_is_lost_is_no_second_error() -> None:
+    for status in (0, 700, 719):
+        cuda.released((status,), "cuMemFree", "weights")
+    with pytest.raises(cuda.CudaError, match="cuMemFree of weights"):
+        cuda.released((1,), "cuMemFree", "weights")
+
+
+def test_every_status_is_checked_under_the_name_of_its_own_call() -> None:
+    """checked(driver.cuF(...), "cuF", ...), in one line or by way of `answer`."""
+    seen = 0
+    for source in (ROOT / "engines/cuda").glob("*.py"):
+        made: list[str] = []
+        tree = ast.parse(source.read_text())
+        for node in sorted(_nodes(tree), key=lambda each: (each.lineno, each.col_offset)):
+            name = _name(node)
+            if name.startswith("cu"):
+                made.append(name)
+            elif name in ("checked", "released") and source.name != "driver.py":
+                told = node.args[1]
+                names = {told.value} if isinstance(told, ast.Constant) else {"call"}
+                inside = [name for name in map(_name, _nodes(node.args[0])) if name[:2] == "cu"]
+                expected = inside[0] if inside else made[-1]
+                assert names in ({expected}, {"call"}), f"{source}, line {node.lineno}"
+                seen += 1
+    assert seen > 30
+
+
+def _name(call: Any) -> str:
+    return str(call.func.attr if isinstance(call.func, ast.Attribute) else call.func.id)
+
+
+def _nodes(tree: ast.AST) -> list[Any]:
+    return [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute | ast.Name)
+    ]
 
 
 def test_missing_bindings_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

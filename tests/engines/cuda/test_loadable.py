@@ -66,7 +66,8 @@ def test_a_refusal_names_kernel_driver_found_and_driver_needed(
     ):
         pass
     told = str(raised.value)
-    assert f"does not load kernel fusion_blend for sm_90 (the CUDA driver answered {status}" in told
+    assert "does not load kernel fusion_blend for sm_90" in told
+    assert f"({call} of kernel fusion_blend: the CUDA driver answered {status}" in told
     assert "is built by CUDA 12.9 for sm_90" in told
     assert "needs an NVIDIA driver for CUDA 12 (525 or newer)" in told
     assert "this one is 535.104.05, for CUDA 12.2" in told

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from engines.bundle.folder import KERNELS_FOLDER, Bundle
@@ -15,17 +18,20 @@ from engines.cuda.gpu import opened_gpu
 from engines.cuda.graph import captured
 from engines.cuda.streams import Streams
 from engines.errors import (
+    CancelledError,
     ContractError,
     DeviceMemoryError,
     FaceDiffuserError,
+    NonFiniteError,
     ProviderUnavailableError,
     RequestError,
 )
+from runtime import FaceDiffuser, StepInfo
 from runtime.gpu.backend import MAX_SIZES, GpuBackend
 from runtime.gpu.programs import Concurrency
 from runtime.trajectory import RequestKind
 from tests.doubles.cuda_driver import CudaDriver, Misuse, cuda_driver
-from tests.doubles.host_engine import HostProvider
+from tests.doubles.host_engine import HostEngine, HostProvider
 from tests.runtime.gpu.double import OnCuda, on_cuda, with_kernels
 from tests.runtime.gpu.drawing import small
 
@@ -130,7 +136,7 @@ def test_what_cuda_forbids_while_capturing_is_an_error(driver: CudaDriver, call:
         streams = Streams.opened(gpu, stack)
         forbidden = {
             "memory": lambda: gpu.memory(stack, 256, "nothing"),
-            "pinned": lambda: gpu.pinned(stack, 256),
+            "pinned": lambda: gpu.pinned(stack, 256, "nothing"),
             "wait for the stream": streams.main.synchronize,
         }[call]
         with pytest.raises(CudaError, match="900"):
@@ -185,7 +191,7 @@ def test_work_beside_comes_after_the_fork_and_before_the_join(driver: CudaDriver
 
 def test_memory_that_was_given_back_cannot_be_copied_to(driver: CudaDriver) -> None:
     with opened_gpu(driver) as gpu, ExitStack() as stack:
-        stream, pinned = gpu.stream(stack), gpu.pinned(stack, 256)
+        stream, pinned = gpu.stream(stack), gpu.pinned(stack, 256, "nothing")
         with ExitStack() as own:
             memory = gpu.memory(own, 256, "nothing")
             stream.upload(memory.address, pinned.address, 256)
@@ -243,6 +249,158 @@ def test_an_illegal_address_ends_the_request(bundle: Path, driver: CudaDriver) -
             cuda.face_diffuser.generate(small())
         driver.launch_status = 0
         cuda.face_diffuser.generate(small())
+
+
+def loses_at(component: Component, run: int, driver: CudaDriver) -> Callable[[HostEngine], None]:
+    """Work of an engine's run that fails for good."""
+
+    def spoil(engine: HostEngine) -> None:
+        if engine.component is component and engine.runs == run:
+            driver.lose()
+
+    return spoil
+
+
+@pytest.mark.parametrize("watched", [False, True])
+def test_after_a_fault_all_is_closed_and_the_first_error_is_raised(
+    *, watched: bool, bundle: Path, driver: CudaDriver
+) -> None:
+    waited = "cuEventQuery of a step's end" if watched else "cuStreamSynchronize of the main stream"
+    spoil = loses_at(Component.SDM_UNET, 2, driver)
+    with (
+        pytest.raises(CudaError, match=rf"^{waited}: .* 700 \(700\): .*start it again") as raised,
+        on_cuda(bundle, driver=driver, spoil=spoil) as cuda,
+    ):
+        cuda.face_diffuser.generate(small(), on_step=(lambda info: None) if watched else None)
+    assert raised.value.__context__ is None
+    assert raised.value.is_lost
+    assert not +driver.open
+    assert driver.current is None
+
+
+def test_a_fault_that_nobody_waited_for_is_raised_when_all_is_closed(
+    bundle: Path, driver: CudaDriver
+) -> None:
+    def stop(info: StepInfo) -> bool:
+        return False
+
+    with (
+        pytest.raises(CudaError, match=r"cuStreamSynchronize of the main stream: .* 700"),
+        on_cuda(bundle, driver=driver, spoil=loses_at(Component.TDM_UNET, 3, driver)) as cuda,
+    ):
+        # The second step is under way when the first ends the run.
+        with pytest.raises(CancelledError):
+            cuda.face_diffuser.generate(small(), on_step=stop)
+        assert driver.open["memory"]
+        assert not driver.lost
+    assert not +driver.open
+
+
+def test_a_fault_while_a_backend_is_set_up_leaves_nothing_open(
+    bundle: Path, driver: CudaDriver
+) -> None:
+    with (
+        pytest.raises(CudaError, match=r"cuStreamSynchronize of the main stream: .* 700") as raised,
+        on_cuda(bundle, driver=driver, spoil=loses_at(Component.VAE_DECODER, 1, driver)) as cuda,
+    ):
+        cuda.face_diffuser.warm_up(height=64, width=64)
+    assert raised.value.__context__ is None
+    assert not +driver.open
+
+
+def test_an_error_names_the_call_and_the_kernel_or_the_stage(
+    bundle: Path, driver: CudaDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with on_cuda(bundle, driver=driver) as cuda:
+        monkeypatch.setattr(driver, "launch_status", 701)
+        with pytest.raises(CudaError, match=r"^cuLaunchKernel of kernel guided_step: .*701"):
+            cuda.face_diffuser.warm_up(height=64, width=64)
+        monkeypatch.setattr(driver, "launch_status", 0)
+        cuda.face_diffuser.warm_up(height=64, width=64)
+        refused = lambda *_: (719, None)  # noqa: E731
+        monkeypatch.setattr(CudaDriver, "cuGraphLaunch", refused)
+        with pytest.raises(CudaError, match=r"^cuGraphLaunch of a step of the scene stage: .*719"):
+            cuda.face_diffuser.generate(small())
+
+
+def test_where_pinned_memory_is_short_older_sizes_are_given_up(
+    bundle: Path, driver: CudaDriver
+) -> None:
+    with on_cuda(bundle, driver=driver) as cuda:
+        cuda.face_diffuser.warm_up(height=64, width=64)
+        driver.pinned_nbytes = driver.pinned.nbytes + 1
+        cuda.face_diffuser.warm_up(height=64, width=64, guidance_rule="released")
+        assert driver.open["executable"] == 3
+        # Room for the maps of a run is asked for when it begins; here an older size makes it.
+        driver.pinned_nbytes = 8 << 30
+        cuda.face_diffuser.warm_up(height=64, width=64)
+        driver.pinned_nbytes = driver.pinned.nbytes
+        cuda.face_diffuser.generate(small(saliency=True))
+        assert driver.pinned.nbytes < driver.pinned_nbytes
+        cuda.face_diffuser.warm_up(height=64, width=64, num_images=2)
+        driver.pinned_nbytes = driver.pinned.nbytes // 2
+        expected = r"pins no \d+ MiB more of its memory for saliency maps; .*free -m"
+        with pytest.raises(DeviceMemoryError, match=expected):
+            cuda.face_diffuser.generate(small(saliency=True, num_images=2, num_inference_steps=99))
+        driver.pinned_nbytes = 8 << 30
+        cuda.face_diffuser.generate(small(saliency=True))
+    assert not +driver.open
+
+
+def test_a_graph_that_finds_no_room_is_short_of_memory(
+    bundle: Path, driver: CudaDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = lambda *_: (2, None)  # noqa: E731
+    with on_cuda(bundle, driver=driver) as cuda:
+        monkeypatch.setattr(CudaDriver, "cuGraphInstantiate", full)
+        with pytest.raises(DeviceMemoryError, match=r"a step of the .* stage does not fit"):
+            cuda.face_diffuser.warm_up(height=64, width=64)
+    assert not +driver.open
+
+
+def test_a_callers_cuda_context_is_put_back(bundle: Path, driver: CudaDriver) -> None:
+    driver.cuCtxSetCurrent("the caller's")
+    contexts: list[object] = []
+
+    def look() -> None:
+        contexts.append(driver.current)
+
+    def elsewhere(face_diffuser: FaceDiffuser) -> None:
+        driver.cuCtxSetCurrent("of another thread")
+        face_diffuser.generate(small())
+        look()
+
+    with on_cuda(bundle, driver=driver) as cuda:
+        look()
+        cuda.face_diffuser.warm_up(height=64, width=64)
+        look()
+        cuda.face_diffuser.generate(small())
+        look()
+        with pytest.raises(CancelledError):
+            cuda.face_diffuser.generate(small(), on_step=lambda info: False)
+        look()
+        thread = threading.Thread(target=elsewhere, args=(cuda.face_diffuser,))
+        thread.start()
+        thread.join()
+    look()
+    with opened_gpu(driver):
+        pass
+    look()
+    assert contexts == [*["the caller's"] * 4, "of another thread", *["the caller's"] * 2]
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")  # numpy, of which the interpreter is made
+def test_a_picture_that_is_no_number_is_named(bundle: Path) -> None:
+    def spoil(engine: HostEngine) -> None:
+        # Its first run is the one that sets it up, its third the second image's.
+        if engine.component is Component.VAE_DECODER and engine.runs == 3:
+            engine.array("pixels")[..., 0] = np.nan
+
+    with (
+        on_cuda(bundle, spoil=spoil) as cuda,
+        pytest.raises(NonFiniteError, match=r"vae_decoder .* infinity in image 2 of 3; "),
+    ):
+        cuda.face_diffuser.generate(small(num_images=3, output_type="np"))
 
 
 def test_a_closed_face_diffuser_says_so(bundle: Path) -> None:

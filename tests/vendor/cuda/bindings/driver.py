@@ -73,6 +73,10 @@ def cuDevicePrimaryCtxRetain(dev: Any, /) -> Answer:
     return *_DONE, "context"
 
 
+def cuCtxGetCurrent() -> Answer:
+    return *_DONE, None
+
+
 def cuMemGetInfo() -> Answer:
     total = settings().memory_nbytes
     return *_DONE, total, total
