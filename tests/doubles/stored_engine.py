@@ -9,10 +9,9 @@ which any stream takes and any capture records. Both kinds give the same numbers
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from engines.bundle.folder import Bundle
 from engines.contract import CONTRACTS, Component, ElementType
 from engines.cuda.gpu import Gpu, Stream
 from engines.engine import Array, DeviceTensor, Provider
-from engines.providers import OpenEngine, OpenProvider
+from engines.providers import OpenProvider
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -174,12 +173,10 @@ def on_device(element: str, *, capturable: bool = True) -> OpenProvider:
     return opened
 
 
-def on_host(element: str) -> OpenEngine:
+def on_host(element: str) -> Callable[[Bundle, Component], StoredHostEngine]:
     """What opens them on the host."""
-    return partial(_opened_on_host, element)
 
+    def opened(bundle: Bundle, component: Component) -> StoredHostEngine:
+        return StoredHostEngine(component, element)
 
-def _opened_on_host(
-    element: str, bundle: Bundle, component: Component, threads: int | None
-) -> StoredHostEngine:
-    return StoredHostEngine(component, element)
+    return opened
