@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self, cast, overload
 
 from engines.bundle.folder import TOKENIZER_PATH, Bundle
 from engines.bundle.quantization import Quantization
@@ -14,6 +14,7 @@ from engines.contract import Component
 from engines.engine import HostPrecision, Provider
 from engines.errors import CancelledError, FaceDiffuserError, NonFiniteError, RequestError
 from engines.guides import GuidanceRule
+from engines.hub.snapshot import local_bundle
 from engines.tune.settings import HostSettings
 from runtime.backends import opened_backend
 from runtime.clock import Clock
@@ -69,21 +70,22 @@ class FaceDiffuser:
     ) -> FaceDiffuser:
         """Open a bundle on this machine.
 
-        provider: "tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-cpu" or "openvino";
-        None takes the first that a GPU here runs, and `declined` says why not those before it;
-        without one, whichever of the last two computes fastest. A provider that is asked for and
-        cannot run is an error. precision: "float32" or "bfloat16" (OpenVINO's, where the processor
-        has it; less exact) on a CPU; None takes the faster. threads: processor cores to use, from
-        1 and at most as many as there are; None takes the fastest number. What is fastest here was
-        measured by `engines.tune` or at an earlier opening, or is now, where the U-Nets are large
-        (for at most three minutes, and only where there is a choice); for small ones it is taken to
-        be float32 on all cores. low_memory: keep one engine in memory at a time, at the price of
-        opening it again when its turn comes (on the CPU, which it chooses). quantization: "int8" or
-        "fp8" takes the U-Nets in 8 bits, of a bundle built with them. Raises RequestError, the
-        BundleError family, ProviderUnavailableError and
-        DeviceMemoryError.
+        bundle: its folder, or `owner/name[@revision]`, a repository of the Hugging Face hub that
+        has one, downloaded where huggingface_hub is installed (a commit as revision is always the
+        same bundle). provider: "tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-cpu" or
+        "openvino"; None takes the first that a GPU here runs, and `declined` says why not those
+        before it; without one, whichever of the last two computes fastest. A provider that is asked
+        for and cannot run is an error. precision: "float32" or "bfloat16" (OpenVINO's, where the
+        processor has it; less exact) on a CPU; None takes the faster. threads: processor cores to
+        use, from 1 and at most as many as there are; None takes the fastest number. What is fastest
+        here was measured by `engines.tune` or at an earlier opening, or is now, where the U-Nets
+        are large (for at most three minutes, and only where there is a choice); for small ones it
+        is taken to be float32 on all cores. low_memory: keep one engine in memory at a time, at the
+        price of opening it again when its turn comes (on the CPU, which it chooses). quantization:
+        "int8" or "fp8" takes the U-Nets in 8 bits, of a bundle built with them. Raises
+        RequestError, the BundleError family, ProviderUnavailableError and DeviceMemoryError.
         """
-        opened = Bundle.open(bundle).quantized(quantization)
+        opened = Bundle.open(local_bundle(bundle)).quantized(quantization)
         backend, declined = opened_backend(
             opened, provider, precision=precision, threads=threads, low_memory=low_memory
         )
@@ -150,14 +152,33 @@ class FaceDiffuser:
         with self._turn():
             return self._conditioning.encoded(image, reference_resolution)
 
+    @overload
     def generate(
         self,
         request: Request,
         *,
         on_step: OnStepCallback | None = None,
         cancel: CancelToken | None = None,
-    ) -> Result:
-        """Draw the pictures of a request.
+    ) -> Result: ...
+    @overload
+    def generate(
+        self,
+        request: list[Request] | tuple[Request, ...],
+        *,
+        on_step: OnStepCallback | None = None,
+        cancel: CancelToken | None = None,
+    ) -> list[Result]: ...
+    def generate(
+        self,
+        request: Request | list[Request] | tuple[Request, ...],
+        *,
+        on_step: OnStepCallback | None = None,
+        cancel: CancelToken | None = None,
+    ) -> Result | list[Result]:
+        """Draw the pictures of a request, or of each of several (`Request.each` makes them).
+
+        Of several, all words and numbers are checked before any is drawn, and the first error ends
+        the call.
 
         on_step is called when a step is done; a falsy answer other than None raises CancelledError.
         cancel: a threading.Event, or whatever else has is_set(): looked at after each step and
@@ -165,6 +186,10 @@ class FaceDiffuser:
         nothing waits between the steps unless on_step or cancel is given. Raises the RequestError
         family for what cannot be drawn, NonFiniteError or ConstantOutputError if an engine fails.
         """
+        if isinstance(request, list | tuple):
+            for each in request:
+                self.check(each)
+            return [self.generate(each, on_step=on_step, cancel=cancel) for each in request]
         if not isinstance(request, Request):
             raise RequestError(
                 f"generate takes a Request, got {type(request).__name__}; "
@@ -179,6 +204,11 @@ class FaceDiffuser:
         It is for who lets requests wait: markers that do not fit the references, a schedule that
         the model does not know. Photos and identities are looked at when they are drawn.
         """
+        if not isinstance(request, Request):
+            raise RequestError(
+                f"expected a Request, got {type(request).__name__}; "
+                "write Request(prompt=..., references=[...])"
+            )
         planned_steps(request, self._noise_schedule)
         self._tokens(request, Clock())
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,15 @@ from runtime.method.saliency import Fusion
 from runtime.method.schedule import StageBoundaries
 from runtime.method.solvers import Scheduler
 from runtime.presets import PRESETS, Defaults, Preset
+
+if TYPE_CHECKING:
+    from runtime.inputs.words import (
+        FusionWord,
+        GuidanceRuleWord,
+        OutputTypeWord,
+        PresetWord,
+        SchedulerWord,
+    )
 
 Reference = Photo | Identity
 Choice = TypeVar("Choice", bound=StrEnum)
@@ -92,6 +101,36 @@ class Request:
     output_type: OutputType = OutputType.PIL
     saliency: bool = False
 
+    if TYPE_CHECKING:
+        # What the fields are made of is wider than what they are: a word stands for its enum.
+        def __init__(
+            self,
+            *,
+            prompt: str,
+            references: Sequence[Reference],
+            negative_prompt: str = ...,
+            preset: Preset | PresetWord = ...,
+            num_inference_steps: int | None = ...,
+            guidance_scale: float = ...,
+            seed: int | None = ...,
+            num_images: int = ...,
+            height: int | None = ...,
+            width: int | None = ...,
+            scheduler: Scheduler | SchedulerWord | None = ...,
+            alpha: float = ...,
+            beta: float = ...,
+            start_merge_step: int | None = ...,
+            final_step: int | None = ...,
+            guidance_rule: GuidanceRule | GuidanceRuleWord | None = ...,
+            guidance_every: int | None = ...,
+            guidance_until: float | None = ...,
+            fusion: Fusion | FusionWord = ...,
+            reference_resolution: int = ...,
+            latents: npt.NDArray[np.floating] | None = ...,
+            output_type: OutputType | OutputTypeWord = ...,
+            saliency: bool = ...,
+        ) -> None: ...
+
     def __post_init__(self) -> None:
         for name in ("prompt", "negative_prompt"):
             self._check_text(name, getattr(self, name))
@@ -146,6 +185,19 @@ class Request:
             object.__setattr__(self, name, _choice(name, kind, getattr(self, name)))
         if self.latents is not None:
             object.__setattr__(self, "latents", self._checked_latents())
+
+    @classmethod
+    def each(
+        cls, prompts: Iterable[str], references: Sequence[Reference], **settings: Any
+    ) -> list[Request]:
+        """A request for each of several prompts of the same people, for `FaceDiffuser.generate`.
+
+        references: better identities than photos, which are encoded for each request anew.
+        settings: Request's other fields, the same for all. Raises RequestError.
+        """
+        if isinstance(prompts, str):
+            raise RequestError("prompts must be a list of texts, got one text; write [...]")
+        return [cls(prompt=each, references=references, **settings) for each in prompts]
 
     def __repr__(self) -> str:
         """Everything but photos and noise, of which the kind is told."""

@@ -98,7 +98,8 @@ class Result:
     """The pictures of a request.
 
     images: a list of PIL pictures, or an array: "np" [images, height, width, 3] float32 in [0, 1],
-    "latent" [images, 4, h, w] float32. seeds: one per image. timings_ms: milliseconds on text,
+    "latent" [images, 4, h, w] float32; `pictures` and `array` are the same for type checkers.
+    seeds: one per image. timings_ms: milliseconds on text,
     references, scene, fusion, subject, decode (these four by the GPU's own clock, where there is
     one), and in total. evaluations: passes through a U-Net that each picture took. unread: the end
     of "prompt" or "negative_prompt" that lies beyond the model's window, so that it had no effect;
@@ -110,7 +111,7 @@ class Result:
     it.
     """
 
-    images: Any
+    images: Images
     seed: int
     seeds: tuple[int, ...]
     timings_ms: dict[str, float]
@@ -125,14 +126,18 @@ class Result:
     precision: HostPrecision | None = None
 
     @property
+    def pictures(self) -> list[Image.Image]:
+        """The images as PIL pictures. Raises RequestError for a request for "np" or "latent"."""
+        return _pictures(self.images, "pictures")
+
+    @property
     def array(self) -> Float32Array:
         """The images of a request for "np" or "latent". Raises RequestError for pictures."""
         if isinstance(self.images, list):
             raise RequestError(
                 'the images are pictures; draw with output_type="np" or "latent" for an array'
             )
-        images: Float32Array = self.images
-        return images
+        return self.images
 
     def metadata(self, image: int = 0) -> dict[str, Any]:
         """How a picture came about: bundle, seed and settings, without prompt or photos."""

@@ -71,7 +71,7 @@ class Reference:
             guidance_rule=GuidanceRule.RELEASED,
             output_type=OutputType.LATENT,
         )
-        found = face_diffuser.generate(request).images
+        found = face_diffuser.generate(request).array
         bound = self._bound(face_diffuser.host_settings)
         return agreement(face_diffuser.provider, found, self.expected(side_px), bound)
 

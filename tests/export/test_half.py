@@ -225,7 +225,7 @@ def test_a_picture_in_8_bits_is_near_the_one_in_half(
     own, found = drawn(None), drawn(str(quantization))
     assert (own.quantization, found.quantization) == (None, quantization)
     # A step's noise is off by what the gate lets through, and so is each of three.
-    assert 1e-5 < relative_l2(found.images, own.images) < 3 * 5e-2
+    assert 1e-5 < relative_l2(found.array, own.array) < 3 * 5e-2
 
 
 def test_an_unchanged_build_keeps_its_8_bits_and_one_without_them_has_none(

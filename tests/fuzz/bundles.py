@@ -140,7 +140,7 @@ def drawn(bundle: Path) -> Picture:
             prompt="a man <|image|> and a woman <|image|> in a park", references=photos, seed=1,
             num_inference_steps=3, height=64, width=64, output_type=OutputType.NP,
         )  # fmt: skip
-        picture: Picture = face_diffuser.generate(request).images
+        picture: Picture = face_diffuser.generate(request).array
         return picture
 
 

@@ -63,7 +63,7 @@ def soaked(face_diffuser: FaceDiffuser, count: int) -> list[float]:
 def differing(face_diffuser: FaceDiffuser, count: int) -> int:
     """How many of so many mixed calls of four threads give something else than alone."""
     kinds = requests()
-    alone = [face_diffuser.generate(each).images.copy() for each in kinds]
+    alone = [face_diffuser.generate(each).array.copy() for each in kinds]
     people = [face_diffuser.encode_reference(each).embeds for each in _PEOPLE]
 
     def differs(number: int) -> bool:
@@ -77,7 +77,7 @@ def differing(face_diffuser: FaceDiffuser, count: int) -> int:
         if random.random() < 0.1:
             token.set()
         try:
-            images = face_diffuser.generate(kinds[which], cancel=token).images
+            images = face_diffuser.generate(kinds[which], cancel=token).array
         except FaceDiffuserError:
             return not token.is_set()
         return not np.array_equal(images, alone[which])

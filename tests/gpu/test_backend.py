@@ -76,7 +76,7 @@ def test_the_gpu_draws_from_predictions_what_the_host_draws(
 ) -> None:
     request = drawn(machine, **changes)
     with on_gpu(machine) as opened, on_host(machine) as host:
-        assert relative_l2(opened.generate(request).images, host.generate(request).images) < SAME
+        assert relative_l2(opened.generate(request).array, host.generate(request).array) < SAME
 
 
 def test_pixels_that_no_rounding_decides_go_to_the_model_that_the_host_takes(
@@ -108,7 +108,7 @@ def test_a_replayed_graph_gives_what_eager_launches_give(
     with on_gpu(machine) as replayed:
         for _ in range(3):
             found = replayed.generate(request)
-            np.testing.assert_array_equal(found.images, expected.images)
+            np.testing.assert_array_equal(found.array, expected.array)
     assert found.saliency is not None
     assert expected.saliency is not None
     for one, other in zip(found.saliency, expected.saliency, strict=True):
@@ -119,7 +119,7 @@ def test_side_by_side_and_one_after_the_other_draw_the_same(machine: Machine) ->
     pictures = []
     for concurrency in (*Concurrency, None):
         with on_gpu(machine, concurrency=concurrency) as opened:
-            pictures.append(opened.generate(drawn(machine)).images)
+            pictures.append(opened.generate(drawn(machine)).array)
     np.testing.assert_array_equal(pictures[0], pictures[1])
     np.testing.assert_array_equal(pictures[0], pictures[2])
 
@@ -150,24 +150,24 @@ def test_memory_stays_flat_over_many_requests(machine: Machine) -> None:
 def test_two_bundles_draw_in_turns_in_one_process(machine: Machine) -> None:
     request = drawn(machine)
     with on_gpu(machine) as one, on_gpu(machine) as other:
-        first, second = one.generate(request).images, other.generate(request).images
+        first, second = one.generate(request).array, other.generate(request).array
         np.testing.assert_array_equal(first, second)
-        np.testing.assert_array_equal(one.generate(request).images, first)
+        np.testing.assert_array_equal(one.generate(request).array, first)
 
 
 def test_a_cancelled_request_leaves_the_next_one_whole(machine: Machine) -> None:
     with on_gpu(machine) as opened:
-        expected = opened.generate(drawn(machine)).images
+        expected = opened.generate(drawn(machine)).array
         with pytest.raises(CancelledError, match="step 3 of 6"):
             opened.generate(drawn(machine), on_step=lambda info: info.step < 2)
-        np.testing.assert_array_equal(opened.generate(drawn(machine)).images, expected)
+        np.testing.assert_array_equal(opened.generate(drawn(machine)).array, expected)
 
 
 def test_latents_that_are_read_at_each_step_are_those_of_the_step(machine: Machine) -> None:
     steps: list[Any] = []
     with on_gpu(machine) as opened:
         keep: Callable[[Any], None] = lambda info: steps.append(info.latents)  # noqa: E731
-        final = opened.generate(drawn(machine), on_step=keep).images
+        final = opened.generate(drawn(machine), on_step=keep).array
     np.testing.assert_array_equal(steps[-1], final)
     assert len({step.tobytes() for step in steps}) == 6
 

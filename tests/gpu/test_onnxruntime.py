@@ -22,8 +22,8 @@ def test_onnx_runtimes_cuda_provider_draws_what_the_cpu_draws(gpu_bundle: Path) 
     with FaceDiffuser.open(gpu_bundle, provider="onnxruntime-cpu") as host:
         side = {"height": host.native_px, "width": host.native_px}
         request = small(fusion="addition", num_inference_steps=6, **side)
-        expected = host.generate(request).images
+        expected = host.generate(request).array
     bound = PLAN_PIPELINE_BOUNDS[Bundle.open(gpu_bundle).manifest.precision]
     with FaceDiffuser.open(gpu_bundle, provider="onnxruntime-cuda") as opened:
-        found = opened.generate(request).images
+        found = opened.generate(request).array
     assert relative_l2(found, expected) < bound

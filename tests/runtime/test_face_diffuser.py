@@ -48,9 +48,9 @@ def test_without_a_seed_every_picture_is_another_and_its_seed_draws_it_again(
     for result in results:
         assert result.seeds == (result.seed,)
         again = face_diffuser.generate(small(seed=result.seed))
-        np.testing.assert_array_equal(again.images, result.images)
+        np.testing.assert_array_equal(again.array, result.array)
         assert again.seed == result.seed
-    assert not np.array_equal(results[0].images, results[1].images)
+    assert not np.array_equal(results[0].array, results[1].array)
 
 
 def test_seeds_go_on_from_the_last_at_the_first(face_diffuser: FaceDiffuser) -> None:
@@ -81,7 +81,7 @@ def test_shares_are_of_the_steps_that_are_taken(face_diffuser: FaceDiffuser) -> 
 
 def test_a_callback_is_told_of_every_step_and_its_latents(face_diffuser: FaceDiffuser) -> None:
     seen: list[StepInfo] = []
-    found = face_diffuser.generate(small(), on_step=seen.append).images
+    found = face_diffuser.generate(small(), on_step=seen.append).array
     assert [info.timestep for info in seen] == [667, 334, 1]
     np.testing.assert_array_equal(seen[-1].latents, found)
 
@@ -109,7 +109,7 @@ def test_a_step_count_that_the_model_does_not_know_is_refused(small_copy: Path) 
             opened.generate(small(num_inference_steps=11))
         with pytest.raises(RequestError, match="=10 needs timestep 10, the model knows 10"):
             opened.generate(small(num_inference_steps=10))
-        assert np.isfinite(opened.generate(small(num_inference_steps=9)).images).all()
+        assert np.isfinite(opened.generate(small(num_inference_steps=9)).array).all()
 
 
 def test_an_open_that_fails_closes_what_it_opened(
@@ -148,14 +148,14 @@ def test_nothing_can_be_asked_of_what_is_closed(small_bundle: Path) -> None:
 
 def test_only_a_request_is_drawn(face_diffuser: FaceDiffuser) -> None:
     with pytest.raises(RequestError, match=r"takes a Request, got dict.*generate\(Request\("):
-        face_diffuser.generate({"prompt": "a man"})  # type: ignore[arg-type]
+        face_diffuser.generate({"prompt": "a man"})  # type: ignore[call-overload]
 
 
 def test_every_reference_is_a_person_of_its_own(face_diffuser: FaceDiffuser) -> None:
     prompt = "a man <|image|> and a woman <|image|>"
     fields: dict[str, Any] = {"prompt": prompt, "alpha": 0.0, "beta": 0.0}
     pictures = [
-        face_diffuser.generate(small(references=people, **fields)).images
+        face_diffuser.generate(small(references=people, **fields)).array
         for people in ([HIM, HER], [HER, HIM], [HIM, HIM])
     ]
     assert not np.array_equal(pictures[0], pictures[2])
@@ -170,7 +170,7 @@ def test_the_resolution_of_a_photo_is_the_requests(face_diffuser: FaceDiffuser) 
     assert not np.array_equal(identity.embeds, other.embeds)
     by_photo = face_diffuser.generate(small(reference_resolution=64))
     by_identity = face_diffuser.generate(small(references=[identity]))
-    np.testing.assert_array_equal(by_photo.images, by_identity.images)
+    np.testing.assert_array_equal(by_photo.array, by_identity.array)
     with pytest.raises(RequestError, match="reference_resolution must be from 1"):
         face_diffuser.encode_reference(HIM, reference_resolution=0)
 
@@ -196,19 +196,19 @@ def test_a_result_says_what_was_drawn_and_from_what(
     assert result.saliency is None
     assert face_diffuser.generate(small()).unread == {}
     assert face_diffuser.native_px == 64
-    assert face_diffuser.generate(small(height=None, width=None)).images.shape == (1, 4, 8, 8)
+    assert face_diffuser.generate(small(height=None, width=None)).array.shape == (1, 4, 8, 8)
 
 
 def test_a_negative_prompt_steers_the_scene(face_diffuser: FaceDiffuser) -> None:
     plain, other = (
-        face_diffuser.generate(small(negative_prompt=text, alpha=1.0, beta=1.0)).images
+        face_diffuser.generate(small(negative_prompt=text, alpha=1.0, beta=1.0)).array
         for text in ("", "rain")
     )
     assert not np.array_equal(plain, other)
 
 
 def test_the_guidance_scale_reaches_the_steps(face_diffuser: FaceDiffuser) -> None:
-    weak, strong = (face_diffuser.generate(small(guidance_scale=s)).images for s in (2.0, 9.0))
+    weak, strong = (face_diffuser.generate(small(guidance_scale=s)).array for s in (2.0, 9.0))
     assert not np.array_equal(weak, strong)
 
 
@@ -244,7 +244,7 @@ def test_the_kind_of_8_bits_that_is_asked_for_draws_and_is_told(small_copy: Path
             small_copy, provider="onnxruntime-cpu", threads=1, quantization=asked
         ) as opened:
             result = opened.generate(small(output_type="pil"))
-            pictures[asked] = opened.generate(small()).images
+            pictures[asked] = opened.generate(small()).array
         assert result.quantization == asked
         assert result.metadata().get("quantization") == asked
     for one, other in itertools.combinations(pictures.values(), 2):
@@ -276,7 +276,7 @@ def test_a_bundle_replaced_underneath_an_open_one_draws_as_before_or_raises(
     with FaceDiffuser.open(
         small_copy, provider="onnxruntime-cpu", threads=1, low_memory=low_memory
     ) as opened:
-        before = opened.generate(small()).images
+        before = opened.generate(small()).array
         if how == "folder":
             small_copy.replace(tmp_path / "old")
             other.replace(small_copy)
@@ -289,6 +289,41 @@ def test_a_bundle_replaced_underneath_an_open_one_draws_as_before_or_raises(
                 with pytest.raises(BundleCorruptError, match=r"\.data was altered"):
                     opened.generate(small())
             else:
-                np.testing.assert_array_equal(opened.generate(small()).images, before)
+                np.testing.assert_array_equal(opened.generate(small()).array, before)
     with FaceDiffuser.open(small_copy, provider="onnxruntime-cpu", threads=1) as opened:
-        assert not np.array_equal(opened.generate(small()).images, before)
+        assert not np.array_equal(opened.generate(small()).array, before)
+
+
+def test_several_requests_are_drawn_as_each_alone(face_diffuser: FaceDiffuser) -> None:
+    prompts = ["a man <|image|> in the snow", "a man <|image|> at sea"]
+    words: dict[str, Any] = {
+        "num_inference_steps": 3, "seed": 5, "height": 64, "width": 64, "output_type": "latent",
+    }  # fmt: skip
+    requests = Request.each(prompts, [HIM], **words)
+    assert [each.prompt for each in requests] == prompts
+    results = face_diffuser.generate(requests)
+    for result, request in zip(results, requests, strict=True):
+        assert result.request is request
+        np.testing.assert_array_equal(result.array, face_diffuser.generate(request).array)
+    assert not np.array_equal(results[0].array, results[1].array)
+
+
+def test_of_several_requests_none_is_drawn_before_all_words_are_right(
+    face_diffuser: FaceDiffuser,
+) -> None:
+    steps: list[StepInfo] = []
+    with pytest.raises(RequestError, match="0 <"):
+        face_diffuser.generate([small(), small(prompt="nobody")], on_step=steps.append)
+    with pytest.raises(RequestError, match="expected a Request, got str"):
+        face_diffuser.generate([small(), "a man"], on_step=steps.append)  # type: ignore[list-item]
+    assert steps == []
+    with pytest.raises(RequestError, match="list of texts"):
+        Request.each("a man <|image|>", [HIM])
+
+
+def test_pictures_and_array_are_what_was_asked_for(face_diffuser: FaceDiffuser) -> None:
+    drawn = face_diffuser.generate(small(output_type="pil"))
+    assert drawn.pictures is drawn.images
+    latents = face_diffuser.generate(small())
+    with pytest.raises(RequestError, match="pictures needs pictures"):
+        _ = latents.pictures

@@ -76,7 +76,7 @@ def test_a_released_run_is_reproduced(case: str, face_diffuser: FaceDiffuser) ->
     assert golden["saliency_min_rel_margin"].min() > 1e-6
     np.testing.assert_array_equal(masks, bits.reshape(golden["mask_shape"]).astype(bool))
     # fp32 against fp32 on other kernels: 2e-6 seen, the house's bound is 1e-4.
-    assert relative_l2(result.images, golden["final_latents"]) < 1e-4
+    assert relative_l2(result.array, golden["final_latents"]) < 1e-4
 
 
 def test_an_identity_is_the_released_image_embedding(face_diffuser: FaceDiffuser) -> None:
@@ -93,8 +93,8 @@ def test_a_saved_identity_draws_the_same_picture(
     identity = face_diffuser.encode_reference(REFERENCES[0])
     identity.save(tmp_path / "him.safetensors")
     loaded = Identity.load(tmp_path / "him.safetensors")
-    first = face_diffuser.generate(small()).images
-    np.testing.assert_array_equal(first, face_diffuser.generate(small(references=[loaded])).images)
+    first = face_diffuser.generate(small()).array
+    np.testing.assert_array_equal(first, face_diffuser.generate(small(references=[loaded])).array)
 
 
 def test_an_identity_of_another_encoder_is_refused(face_diffuser: FaceDiffuser) -> None:
@@ -112,9 +112,9 @@ def test_pictures_do_not_depend_on_how_many_share_the_call(
     together = face_diffuser.generate(small(num_images=2, **shared))
     assert together.seeds == (5, 6)
     for image, seed in enumerate(together.seeds):
-        alone = face_diffuser.generate(small(seed=seed, **shared)).images[0]
+        alone = face_diffuser.generate(small(seed=seed, **shared)).array[0]
         # Matrix products of other sizes add in another order: a few ulp per step.
-        assert relative_l2(together.images[image], alone) < 1e-4
+        assert relative_l2(together.array[image], alone) < 1e-4
 
 
 def test_addition_and_saliency_differ_only_from_the_fusion_stage_on(
@@ -155,11 +155,11 @@ def test_saliency_maps_sum_to_one_and_masks_cover_the_picture(face_diffuser: Fac
 
 def test_pictures_arrays_and_timings_are_given_back(face_diffuser: FaceDiffuser) -> None:
     pictures = face_diffuser.generate(small(output_type="pil", num_images=2))
-    assert [picture.size for picture in pictures.images] == [(64, 128)] * 2
-    array = face_diffuser.generate(small(output_type="np")).images
+    assert [picture.size for picture in pictures.pictures] == [(64, 128)] * 2
+    array = face_diffuser.generate(small(output_type="np")).array
     assert array.shape == (1, 128, 64, 3)
     np.testing.assert_allclose(
-        np.asarray(pictures.images[0]) / 255, array[0], atol=0.5 / 255 + 1e-5
+        np.asarray(pictures.pictures[0]) / 255, array[0], atol=0.5 / 255 + 1e-5
     )
     parts = {"text", "references", "scene", "fusion", "subject", "decode", "total"}
     assert set(pictures.timings_ms) == parts
@@ -169,8 +169,8 @@ def test_low_memory_draws_the_same_picture(
     golden_bundle: Path, face_diffuser: FaceDiffuser
 ) -> None:
     with FaceDiffuser.open(golden_bundle, low_memory=True) as frugal:
-        found = frugal.generate(small()).images
-    np.testing.assert_array_equal(found, face_diffuser.generate(small()).images)
+        found = frugal.generate(small()).array
+    np.testing.assert_array_equal(found, face_diffuser.generate(small()).array)
 
 
 def test_latents_of_another_models_channels_are_refused(face_diffuser: FaceDiffuser) -> None:

@@ -117,7 +117,7 @@ def test_a_picture_tells_what_it_cost_and_every_setting_as_it_was(
     told = result.metadata(0)["settings"]
     assert told["preset"] == changes["preset"]
     assert told["num_inference_steps"] == PRESETS[changes["preset"]].num_inference_steps
-    assert np.isfinite(result.images).all()
+    assert np.isfinite(result.array).all()
 
 
 def test_cached_guidance_moves_the_picture_little_and_its_absence_more(
@@ -125,7 +125,7 @@ def test_cached_guidance_moves_the_picture_little_and_its_absence_more(
 ) -> None:
     with FaceDiffuser.open(golden_bundle, provider="onnxruntime-cpu", threads=1) as opened:
         whole, cached, off = (
-            opened.generate(request(num_inference_steps=20, **changes)).images
+            opened.generate(request(num_inference_steps=20, **changes)).array
             for changes in ({}, {"guidance_every": 2}, {"guidance_until": 0.6})
         )
     moved = [np.linalg.norm(each - whole) / np.linalg.norm(whole) for each in (cached, off)]

@@ -79,7 +79,7 @@ def test_a_results_repr_shows_no_picture(golden_bundle: Path) -> None:
         assert repr(result).startswith("Result(1 images in a ndarray, seed=2")
         assert "request" not in repr(result)
         with pytest.raises(RequestError, match="takes a Request, got str"):
-            face_diffuser.generate("a man")  # type: ignore[arg-type]
+            face_diffuser.generate("a man")  # type: ignore[call-overload]
 
 
 # Levels and numbers that a message would show as digits nobody else writes.

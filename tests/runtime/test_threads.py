@@ -38,7 +38,7 @@ def test_mixed_calls_of_four_threads_give_what_each_gives_alone(
         small(references=[HER], width=128, seed=6),
         small(scheduler="pndm", guidance_rule="released"),
     ]
-    alone = [face_diffuser.generate(each).images.copy() for each in requests]
+    alone = [face_diffuser.generate(each).array.copy() for each in requests]
     people = [face_diffuser.encode_reference(each).embeds.copy() for each in (HIM, HER)]
 
     def differs(number: int) -> bool:
@@ -46,7 +46,7 @@ def test_mixed_calls_of_four_threads_give_what_each_gives_alone(
             found = face_diffuser.encode_reference((HIM, HER)[number % 2]).embeds
             return not np.array_equal(found, people[number % 2])
         which = number % len(requests)
-        return not np.array_equal(face_diffuser.generate(requests[which]).images, alone[which])
+        return not np.array_equal(face_diffuser.generate(requests[which]).array, alone[which])
 
     with ThreadPoolExecutor(4) as threads:
         assert sum(threads.map(differs, range(36))) == 0
@@ -54,14 +54,14 @@ def test_mixed_calls_of_four_threads_give_what_each_gives_alone(
 
 def test_a_drawing_within_on_step_changes_neither_picture(face_diffuser: FaceDiffuser) -> None:
     outer, inner = small(), small(references=[HER])
-    alone = [face_diffuser.generate(each).images.copy() for each in (outer, inner)]
+    alone = [face_diffuser.generate(each).array.copy() for each in (outer, inner)]
     found: list[Any] = []
 
     def draw_another(info: StepInfo) -> None:
         if info.step == 1:
-            found.append(face_diffuser.generate(inner).images)
+            found.append(face_diffuser.generate(inner).array)
 
-    nested = face_diffuser.generate(outer, on_step=draw_another).images
+    nested = face_diffuser.generate(outer, on_step=draw_another).array
     np.testing.assert_array_equal(nested, alone[0])
     np.testing.assert_array_equal(found[0], alone[1])
 
@@ -74,7 +74,7 @@ def test_a_backend_that_cannot_nest_says_so(
         on_onnxruntime.generate(
             small(), on_step=lambda _: on_onnxruntime.encode_reference(HIM) is None
         )
-    assert on_onnxruntime.generate(small()).images.any()
+    assert on_onnxruntime.generate(small()).array.any()
 
 
 def test_a_token_that_any_thread_sets_cancels_after_the_step(
@@ -124,8 +124,8 @@ def test_a_callback_cannot_change_the_picture(face_diffuser: FaceDiffuser) -> No
     def spoil(info: StepInfo) -> None:
         info.latents[...] = 0
 
-    expected = face_diffuser.generate(small()).images
-    np.testing.assert_array_equal(face_diffuser.generate(small(), on_step=spoil).images, expected)
+    expected = face_diffuser.generate(small()).array
+    np.testing.assert_array_equal(face_diffuser.generate(small(), on_step=spoil).array, expected)
 
 
 def test_closing_in_a_callback_ends_the_run_and_stays_closed(golden_bundle: Path) -> None:
@@ -171,7 +171,7 @@ def test_a_cancelled_task_stops_drawing(on_onnxruntime: FaceDiffuser) -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         # The task has ended, and so has the drawing: this one does not wait for it.
-        assert (await on_onnxruntime.generate_async(small())).images.any()
+        assert (await on_onnxruntime.generate_async(small())).array.any()
 
     asyncio.run(cancelled_after_a_step())
     assert 1 <= len(steps) < 200

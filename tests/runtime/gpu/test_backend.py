@@ -82,19 +82,19 @@ def test_both_backends_draw_the_same(
     request = small(**fields)
     with quiet_steps(cuda.driver):
         found = cuda.face_diffuser.generate(request)
-    assert relative_l2(found.images, host.generate(request).images) < SAME
+    assert relative_l2(found.array, host.generate(request).array) < SAME
     assert found.provider == "tensorrt"
 
 
 def test_pictures_and_arrays_are_the_hosts(cuda: OnCuda, host: FaceDiffuser) -> None:
-    pictures = cuda.face_diffuser.generate(small(output_type="pil", num_images=2)).images
-    expected = host.generate(small(output_type="pil", num_images=2)).images
+    pictures = cuda.face_diffuser.generate(small(output_type="pil", num_images=2)).pictures
+    expected = host.generate(small(output_type="pil", num_images=2)).pictures
     for found, picture in zip(pictures, expected, strict=True):
         # A value that lies on the edge of two levels may fall to either.
-        assert np.abs(np.int32(found) - np.int32(picture)).max() <= 1
-    array = cuda.face_diffuser.generate(small(output_type="np", num_images=2)).images
+        assert np.abs(np.asarray(found, np.int32) - np.asarray(picture, np.int32)).max() <= 1
+    array = cuda.face_diffuser.generate(small(output_type="np", num_images=2)).array
     np.testing.assert_allclose(
-        array, host.generate(small(output_type="np", num_images=2)).images, atol=1e-3
+        array, host.generate(small(output_type="np", num_images=2)).array, atol=1e-3
     )
 
 
@@ -123,7 +123,7 @@ def test_kept_maps_cost_one_copy_a_fusion_step_and_change_nothing(cuda: OnCuda) 
     kept = cuda.face_diffuser.generate(small(beta=1.0, saliency=True))
     # Three encoders, latents, faults and last predictions, and a copy for each fusion step.
     assert cuda.count("cuMemcpyDtoHAsync") - before == 6 + 2
-    np.testing.assert_array_equal(kept.images, plain.images)
+    np.testing.assert_array_equal(kept.array, plain.array)
     assert plain.saliency is None
 
 
@@ -170,8 +170,8 @@ def test_tdm_and_sdm_have_a_workspace_each_and_the_decoder_shares(cuda: OnCuda) 
 
 def test_side_by_side_and_one_after_the_other_draw_the_same(bundle: Path, cuda: OnCuda) -> None:
     with on_cuda(bundle, concurrency=Concurrency.SERIAL) as other:
-        found = other.face_diffuser.generate(small(beta=1.0)).images
-    np.testing.assert_array_equal(found, cuda.face_diffuser.generate(small(beta=1.0)).images)
+        found = other.face_diffuser.generate(small(beta=1.0)).array
+    np.testing.assert_array_equal(found, cuda.face_diffuser.generate(small(beta=1.0)).array)
 
 
 def test_engines_that_cannot_be_captured_are_enqueued_between_the_kernels(
@@ -179,11 +179,11 @@ def test_engines_that_cannot_be_captured_are_enqueued_between_the_kernels(
 ) -> None:
     with on_cuda(bundle, capturable=False, concurrency=None) as eager:
         with quiet_steps(eager.driver):
-            found = eager.face_diffuser.generate(small()).images
+            found = eager.face_diffuser.generate(small()).array
         assert eager.count("cuStreamBeginCapture") == 0
         first_step = eager.driver.calls.index("launch guided_step")
         assert eager.driver.calls[first_step - 1] == "run tdm_unet"
-    np.testing.assert_array_equal(found, cuda.face_diffuser.generate(small()).images)
+    np.testing.assert_array_equal(found, cuda.face_diffuser.generate(small()).array)
 
 
 def test_returning_false_cancels_and_the_next_request_is_whole(
@@ -198,8 +198,8 @@ def test_returning_false_cancels_and_the_next_request_is_whole(
     with pytest.raises(CancelledError, match="step 3 of 4"):
         cuda.face_diffuser.generate(small(), on_step=stop)
     assert [info.stage.value for info in seen] == ["scene", "scene", "fusion"]
-    again = cuda.face_diffuser.generate(small()).images
-    assert relative_l2(again, host.generate(small()).images) < SAME
+    again = cuda.face_diffuser.generate(small()).array
+    assert relative_l2(again, host.generate(small()).array) < SAME
 
 
 def test_a_callback_waits_without_a_synchronization_and_may_read_latents(
@@ -256,7 +256,7 @@ def test_a_number_that_is_not_finite_names_engine_and_step(
     with on_cuda(bundle, spoil=spoil) as cuda:
         with pytest.raises(NonFiniteError, match=found):
             cuda.face_diffuser.generate(small(output_type=OutputType.NP))
-        picture = cuda.face_diffuser.generate(small(output_type=OutputType.NP)).images
+        picture = cuda.face_diffuser.generate(small(output_type=OutputType.NP)).array
         assert np.isfinite(picture).all()
 
 
@@ -281,7 +281,7 @@ def test_an_engine_that_gives_the_same_everywhere_is_noticed(
 
 def test_a_model_that_a_request_does_not_run_is_not_looked_at(bundle: Path) -> None:
     with on_cuda(bundle) as cuda:
-        assert cuda.face_diffuser.generate(small(alpha=0.0, beta=0.0)).images.any()
+        assert cuda.face_diffuser.generate(small(alpha=0.0, beta=0.0)).array.any()
 
 
 @pytest.mark.filterwarnings("ignore:invalid value", "ignore:overflow")  # the interpreter's numpy
@@ -300,7 +300,7 @@ def test_the_engines_of_the_gpu_tests_replay_what_they_do_eagerly(
             concurrency=Concurrency.CONCURRENT,
         )  # fmt: skip
         with FaceDiffuser(Bundle.open(bundle), backend) as face_diffuser, quiet_steps(driver):
-            pictures.append(face_diffuser.generate(small(beta=1.0, output_type="np")).images)
+            pictures.append(face_diffuser.generate(small(beta=1.0, output_type="np")).array)
             enormous = np.full((1, 4, 8, 8), 1e38, np.float32)
             if element == "float16":
                 with pytest.raises(NonFiniteError, match="tdm_unet on tensorrt"):

@@ -201,9 +201,9 @@ def test_memory_that_was_given_back_cannot_be_copied_to(driver: CudaDriver) -> N
 
 def test_two_bundles_draw_in_turns_in_one_process(bundle: Path, driver: CudaDriver) -> None:
     with on_cuda(bundle, driver=driver) as one, on_cuda(bundle, driver=driver) as other:
-        first = one.face_diffuser.generate(small()).images
-        second = other.face_diffuser.generate(small()).images
-        third = one.face_diffuser.generate(small()).images
+        first = one.face_diffuser.generate(small()).array
+        second = other.face_diffuser.generate(small()).array
+        third = one.face_diffuser.generate(small()).array
     assert (first == second).all()
     assert (first == third).all()
     assert not +driver.open

@@ -174,7 +174,7 @@ def test_the_picture_is_the_cpus_and_sessions_are_shared(
     bundle: Path, driver: CudaDriver, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     with FaceDiffuser.open(bundle, provider="onnxruntime-cpu", threads=1) as host:
-        expected = host.generate(small(beta=1.0)).images
+        expected = host.generate(small(beta=1.0)).array
     opened: list[Path] = []
 
     def session(path: Path, *rest: Any, **named: Any) -> Session:
@@ -186,7 +186,7 @@ def test_the_picture_is_the_cpus_and_sessions_are_shared(
         assert face_diffuser.provider == "onnxruntime-cuda"
         assert "TensorRT is not installed" in face_diffuser.declined[Provider.TENSORRT]
         with quiet_steps(driver):
-            found = face_diffuser.generate(small(beta=1.0)).images
+            found = face_diffuser.generate(small(beta=1.0)).array
         face_diffuser.generate(small(guidance_rule="released"))
     assert relative_l2(found, expected) < 1e-4
     assert len(opened) == len(set(opened)) == len(Component)

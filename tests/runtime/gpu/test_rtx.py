@@ -88,7 +88,7 @@ def test_unproved_plans_are_compared_once_and_draw_what_the_cpu_draws(
             found = face_diffuser.generate(small())
     assert len(compared) == len(set(compared)) == 6
     with FaceDiffuser.open(bundle, provider="onnxruntime-cpu", threads=1) as host:
-        assert relative_l2(found.images, host.generate(small()).images) < 1e-4
+        assert relative_l2(found.array, host.generate(small()).array) < 1e-4
     (card,) = (bundle / "cards").iterdir()
     assert len(list(card.glob("*.json"))) == 6
     double.found_compiled.clear()
@@ -115,11 +115,11 @@ def test_steps_are_captured_only_where_the_library_says_so(
 ) -> None:
     monkeypatch.setattr(double, "capturable", [False])
     with FaceDiffuser.open(bundle, provider="tensorrt-rtx") as face_diffuser:
-        expected = face_diffuser.generate(small()).images
+        expected = face_diffuser.generate(small()).array
         assert "cuGraphLaunch" not in machine.calls
     monkeypatch.setattr(double, "capturable", [True])
     with FaceDiffuser.open(bundle, provider="tensorrt-rtx") as face_diffuser:
-        assert relative_l2(face_diffuser.generate(small()).images, expected) == 0
+        assert relative_l2(face_diffuser.generate(small()).array, expected) == 0
         assert "cuGraphLaunch" in machine.calls
 
 
@@ -259,14 +259,14 @@ def test_plans_alone_draw_the_same_and_are_compared_with_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     with FaceDiffuser.open(bundle, provider="tensorrt-rtx") as face_diffuser:
-        expected = face_diffuser.generate(small()).images
+        expected = face_diffuser.generate(small()).array
     shutil.rmtree(bundle / "cards")
     compared = _counted(monkeypatch)
     assert "6 plans were executed on no GPU" in keep_plans_only(bundle)
     assert not (bundle / "onnx").exists()
     with FaceDiffuser.open(bundle) as face_diffuser:
         assert face_diffuser.provider == "tensorrt-rtx"
-        assert relative_l2(face_diffuser.generate(small()).images, expected) == 0
+        assert relative_l2(face_diffuser.generate(small()).array, expected) == 0
     assert not compared
     assert verify.main([str(bundle), "--on-gpu"]) == 1
     told = capsys.readouterr().err

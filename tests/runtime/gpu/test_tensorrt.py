@@ -75,14 +75,14 @@ def test_plans_draw_what_the_cpu_draws_with_nothing_between_the_steps(
         face_diffuser.warm_up(height=64, width=64, guidance_rule="released")
         with quiet_steps(machine):
             found = face_diffuser.generate(request)
-        picture = face_diffuser.generate(small(output_type="pil", guidance_rule="released")).images[
-            0
-        ]
+        picture = face_diffuser.generate(
+            small(output_type="pil", guidance_rule="released")
+        ).pictures[0]
     with FaceDiffuser.open(bundle, provider="onnxruntime-cpu", threads=1) as host:
-        assert relative_l2(found.images, host.generate(request).images) < 1e-4
-        expected = host.generate(small(output_type="pil", guidance_rule="released")).images[0]
+        assert relative_l2(found.array, host.generate(request).array) < 1e-4
+        expected = host.generate(small(output_type="pil", guidance_rule="released")).pictures[0]
     # A value that lies on the edge of two levels may fall to either.
-    assert np.abs(np.int32(picture) - np.int32(expected)).max() <= 1
+    assert np.abs(np.asarray(picture, np.int32) - np.asarray(expected, np.int32)).max() <= 1
 
 
 def test_plans_in_half_precision_draw_what_the_cpu_draws_in_single(
@@ -97,9 +97,9 @@ def test_plans_in_half_precision_draw_what_the_cpu_draws_in_single(
     monkeypatch.setattr(tensorrt_execution, "enqueue", driver.put)
     request = small(beta=1.0)
     with FaceDiffuser.open(small_copy, provider="tensorrt") as face_diffuser:
-        found = face_diffuser.generate(request).images
+        found = face_diffuser.generate(request).array
     with FaceDiffuser.open(small_copy, provider="onnxruntime-cpu", threads=1) as host:
-        expected = host.generate(request).images
+        expected = host.generate(request).array
     # A noise prediction's rounding, 2**-11, six times by guidance, over four steps; where masks
     # nearly tie, more. Another element type in a buffer is off by its whole size.
     assert 0 < relative_l2(found, expected) < 5e-2

@@ -72,7 +72,7 @@ def test_it_draws_what_onnx_runtime_draws(
             golden_bundle, provider=provider, threads=1, low_memory=low_memory
         ) as backend:
             assert backend.provider == provider
-            latents.append(backend.generate(small()).images)
+            latents.append(backend.generate(small()).array)
     assert 0 < relative_l2(latents[1], latents[0]) <= BFLOAT16_PIPELINE_BOUND
 
 
