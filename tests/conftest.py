@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def no_file_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bundles of tests are small and real ones are not: here too, opening hashes no weights."""
     monkeypatch.setattr("engines.bundle.folder.CHEAP_NBYTES", 0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def user_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A run's own, so that nothing of it outlives the run and nothing older reaches into it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

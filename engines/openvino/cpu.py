@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -15,9 +16,11 @@ from engines.bundle.folder import Bundle
 from engines.contract import CONTRACTS, NOISE_PREDICTORS, Component
 from engines.engine import Array, HostPrecision, Provider, check_buffers
 from engines.errors import BundleCorruptError, ContractError, NotInstalledError
+from engines.openvino.compiled import Blob, CompiledFile
 from engines.system.heap import trim_heap
 
 _DEVICE = "CPU"
+Settings = dict[str, str]
 
 
 class OpenVinoEngine:
@@ -35,28 +38,27 @@ class OpenVinoEngine:
         onnx_path: Path,
         threads: int | None = None,
         precision: HostPrecision = HostPrecision.FLOAT32,
+        kept: CompiledFile | None = None,
     ) -> None:
         """Load a graph of standard operators.
 
-        threads: processor cores to use, by default all. precision: of a U-Net. Raises
-        NotInstalledError, and BundleCorruptError if the file does not load.
+        threads: processor cores to use, by default all. precision: of a U-Net. kept: where its
+        compiled models are kept. Raises NotInstalledError, and BundleCorruptError if the file does
+        not load.
         """
         self.component = component
         self.provider = str(Provider.OPENVINO)
         core = openvino().Core()
-        try:
-            model = _with_float32_ends(core.read_model(onnx_path))
-            island = _time_island(model) if component in NOISE_PREDICTORS else None
-            in_half = precision is HostPrecision.BFLOAT16 and component in NOISE_PREDICTORS
-            self._request = _compiled(core, model, threads, in_bfloat16=in_half)
-            self._island = None if island is None else _compiled(core, island, 1)
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise BundleCorruptError(
-                f"OpenVINO cannot load {onnx_path}: {reason}; check the bundle with",
-                fix=commands.verified(onnx_path.parent.parent),
-            ) from error
-        requests = [each for each in (self._request, self._island) if each is not None]
+        in_half = precision is HostPrecision.BFLOAT16 and component in NOISE_PREDICTORS
+        settings = [_settings(threads, in_bfloat16=in_half), _settings(1, in_bfloat16=False)]
+        self._blobs = None if kept is None else kept.read()
+        models = None if self._blobs is None else _imported(core, self._blobs, settings)
+        if models is None:
+            models = _compiled(core, component, onnx_path, settings)
+            if kept is not None:
+                kept.write([_exported(each) for each in models])
+        requests = [each.create_infer_request() for each in models]
+        self._request, self._island = requests[0], requests[1] if requests[1:] else None
         found = {
             name: np.dtype(port.element_type.to_dtype())
             for request in requests
@@ -93,6 +95,7 @@ class OpenVinoEngine:
     def close(self) -> None:
         self._island = None
         del self._request
+        self._blobs = None
         trim_heap()
 
 
@@ -103,8 +106,12 @@ def open_on_openvino(
     precision: HostPrecision = HostPrecision.FLOAT32,
 ) -> OpenVinoEngine:
     """Open a component of a bundle on OpenVINO."""
-    path = bundle.model(bundle.component(component).onnx, Provider.OPENVINO)
-    return OpenVinoEngine(component, path, threads, precision)
+    record = bundle.component(component)
+    path = bundle.model(record.onnx, Provider.OPENVINO)
+    kept = CompiledFile.of(
+        (openvino().__version__, component, record.onnx_digest(), threads, precision)
+    )
+    return OpenVinoEngine(component, path, threads, precision, kept)
 
 
 def openvino() -> ModuleType:
@@ -161,12 +168,49 @@ def _wave_name(index: int) -> str:
     return f"timestep_wave.{index}"
 
 
-def _compiled(core: Any, model: Any, threads: int | None, *, in_bfloat16: bool = False) -> Any:
-    """An infer request of the compiled model."""
+def _compiled(
+    core: Any, component: Component, onnx_path: Path, settings: list[Settings]
+) -> list[Any]:
+    """A graph's compiled model, and that of its timestep's waves where it has any."""
+    try:
+        model = _with_float32_ends(core.read_model(onnx_path))
+        island = _time_island(model) if component in NOISE_PREDICTORS else None
+        models = [model] if island is None else [model, island]
+        return [
+            core.compile_model(each, _DEVICE, told)
+            for each, told in zip(models, settings, strict=False)
+        ]
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise BundleCorruptError(
+            f"OpenVINO cannot load {onnx_path}: {reason}; check the bundle with",
+            fix=commands.verified(onnx_path.parent.parent),
+        ) from error
+
+
+def _imported(core: Any, blobs: list[Blob], settings: list[Settings]) -> list[Any] | None:
+    """What was compiled before, read in place; None where this OpenVINO does not take it."""
+    tensor_of = openvino().Tensor
+    try:
+        return [
+            core.import_model(tensor_of(blob, shared_memory=True), _DEVICE, told)
+            for blob, told in zip(blobs, settings, strict=False)
+        ]
+    except RuntimeError:
+        return None
+
+
+def _exported(model: Any) -> bytes:
+    stream = io.BytesIO()
+    model.export_model(stream)
+    return stream.getvalue()
+
+
+def _settings(threads: int | None, *, in_bfloat16: bool) -> Settings:
     settings = {
         "INFERENCE_PRECISION_HINT": "bf16" if in_bfloat16 else "f32",
         "PERFORMANCE_HINT": "LATENCY",
     }
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = str(threads)
-    return core.compile_model(model, _DEVICE, settings).create_infer_request()
+    return settings

@@ -8,7 +8,6 @@ with something else, is measured again.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from engines.bundle.quantization import Quantization
 from engines.bundle.records import Sha256, from_json, to_json
 from engines.contract import Component
 from engines.engine import HostPrecision, Provider
+from engines.system.cache import user_cache
 from engines.system.processor import processor_name
 from engines.threads import processors
 from engines.tune.settings import CallTime
@@ -45,7 +45,7 @@ class Conditions:
             processor=processor_name() or "unknown",
             processors=processors(),
             versions=_versions(),
-            model=bundle.component(Component.SDM_UNET).input_digest,
+            model=bundle.component(Component.SDM_UNET).onnx_digest(),
             quantization=bundle.quantization,
         )
 
@@ -108,8 +108,7 @@ def keep(bundle: Bundle, record: TuneRecord) -> Path | None:
 
 
 def _folders(bundle: Bundle) -> tuple[Path, Path]:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return bundle.path / PROCESSORS_FOLDER, cache / "face-diffuser" / PROCESSORS_FOLDER
+    return bundle.path / PROCESSORS_FOLDER, user_cache() / PROCESSORS_FOLDER
 
 
 def _versions() -> dict[str, str]:

@@ -1,0 +1,110 @@
+"""Models that OpenVINO compiled, kept for the next opening: it then takes a fraction of the time.
+
+They are kept in the user's cache, never in a bundle's folder: a compiled model cannot be compared
+with its graph, so one that came with a bundle would be taken for what it is not. A name says all
+that a model was compiled from and for. A file begins with the SHA-256 of the rest, so that a
+damaged one is compiled again, and with the sizes of its models; each begins at a page of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.bundle.files import FileRefusedError, atomic_path
+from engines.system.cache import user_cache
+from engines.system.processor import processor_name
+
+# "never" keeps compiled models from being kept, and from being taken.
+VARIABLE = "FACE_DIFFUSER_OPENVINO_CACHE"
+FOLDER = "openvino"
+_DIGEST_NBYTES = hashlib.sha256().digest_size
+# OpenVINO reads a mapped model in place and counts on its alignment.
+_PAGE_NBYTES = 4096
+# Nothing is kept where it would leave less than this share of the disk free.
+_LEAST_FREE = 0.1
+# What nobody opened for so long is removed.
+_UNUSED_S = 60 * 24 * 3600.0
+
+Blob = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class CompiledFile:
+    """The compiled models of one component, whether or not they are kept already."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, conditions: Iterable[object]) -> CompiledFile | None:
+        """Under these conditions and on this processor; None where none are to be kept.
+
+        conditions: all that decides what OpenVINO compiles: its version, the graph's digest, its
+        settings.
+        """
+        if os.environ.get(VARIABLE) == "never":
+            return None
+        known = json.dumps([processor_name(), *map(str, conditions)])
+        return cls(user_cache() / FOLDER / f"{hashlib.sha256(known.encode()).hexdigest()}.models")
+
+    def read(self) -> list[Blob] | None:
+        """The models, mapped from the file; None where there are none or it is damaged."""
+        try:
+            content: Blob = np.memmap(self.path, np.uint8, "c")
+            if content[:_DIGEST_NBYTES].tobytes() != _digest(content[_DIGEST_NBYTES:]):
+                return None
+            with suppress(OSError):  # the time of its last use
+                os.utime(self.path)
+        except (OSError, ValueError):
+            return None
+        blobs, start = [], _PAGE_NBYTES
+        for size in content[_DIGEST_NBYTES:_PAGE_NBYTES].view("<u8").tolist():
+            if size:
+                blobs.append(content[start : start + size])
+            start += size + _padding(size)
+        return blobs
+
+    def write(self, models: Sequence[bytes]) -> None:
+        """Keep models, where there is room; remove what nobody used for long."""
+        sizes = np.zeros((_PAGE_NBYTES - _DIGEST_NBYTES) // 8, "<u8")
+        sizes[: len(models)] = [len(model) for model in models]
+        parts = [sizes.tobytes()]
+        for model in models:
+            parts += [model, bytes(_padding(len(model)))]
+        digest = hashlib.sha256()
+        for part in parts:
+            digest.update(part)
+        with suppress(OSError, FileRefusedError):
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _remove_unused(self.path.parent)
+            disk = shutil.disk_usage(self.path.parent)
+            if disk.free - sum(map(len, models)) < _LEAST_FREE * disk.total:
+                return
+            with atomic_path(self.path, mode=0o600) as temporary, temporary.open("wb") as file:
+                for part in (digest.digest(), *parts):
+                    file.write(part)
+
+
+def _padding(nbytes: int) -> int:
+    return -nbytes % _PAGE_NBYTES
+
+
+def _digest(content: Blob) -> bytes:
+    return hashlib.sha256(content.data).digest()
+
+
+def _remove_unused(folder: Path) -> None:
+    for file in folder.glob("*.models"):
+        with suppress(OSError):
+            if time.time() - file.stat().st_mtime > _UNUSED_S:
+                file.unlink()
