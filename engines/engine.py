@@ -94,8 +94,11 @@ class DeviceEngine(Protocol):
         """Whether it can be bound to tensors of these shapes."""
         ...
 
-    def workspace_nbytes(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
-        """Activation memory that binding these shapes takes; 0 where the backend has its own."""
+    def workspace_nbytes(self, shapes: Mapping[str, tuple[int, ...]], stream: int) -> int:
+        """Activation memory that binding these shapes takes; 0 where the backend has its own.
+
+        stream: the one that it will be bound on, where an engine must be set to shapes to know.
+        """
         ...
 
     def bind(self, tensors: Mapping[str, DeviceTensor], workspace: int, stream: int) -> None:

@@ -53,7 +53,7 @@ def timed_call(
         layout = Layout({name: (shape, engine.dtypes[name]) for name, shape in shapes.items()})
         block = gpu.memory(memory, layout.nbytes, f"tensors of {component}")
         _upload_noise(gpu, stream, layout, block.address)
-        need = max(1, aligned(engine.workspace_nbytes(shapes)))
+        need = max(1, aligned(engine.workspace_nbytes(shapes, stream.handle)))
         workspace = gpu.memory(memory, need, f"activations of {component}")
         engine.bind(layout.on_device(block), workspace.address, stream.handle)
 

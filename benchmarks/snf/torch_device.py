@@ -79,7 +79,7 @@ class TorchEngine:
     def admits(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
         return set(shapes) == set(self._dtypes)
 
-    def workspace_nbytes(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    def workspace_nbytes(self, shapes: Mapping[str, tuple[int, ...]], stream: int) -> int:
         """None of the caller's: PyTorch has its own allocator."""
         del shapes
         return 0

@@ -60,7 +60,7 @@ class OnnxRuntimeCudaEngine:
         """Sessions take any size."""
         return shapes.keys() == self._dtypes.keys()
 
-    def workspace_nbytes(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    def workspace_nbytes(self, shapes: Mapping[str, tuple[int, ...]], stream: int) -> int:
         return 0
 
     def bind(self, tensors: Mapping[str, DeviceTensor], workspace: int, stream: int) -> None:

@@ -38,9 +38,17 @@ class TensorRtEngine:
     def admits(self, shapes: Mapping[str, Shape]) -> bool:
         return self._profile(shapes) is not None
 
-    def workspace_nbytes(self, shapes: Mapping[str, Shape]) -> int:
-        """Activation memory of the profile that admits these shapes; raises RequestError."""
-        return self._engine.get_device_memory_size_for_profile_v2(self._admitting(shapes))
+    def workspace_nbytes(self, shapes: Mapping[str, Shape], stream: int) -> int:
+        """Activation memory of these shapes; raises RequestError outside the profiles.
+
+        The plan tells it for the largest shapes of a profile; for others the context is set to
+        them and asked.
+        """
+        profile = self._admitting(shapes)
+        if self._is_largest(profile, shapes):
+            return self._engine.get_device_memory_size_for_profile_v2(profile)
+        self._set_shapes(profile, shapes, stream)
+        return self._needed_nbytes(profile, shapes)
 
     def bind(self, tensors: Mapping[str, DeviceTensor], workspace: int, stream: int) -> None:
         """Set profile, shapes and addresses, once; waits for nothing.
@@ -51,6 +59,22 @@ class TensorRtEngine:
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
         what, context = self._component, self._context
         profile = self._admitting(shapes)
+        self._set_shapes(profile, shapes, stream)
+        context.set_device_memory(workspace, self._needed_nbytes(profile, shapes))
+        for name, tensor in tensors.items():
+            accepted(
+                context.set_tensor_address(name, tensor.address),
+                f"{tensor.address:#x} as the address of {name} of {what}",
+            )
+
+    def enqueue(self, stream: int) -> None:
+        accepted(self._context.execute_async_v3(stream), f"to run {self._component}")
+
+    def close(self) -> None:
+        del self._context, self._engine
+
+    def _set_shapes(self, profile: int, shapes: Mapping[str, Shape], stream: int) -> None:
+        what, context = self._component, self._context
         accepted(
             context.set_optimization_profile_async(profile, stream),
             f"optimization profile {profile} of {what}",
@@ -64,18 +88,17 @@ class TensorRtEngine:
         for name, shape in shapes.items():
             if (found := tuple(context.get_tensor_shape(name))) != shape:
                 raise ContractError(f"{what} takes {name} as {found}, got {shape}")
-        context.set_device_memory(workspace, self.workspace_nbytes(shapes))
-        for name, tensor in tensors.items():
-            accepted(
-                context.set_tensor_address(name, tensor.address),
-                f"{tensor.address:#x} as the address of {name} of {what}",
-            )
 
-    def enqueue(self, stream: int) -> None:
-        accepted(self._context.execute_async_v3(stream), f"to run {self._component}")
+    def _needed_nbytes(self, profile: int, shapes: Mapping[str, Shape]) -> int:
+        """Activation memory of the shapes that the context is set to."""
+        most = self._engine.get_device_memory_size_for_profile_v2(profile)
+        if self._is_largest(profile, shapes):
+            return most
+        # A context that knows no better answers 0.
+        return self._context.update_device_memory_size_for_shapes() or most
 
-    def close(self) -> None:
-        del self._context, self._engine
+    def _is_largest(self, profile: int, shapes: Mapping[str, Shape]) -> bool:
+        return all(_range(self._engine, name, profile)[2] == shapes[name] for name in self._inputs)
 
     def _new_context(self, trt: TensorRt) -> vendor.IExecutionContext | None:
         return self._engine.create_execution_context(

@@ -93,9 +93,10 @@ class GpuParts:
                 self.gpu, memory, engines[DECODER], shapes[DECODER],
                 buffers.tensors["engine_latents"], buffers.tensors["faults"], kernels,
             )  # fmt: skip
-            sdm_needs = [engines[SDM].workspace_nbytes(shapes[SDM])]
+            main = self.streams.main.handle
+            sdm_needs = [engines[SDM].workspace_nbytes(shapes[SDM], main)]
             if alone is not None:
-                sdm_needs.append(alone.workspace_nbytes(alone_shapes))
+                sdm_needs.append(alone.workspace_nbytes(alone_shapes, main))
             sdm_workspace = self._bind(memory, engines, shapes, buffers, decoder, max(sdm_needs))
             if alone is not None:
                 alone.bind(buffers.of_sdm_alone(), sdm_workspace, self.streams.main.handle)
@@ -183,7 +184,8 @@ class GpuParts:
 
         sdm_nbytes: of SDM's workspace, whose address is returned.
         """
-        needs = {c: aligned(e.workspace_nbytes(shapes[c])) for c, e in engines.items()}
+        main = self.streams.main.handle
+        needs = {c: aligned(e.workspace_nbytes(shapes[c], main)) for c, e in engines.items()}
         needs[SDM] = aligned(sdm_nbytes)
         start = self.workspaces.lease(memory, max(needs[TDM] + needs[SDM], needs[DECODER])).address
         workspaces = {TDM: start, SDM: start + needs[TDM], DECODER: start}

@@ -38,7 +38,7 @@ class GpuEncoder:
         layout = Layout({name: (shape, engine.dtypes[name]) for name, shape in shapes.items()})
         memory = gpu.memory(stack, layout.nbytes, f"{component}'s tensors")
         pinned = gpu.pinned(stack, layout.nbytes, f"{component}'s tensors")
-        workspace = workspaces.lease(stack, engine.workspace_nbytes(shapes))
+        workspace = workspaces.lease(stack, engine.workspace_nbytes(shapes, stream.handle))
         engine.bind(layout.on_device(memory), workspace.address, stream.handle)
         return cls(
             engine=engine,

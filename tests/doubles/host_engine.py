@@ -41,7 +41,7 @@ class HostEngine:
     def admits(self, shapes: Shapes) -> bool:
         return True
 
-    def workspace_nbytes(self, shapes: Shapes) -> int:
+    def workspace_nbytes(self, shapes: Shapes, stream: int) -> int:
         return WORKSPACE_NBYTES
 
     def bind(self, tensors: Mapping[str, DeviceTensor], workspace: int, stream: int) -> None:

@@ -85,7 +85,7 @@ class StoredEngine:
     def admits(self, shapes: Shapes) -> bool:
         return True
 
-    def workspace_nbytes(self, shapes: Shapes) -> int:
+    def workspace_nbytes(self, shapes: Shapes, stream: int) -> int:
         return 0
 
     def bind(self, tensors: Mapping[str, DeviceTensor], workspace: int, stream: int) -> None:

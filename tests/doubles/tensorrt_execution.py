@@ -138,11 +138,12 @@ class IExecutionContext:
         self._shapes: dict[str, Shape] = {}
         self._addresses: dict[str, int] = {}
         self._memory: tuple[int, int] | None = None
+        self._sized = False
 
     def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
         if not 0 <= profile_index < self._engine.num_optimization_profiles:
             return False
-        self._profile, self._shapes = profile_index, {}
+        self._profile, self._shapes, self._sized = profile_index, {}, False
         return True
 
     def set_input_shape(self, name: str, shape: Shape) -> bool:
@@ -151,7 +152,7 @@ class IExecutionContext:
             a <= b <= c for a, b, c in zip(smallest, shape, largest, strict=True)
         )
         if inside:
-            self._shapes[name] = tuple(shape)
+            self._shapes[name], self._sized = tuple(shape), False
         return inside
 
     def infer_shapes(self) -> list[str]:
@@ -179,6 +180,11 @@ class IExecutionContext:
             return False
         self._addresses[name] = memory
         return True
+
+    def update_device_memory_size_for_shapes(self) -> int:
+        assert not self.infer_shapes(), "asked before all shapes were set"
+        self._sized = True
+        return _workspace(self._shapes)
 
     def set_device_memory(self, memory: int, size: int) -> None:
         self._memory = (memory, size) if memory % ALIGNMENT == 0 else None
@@ -217,7 +223,9 @@ class IExecutionContext:
         if unset := set(self._engine._tensors) - set(self._addresses):
             return f"no address was given for {sorted(unset)}"
         managed = self._strategy is ExecutionContextAllocationStrategy.USER_MANAGED
-        needed = _workspace(self._shapes)
+        whole = self._engine.get_device_memory_size_for_profile_v2(self._profile)
+        # Laid out for a profile's largest shapes, unless it was asked for these.
+        needed = _workspace(self._shapes) if self._sized else whole
         if managed and (self._memory is None or self._memory[1] < needed):
             return f"device memory {self._memory}, {needed} bytes needed"
         return ""

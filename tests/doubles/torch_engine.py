@@ -54,7 +54,7 @@ class TorchEngine:
     def admits(self, shapes: Shapes) -> bool:
         return True
 
-    def workspace_nbytes(self, shapes: Shapes) -> int:
+    def workspace_nbytes(self, shapes: Shapes, stream: int) -> int:
         return 0
 
     def bind(self, tensors: Mapping[str, DeviceTensor], workspace: int, stream: int) -> None:

@@ -86,7 +86,7 @@ def _bound(
         staging[name] = (pinned, pinned.array(0, shape, dtype))
         tensors[name] = DeviceTensor(memory.address, shape, dtype)
     workspace = 0
-    if nbytes := engine.workspace_nbytes(shapes):
+    if nbytes := engine.workspace_nbytes(shapes, stream.handle):
         workspace = gpu.memory(stack, nbytes, "activations").address
     engine.bind(tensors, workspace, stream.handle)
     # Memory is given back only when the stream is done with it.

@@ -261,7 +261,7 @@ def test_failures_and_wrong_tensors_are_named(bundle: Path, driver: CudaDriver) 
         opened = PlacedSession(Component.VAE_DECODER, _Fails(reason, real))
         return OnnxRuntimeCudaEngine(module(driver), opened, STREAM)
 
-    assert engine().workspace_nbytes({}) == 0
+    assert engine().workspace_nbytes({}, 0) == 0
     assert not engine().admits({"latents": (1, 4, 8, 8)})
     half = DeviceTensor(256, (1, 4, 8, 8), np.dtype(np.float16))
     with pytest.raises(ContractError, match=r"its own are \['latents', 'pixels'\]"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import runtime.gpu.backend
 from engines.bundle.folder import KERNELS_FOLDER
 from engines.contract import Component
 from engines.cuda.driver import Driver
+from engines.cuda.gpu import Gpu, Memory
 from engines.errors import (
     BundleCorruptError,
     ContractError,
@@ -103,6 +105,33 @@ def test_plans_in_half_precision_draw_what_the_cpu_draws_in_single(
     # A noise prediction's rounding, 2**-11, six times by guidance, over four steps; where masks
     # nearly tie, more. Another element type in a buffer is off by its whole size.
     assert 0 < relative_l2(found, expected) < 5e-2
+
+
+def test_activations_take_what_the_size_needs_not_what_the_plans_largest_would(
+    bundle: Path, machine: CudaDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+    allocated = Gpu.memory
+
+    def watched(gpu: Gpu, stack: ExitStack, nbytes: int, what: str) -> Memory:
+        if what == "activation memory":
+            taken.append(nbytes)
+        return allocated(gpu, stack, nbytes, what)
+
+    monkeypatch.setattr(Gpu, "memory", watched)
+    sizes = {}
+    for side in (64, 128):
+        with FaceDiffuser.open(bundle) as face_diffuser:
+            taken.clear()
+            face_diffuser.warm_up(height=side, width=side)
+            found = face_diffuser.generate(small(height=side, width=side)).images
+        # TDM's and SDM's side by side; the encoders' comes after.
+        sizes[side] = taken[0]
+        with FaceDiffuser.open(bundle, provider="onnxruntime-cpu", threads=1) as host:
+            expected = host.generate(small(height=side, width=side)).images
+        assert relative_l2(found, expected) < 1e-4
+    print(sizes)
+    assert 0 < sizes[64] < 0.5 * sizes[128]
 
 
 def test_a_size_outside_the_plans_lists_the_sizes_there_are(
@@ -250,8 +279,8 @@ def test_running_out_of_memory_while_opening_says_what_it_takes(
 @pytest.mark.parametrize(
     ("method", "answer", "error", "reason"),
     [
-        ("set_optimization_profile_async", False, TensorRtError, "optimization profile 0"),
-        ("set_input_shape", False, TensorRtError, r"latents \(1, 4, 8, 8\) of tdm_unet"),
+        ("set_optimization_profile_async", False, TensorRtError, r"profile \d of \w+_unet"),
+        ("set_input_shape", False, TensorRtError, r"latents \(1, 4, 8, 8\) of \w+_unet"),
         ("infer_shapes", ["timestep"], ContractError, "wants shapes for timestep as well"),
         ("set_tensor_address", False, TensorRtError, "as the address of latents of tdm_unet"),
         ("execute_async_v3", False, TensorRtError, "to run tdm_unet"),
@@ -303,5 +332,5 @@ def test_the_profile_that_was_tuned_nearest_is_taken() -> None:
     assert engine._profile(shapes | {"latents": (4, 4, 8, 8)}) == 0
     assert not engine.admits(shapes | {"latents": (5, 4, 8, 8)})
     with pytest.raises(RequestError, match="does not take 5 images of 64x64 px"):
-        engine.workspace_nbytes(shapes | {"latents": (5, 4, 8, 8)})
+        engine.workspace_nbytes(shapes | {"latents": (5, 4, 8, 8)}, 0)
     assert set(engine.dtypes.values()) == {np.dtype(np.float16)}
