@@ -12,6 +12,7 @@ from benchmarks.harness.imports import missing_package
 from benchmarks.harness.measure import Measure
 from benchmarks.harness.options import Options, quick_defaults
 from benchmarks.harness.record import ReferenceMismatchError, not_measured
+from benchmarks.report.headings import warnings_of
 from benchmarks.schema.record import Record, Status
 from benchmarks.schema.results import append, line_of, recover
 from engines.bundle.records import RecordError, document_of
@@ -118,6 +119,9 @@ def _run(name: str, measure: Measure[Any, Any], options: Options) -> dict[str, A
         print(measure.text(found))
         if path is not None:
             print(f"appended to {path}")
+    if isinstance(found, Record):
+        for warning in warnings_of(found.header):
+            print(f"warning: {warning}", file=sys.stderr)
     document: dict[str, Any] = line_of(found) if path is not None else document_of(found)
     return document
 

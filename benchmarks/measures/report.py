@@ -14,8 +14,9 @@ from pathlib import Path
 
 from benchmarks.harness.measure import Measure
 from benchmarks.harness.options import Options, flag
+from benchmarks.report.cost import Tariff, cost_rows
 from benchmarks.report.page import Section, page
-from benchmarks.report.plots import plot_of
+from benchmarks.report.plots import cost_plot, plot_of
 from benchmarks.report.targets import target_rows
 from benchmarks.schema.facts import BundleFacts, ProviderFacts
 from benchmarks.schema.latency import LatencyRecord
@@ -23,13 +24,20 @@ from benchmarks.schema.record import Record
 from benchmarks.schema.results import RECORDS, records_of
 from engines.bundle.files import write_atomic
 
+FIRST = "quality-against-cost.png"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions(Options):
     """A report is always the whole, quick or not."""
 
-    out: Path = field(
-        default=Path("report"), metadata=flag("folder to write (default: %(default)s)")
+    out: Path = field(default=Path("report"), metadata=flag("folder to write"))
+    price_per_hour: float | None = field(
+        default=None, metadata=flag("what the machine costs an hour (default: not said)")
+    )
+    watts: float | None = field(
+        default=None,
+        metadata=flag("what the machine draws, as measured at its plug (default: not said)"),
     )
 
 
@@ -59,8 +67,16 @@ def written_report(options: ReportOptions) -> WrittenReport:
             sections.append(Section(record, png))
     missing = [name for name, found in newest.items() if not found]
     targets = target_rows([section.record for section in sections])
+    costs = cost_rows(
+        [section.record for section in sections],
+        Tariff(per_hour=options.price_per_hour, watts=options.watts),
+    )
+    first = cost_plot([section.record for section in sections])
+    if first is not None:
+        plots.insert(0, FIRST)
+        write_atomic(options.out / FIRST, first)
     index = options.out / "index.html"
-    write_atomic(index, page(sections, missing, targets).encode())
+    write_atomic(index, page(sections, missing, targets, costs, first).encode())
     return WrittenReport(
         page=index, plots=tuple(plots), not_measured=tuple(missing), records=len(sections)
     )

@@ -33,6 +33,7 @@ from benchmarks.schema.throughput import (
     ThroughputFacts,
     ThroughputRecord,
     ThroughputRow,
+    curves,
 )
 from engines.bundle.folder import Bundle
 from engines.bundle.records import Count
@@ -154,15 +155,14 @@ def measured_point(work: Drawing, processes: int, requests: int) -> ThroughputRo
 def with_knees(
     rows: Sequence[ThroughputRow | PointSkipped],
 ) -> tuple[ThroughputRow | PointSkipped, ...]:
-    """Mark, on the curve along images and on that along processes, where more gains no more."""
-    done = [row for row in rows if isinstance(row, ThroughputRow)]
-    along_images = sorted((r for r in done if r.processes == 1), key=lambda row: row.images)
-    along_processes = sorted((r for r in done if r.images == 1), key=lambda row: row.processes)
-    marked = [
-        curve[knee([row.pictures_per_s for row in curve])]
-        for curve in (along_images, along_processes)
-        if curve
-    ]
+    """Mark, on the curve along images and on that along processes, where more gains no more.
+
+    A curve that still rises where it ends has no knee yet.
+    """
+    marked = []
+    for curve in curves([row for row in rows if isinstance(row, ThroughputRow)]):
+        place = knee([row.pictures_per_s for row in curve]) if curve else 0
+        marked += curve[place:-1][:1]
     return tuple(
         replace(row, knee=True) if isinstance(row, ThroughputRow) and row in marked else row
         for row in rows

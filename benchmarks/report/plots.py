@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from itertools import cycle
 
 import matplotlib
@@ -13,7 +14,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.schema.latency import Kind, LatencyRecord
 from benchmarks.schema.peers import PeersRecord
-from benchmarks.schema.quality import QualityRecord
+from benchmarks.schema.quality import CurveRecord, QualityRecord
 from benchmarks.schema.record import Record
 from benchmarks.schema.roofline import RooflineRecord
 from benchmarks.schema.scaling import LineFit, ScalingRecord, ScalingRow
@@ -82,24 +83,30 @@ def throughput_plot(record: ThroughputRecord) -> bytes | None:
     rows = record.measured()
     if not rows:
         return None
+    knees = record.knees()
     figure = _figure()
     along_images, along_processes = figure.subplots(1, 2, sharey=True)
     _throughput_curve(
-        along_images, "images per call", {r.images: r for r in rows if r.processes == 1}
+        along_images, "images per call", {r.images: r for r in rows if r.processes == 1}, knees
     )
     _throughput_curve(
-        along_processes, "concurrent requests", {r.processes: r for r in rows if r.images == 1}
+        along_processes,
+        "concurrent requests",
+        {r.processes: r for r in rows if r.images == 1},
+        knees,
     )
     along_images.set_ylim(bottom=0)  # both share it, so only once all is drawn
     along_images.set_ylabel("pictures per second")
     return _png(figure)
 
 
-def _throughput_curve(axes: Axes, label: str, rows: dict[int, ThroughputRow]) -> None:
+def _throughput_curve(
+    axes: Axes, label: str, rows: dict[int, ThroughputRow], knees: set[tuple[int, int]]
+) -> None:
     x = sorted(rows)
     axes.plot(x, [rows[value].pictures_per_s for value in x], "o-", color=COLORS[0])
     for value in x:
-        if rows[value].knee:
+        if (rows[value].images, rows[value].processes) in knees:
             place = (value, rows[value].pictures_per_s)
             axes.annotate("knee", place, (0, -16), textcoords="offset points", ha="center")
     axes.set_xlabel(label)
@@ -179,19 +186,67 @@ def quality_plot(record: QualityRecord, speed: LatencyRecord | None) -> bytes | 
     """Identity and prompt consistency of each variant; the title carries the speed beside them."""
     if not record.rows:
         return None
-    figure = _figure(height=4.2)
+    figure = _figure(height=1.2 + 0.24 * len(record.rows))
     axes = figure.subplots()
-    for color, row in zip(cycle(COLORS), record.rows, strict=False):
-        place = (row.prompt, row.identity)
-        axes.plot(*place, "o", color=color)
-        axes.annotate(row.row, place, (4, 4), textcoords="offset points", fontsize="x-small")
-    axes.set_xlabel("prompt consistency")
-    axes.set_ylabel("identity")
+    places = range(len(record.rows))[::-1]
+    for color, name in ((COLORS[0], "identity"), (COLORS[1], "prompt")):
+        means = [getattr(row, name) for row in record.rows]
+        ends = [getattr(row, f"{name}_95") for row in record.rows]
+        error = [
+            [max(mean - low, 0.0) for mean, (low, _) in zip(means, ends, strict=True)],
+            [max(high - mean, 0.0) for mean, (_, high) in zip(means, ends, strict=True)],
+        ]
+        axes.errorbar(means, places, xerr=error, fmt="o", markersize=4, color=color, label=name)
+    axes.set_yticks(places, [row.row for row in record.rows], fontsize="small")
+    axes.set_xlabel("score, with its 95 % interval")
+    axes.grid(axis="y", color="#dddddd", linewidth=0.5)
+    axes.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     wholes = [] if speed is None else [r for r in speed.measured() if r.name == "pipeline"]
     if wholes:
         fastest = min(wholes, key=lambda row: row.p50_ms)
-        axes.set_title(f"one picture: {fastest.p50_ms:.0f} ms on {fastest.provider}")
+        axes.set_title(f"one picture: {fastest.p50_ms:.0f} ms on {fastest.provider}", pad=24)
     return _png(figure)
+
+
+def cost_plot(records: Sequence[Record]) -> bytes | None:
+    """Identity against cost: U-Net evaluations of the curve's rows, else steps of the quality's.
+
+    None where no record has both.
+    """
+    curve = next((each for each in records if isinstance(each, CurveRecord) and each.rows), None)
+    quality = next((each for each in records if isinstance(each, QualityRecord)), None)
+    if curve is not None:
+        label = "U-Net evaluations a picture"
+        points = [(row.row, row.evaluations, row.identity, row.identity_95) for row in curve.rows]
+    elif quality is not None:
+        label = "steps, all else as the full method (cost of presets and solvers: not measured)"
+        points = [
+            (row.row, steps, row.identity, row.identity_95)
+            for row in quality.rows
+            if (steps := _steps_of(row.row, quality.facts.steps)) is not None
+        ]
+    else:
+        return None
+    if len(points) < 2:
+        return None
+    figure = _figure(height=4.0)
+    axes = figure.subplots()
+    for color, (name, cost, mean, (low, high)) in zip(cycle(COLORS), points, strict=False):
+        error = [[max(mean - low, 0.0)], [max(high - mean, 0.0)]]
+        axes.errorbar(cost, mean, yerr=error, fmt="o", capsize=3, color=color, label=name)
+    axes.set_xlabel(label)
+    axes.set_ylabel("identity, with its 95 % interval")
+    axes.set_xlim(left=0)
+    axes.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return _png(figure)
+
+
+def _steps_of(row: str, steps: int) -> int | None:
+    """The steps of a row that differs from the full method in nothing else."""
+    if row == "full method":
+        return steps
+    number, space, word = row.partition(" ")
+    return int(number) if space and word == "steps" and number.isdecimal() else None
 
 
 def _figure(height: float = HEIGHT_IN) -> Figure:

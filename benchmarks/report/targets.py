@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from benchmarks.peers.registry import OURS, OURS_ON_OPENVINO
 from benchmarks.peers.work import WorkKind
+from benchmarks.report.quantities import three
 from benchmarks.schema.latency import LatencyRecord
 from benchmarks.schema.peers import ComparedPeer, PeersRecord
 from benchmarks.schema.record import Record
@@ -106,7 +107,7 @@ def _target(target: str, wanted: str, found: float, reason: str | None, *, reach
     return Target(
         target=target,
         wanted=wanted,
-        measured=f"{found:.4g}",
+        measured=three(found),
         reached=reached,
         reason=None if reached else reason,
     )

@@ -36,7 +36,9 @@ class ProviderFacts(BundleFacts):
 
 @dataclass(frozen=True, kw_only=True)
 class Peaks:
-    """What a device can do at most. flop_per_s: by element type. side: of the square matrices."""
+    """What a device can do at most, and no less than what any call of the model reached there.
+
+    flop_per_s: by element type. side: of the square matrices."""
 
     flop_per_s: Mapping[str, float]
     bytes_per_s: float

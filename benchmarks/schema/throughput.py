@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.schema.facts import Agreement, ProviderFacts
@@ -45,5 +46,22 @@ class ThroughputRecord(Record):
     facts: ThroughputFacts
     rows: tuple[ThroughputRow | PointSkipped, ...]
 
+    def knees(self) -> set[tuple[int, int]]:
+        """Images and processes of each knee. Where a curve ends no knee was seen."""
+        return {
+            (row.images, row.processes)
+            for curve in curves(self.measured())
+            for row in curve[:-1]
+            if row.knee
+        }
+
     def measured(self) -> list[ThroughputRow]:
         return [row for row in self.rows if isinstance(row, ThroughputRow)]
+
+
+def curves(rows: Sequence[ThroughputRow]) -> tuple[list[ThroughputRow], list[ThroughputRow]]:
+    """The rows along images per call, and those along processes, each in order."""
+    return (
+        sorted((row for row in rows if row.processes == 1), key=lambda row: row.images),
+        sorted((row for row in rows if row.images == 1), key=lambda row: row.processes),
+    )

@@ -26,10 +26,11 @@ from benchmarks.measures.throughput import measured_point
 from benchmarks.pictures.start_up import Drawing, drawing
 from benchmarks.pictures.times import timed_pictures
 from benchmarks.schema.latency import LatencyRecord
-from benchmarks.schema.record import Status
+from benchmarks.schema.record import Machine, Status
 from benchmarks.schema.results import records_of
 from engines.bundle.folder import Bundle
 from engines.bundle.records import document_of, read
+from tests.benchmarks import made_up
 from tests.benchmarks.peers.test_peers import SOURCE
 
 SMALL = Workload(steps=4, people=1, size_px=64)
@@ -258,3 +259,14 @@ def test_latency_is_typed_measured_printed_and_recorded(
     assert 0 < start.peak_rss_open_nbytes <= start.peak_rss_nbytes
     assert start.open_s > 0
     assert set(facts.host_share) == {"scene", "fusion", "subject"}
+
+
+def test_a_busy_machine_is_said_aloud(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    busy = replace(made_up.latency().header, machine=Machine(busy=True, others_share=0.4))
+    found = replace(made_up.latency(), header=busy)
+    monkeypatch.setattr(latency, "MEASURE", replace(latency.MEASURE, measure=lambda _: found))
+    assert command_line.main(["latency", "--results", str(tmp_path)]) == 0
+    told = capsys.readouterr().err
+    assert told == "warning: the machine was busy with other work (40% of its processors' time)\n"

@@ -11,9 +11,10 @@ from benchmarks.analysis.peaks import roof_ms
 from benchmarks.harness.timing import interleaved_ms, repeated_ms
 from benchmarks.harness.workload import Workload, prompt
 from benchmarks.measures.build import SaidLine, step_rows
-from benchmarks.measures.roofline import roofline_row
+from benchmarks.measures.roofline import at_least_reached, roofline_row
 from benchmarks.measures.scaling import fits_of, picture_flop
 from benchmarks.measures.throughput import Point, throughput_points, with_knees
+from benchmarks.schema.facts import Peaks
 from benchmarks.schema.scaling import LineFit, PowerFit
 from benchmarks.schema.throughput import PointSkipped, ThroughputRow
 from engines.contract import Component
@@ -121,3 +122,16 @@ def test_a_workload_names_as_many_people_as_it_has_photos() -> None:
         request = Workload(people=people).request()
         assert len(request.references) == people
         assert prompt(people).count("<|image|>") == people
+
+
+def test_no_call_is_above_the_peak_that_its_share_is_of() -> None:
+    cost = Cost(flops=10**9, weights=1000, io=24, operations=4096)
+    low = Peaks(flop_per_s={"fp32": 1e9, "bf16": 5.0}, bytes_per_s=1.0, side=8, peak_rss_nbytes=1)
+    raised = at_least_reached(low, [(cost, 100.0), (cost, 200.0)])
+    assert raised.flop_per_s == {"fp32": pytest.approx(1e10), "bf16": 5.0}
+    assert raised.bytes_per_s == pytest.approx(1024 * 4 / 0.1)
+    row = roofline_row(Component.VAE_DECODER, {"images": 1}, cost, 100.0, raised)
+    shares = (row.share_of_matrix_peak, row.share_of_memory_peak, row.share_of_roof)
+    assert max(shares) == pytest.approx(1.0)
+    high = Peaks(flop_per_s={"fp32": 1e12}, bytes_per_s=1e12, side=8, peak_rss_nbytes=1)
+    assert at_least_reached(high, [(cost, 100.0)]) == high

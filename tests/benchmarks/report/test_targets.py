@@ -28,21 +28,21 @@ def test_speed_is_held_against_eager_pytorch_and_the_best_accurate_peer() -> Non
         {"eager fp32": 1.2, "eager bf16": 0.7, "this toolkit on OpenVINO": 0.5}
     )
     assert verdicts(record) == {
-        "one fusion step, onnxruntime-cpu: times as fast as eager fp32": ("1.2", "no"),
+        "one fusion step, onnxruntime-cpu: times as fast as eager fp32": ("1.20", "no"),
         "one fusion step, onnxruntime-cpu: times as fast as the best peer, eager bf16": (
-            "0.7", "no",
+            "0.700", "no",
         ),
-        "one fusion step, openvino: times as fast as eager fp32": ("2.4", "yes"),
-        "one fusion step, openvino: times as fast as the best peer, eager bf16": ("1.4", "yes"),
+        "one fusion step, openvino: times as fast as eager fp32": ("2.40", "yes"),
+        "one fusion step, openvino: times as fast as the best peer, eager bf16": ("1.40", "yes"),
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(("open_s", "reached"), [(14.0, "yes"), (16.0, "no")])
 def test_start_up_and_memory_have_upper_bounds(open_s: float, reached: str) -> None:
     found = verdicts(started(open_s))
-    assert found["seconds to open, openvino"] == (f"{open_s:g}", reached)
-    assert found["peak resident memory over the weights as computed, openvino"] == ("1.7", "no")
-    assert found["share of a fusion step outside the U-Nets, openvino"] == ("0.01", "yes")
+    assert found["seconds to open, openvino"] == (f"{open_s:.1f}", reached)
+    assert found["peak resident memory over the weights as computed, openvino"] == ("1.70", "no")
+    assert found["share of a fusion step outside the U-Nets, openvino"] == ("0.0100", "yes")
 
 
 def test_small_models_and_gpus_tell_nothing_of_the_targets() -> None:
