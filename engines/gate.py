@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,18 +33,63 @@ _SINGLE_BOUND = 1e-4
 # The pipeline amplifies by the guidance scale and may flip pixels whose saliencies nearly tie.
 PIPELINE_BOUNDS = {Precision.FP16: 2e-2, Precision.FP32: 1e-3}
 
-# With plans, each U-Net call rounds in half precision: 5.6e-3 as above. Guidance at scale 5 adds
-# two passes with weights 5 and -4 and so multiplies independent errors by sqrt(25 + 16) = 6.4:
-# 3.6e-2 of the noise, which is most of a latent. The bound is twice that, rounded.
-PLAN_PIPELINE_BOUNDS = {Precision.FP16: 7e-2, Precision.FP32: 1e-3}
+# With plans, each U-Net call errs by up to its own bound. Guidance at scale 5 adds passes with
+# weights 1, 5 and -5 (SDM, Eq. 2) and so multiplies independent errors by sqrt(1 + 25 + 25) = 7.1,
+# of the noise, which is most of a latent. What is within the component's bound must pass and three
+# times that must not: the bound lies between, in ratio, at sqrt(3). That holds where noises are
+# averaged, not chosen by pixel: a pixel that changes sides moves a small picture by more.
+GUIDANCE_GAIN = math.sqrt(1 + 25 + 25)
+_BETWEEN = math.sqrt(3)
+PLAN_PIPELINE_BOUNDS = {
+    Precision.FP16: _BETWEEN * GUIDANCE_GAIN * _HALF_BOUNDS[Component.SDM_UNET],  # 1.5e-1
+    Precision.FP32: _BETWEEN * GUIDANCE_GAIN * _SINGLE_BOUND,  # 1.2e-3
+}
 
-# The same for U-Nets in bfloat16, whose predictions err by 1.3e-2 (in OpenVINO as in eager PyTorch,
-# at full size on random weights): 6.4 times that, doubled.
+# Fusion by saliency: a pixel's margin is the difference of the logarithms of both saliencies, each
+# a mean of magnitudes of guidance over 4 channels and a window of 16 pixels. Guidance errs by
+# 5 * sqrt(2) = 7.1 times what a pass does, where neighbors err alike by sqrt(4) less in the mean of
+# the channels, and by sqrt(2) more in the difference: 7.1 / 2 * 1.4 = 5 times a pass. A pixel whose
+# margin is beyond that stays where it is, but for one in a hundred.
+SIDES_MARGIN = {
+    Precision.FP16: 5 * _HALF_BOUNDS[Component.SDM_UNET],  # 6e-2
+    Precision.FP32: 5 * _SINGLE_BOUND,  # 5e-4
+}
+SIDES_BOUND = 1e-2
+
+# U-Nets in bfloat16 err by 1.3e-2 (in OpenVINO as in eager PyTorch, at full size on random
+# weights); guidance as released adds passes with weights 5 and -4: sqrt(25 + 16) = 6.4 times that,
+# doubled.
 BFLOAT16_PIPELINE_BOUND = 1.6e-1
 
 # Noise levels of a trajectory's start, middle and end.
 _TIMESTEPS = (981, 501, 21)
 _SEED = 2311_10329
+# A saliency that underflowed still has a logarithm.
+_LEAST = np.finfo(np.float32).tiny
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sides:
+    """One step of fusion by saliency, all [images, h, w].
+
+    tdm, sdm: each model's saliency. mask: where SDM's noise is taken.
+    """
+
+    tdm: Array
+    sdm: Array
+    mask: Array
+
+
+def changed_sides(found: Sides, expected: Sides, margin: float) -> float:
+    """The share of pixels that went to the other model though the expected margin is beyond that.
+
+    NaN where a saliency is none.
+    """
+    if not (np.isfinite(found.tdm).all() and np.isfinite(found.sdm).all()):
+        return math.nan
+    logarithms = [np.log(np.maximum(each, _LEAST)) for each in (expected.tdm, expected.sdm)]
+    beyond = np.abs(logarithms[1] - logarithms[0]) > margin
+    return float((beyond & (found.mask != expected.mask)).mean())
 
 
 def bound_of(component: Component, precision: Precision) -> float:

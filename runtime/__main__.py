@@ -38,6 +38,7 @@ from runtime.inputs.prompt import parts_of
 from runtime.pictures.files import (
     check_writable,
     npy,
+    npz,
     numbered,
     settings,
     takes_latents,
@@ -179,6 +180,11 @@ def _add_output(flags: argparse._ArgumentGroup) -> None:
         help="picture to write (several get numbers); a name ending in .npy takes the latents",
     )  # fmt: skip
     flags.add_argument(
+        "--maps", type=Path, metavar="FILE",
+        help=".npz to write with what each fusion step went by: both saliency maps and the mask, "
+        "[steps, images, h, w] (default: none)",
+    )  # fmt: skip
+    flags.add_argument(
         "--no-metadata", action="store_true",
         help="write pictures that tell neither bundle, seed and settings nor that a model made "
         "them",
@@ -193,17 +199,19 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _draw(options: argparse.Namespace) -> dict[str, Any]:
     as_latents = takes_latents(options.out)
+    _check_maps(options)
     names = set(_DEFAULTS) - {"prompt", "references", "latents", "output_type", "saliency"}
     request = Request(
         prompt=options.prompt,
         references=options.reference,
         latents=None if options.latents is None else _load_latents(options.latents),
         output_type=OutputType.LATENT if as_latents else OutputType.PIL,
+        saliency=options.maps is not None,
         **{name: getattr(options, name) for name in names},
     )
     count = 1 if as_latents else request.num_images
     files = numbered(options.out, count)
-    for file in files:
+    for file in files if options.maps is None else [*files, options.maps]:
         _check_out(file, options)
     # What is wrong with people is told before a bundle takes its time to open.
     parts_of(options.prompt, len(options.reference))
@@ -223,6 +231,8 @@ def _draw(options: argparse.Namespace) -> dict[str, Any]:
         contents = [npy(result.images)]
     else:
         contents = result.encoded(files, with_metadata=not options.no_metadata)
+    if options.maps is not None:
+        files, contents = [*files, options.maps], [*contents, npz(result.saliency or ())]
     _write(files, contents)
     for name, text in result.unread.items():
         words = f"warning: the model read {name} up to its last token and not: {text}"
@@ -248,6 +258,15 @@ def _draw(options: argparse.Namespace) -> dict[str, Any]:
         "declined": dict(face_diffuser.declined),
         "timings_ms": result.timings_ms,
     }
+
+
+def _check_maps(options: argparse.Namespace) -> None:
+    if options.maps is None:
+        return
+    if options.maps.suffix.lower() != ".npz":
+        raise RequestError(f"--maps {options.maps} is several arrays; name it .npz")
+    if options.fusion == Fusion.ADDITION:
+        raise RequestError("--maps is of fusion by saliency, and addition has none; leave one out")
 
 
 def _check_out(file: Path, options: argparse.Namespace) -> None:

@@ -21,7 +21,7 @@ from engines.gate import (
 from engines.tune.settings import HostSettings
 from export.checks.torch_pipeline import TorchPipeline, TorchRequest
 from export.source import ModelSource
-from runtime import FaceDiffuser, GuidanceRule, OutputType
+from runtime import FaceDiffuser, Fusion, GuidanceRule, OutputType
 
 Array = npt.NDArray[np.float32]
 
@@ -53,12 +53,13 @@ class Reference:
     def __init__(self, source: ModelSource, manifest: Manifest) -> None:
         self._source = source
         self._manifest = manifest
-        self._latents: dict[int, Array] = {}
+        self._latents: dict[tuple[int, bool], Array] = {}
 
     def check(self, face_diffuser: FaceDiffuser) -> Agreement:
         """Hold an open bundle's latents against them; raises ReferenceMismatchError.
 
-        On the CPU the picture is small; a GPU's plans may admit no other size than the model's own.
+        On the CPU the picture is small; a GPU's plans may admit no other size than the model's own,
+        and its noises are averaged, so that the bound follows from that of the U-Nets.
         """
         on_cpu = face_diffuser.host_settings is not None
         side_px = _SIDE_PX if on_cpu else self._manifest.dimensions.native_px
@@ -69,11 +70,13 @@ class Reference:
             start_merge_step=_START_MERGE_STEP,
             final_step=_FINAL_STEP,
             guidance_rule=GuidanceRule.RELEASED,
+            fusion=Fusion.SALIENCY if on_cpu else Fusion.ADDITION,
             output_type=OutputType.LATENT,
         )
         found = face_diffuser.generate(request).array
         bound = self._bound(face_diffuser.host_settings)
-        return agreement(face_diffuser.provider, found, self.expected(side_px), bound)
+        expected = self.expected(side_px, averages=not on_cpu)
+        return agreement(face_diffuser.provider, found, expected, bound)
 
     def _bound(self, host: HostSettings | None) -> float:
         if host is not None and host.precision is HostPrecision.BFLOAT16:
@@ -81,9 +84,10 @@ class Reference:
         bounds = PLAN_PIPELINE_BOUNDS if host is None else PIPELINE_BOUNDS
         return bounds[self._manifest.precision]
 
-    def expected(self, side_px: int) -> Array:
+    def expected(self, side_px: int, *, averages: bool = False) -> Array:
         """PyTorch's final latents [1, 4, h, w] of the check's request at one size."""
-        if side_px not in self._latents:
+        key = (side_px, averages)
+        if key not in self._latents:
             half = self._manifest.precision is Precision.FP16
             pipeline = TorchPipeline(self._source, self._manifest.dimensions, rounded_to_half=half)
             final = pipeline.final_latents(
@@ -95,10 +99,11 @@ class Reference:
                     guidance_scale=GUIDANCE_SCALE,
                     start_merge_step=_START_MERGE_STEP,
                     final_step=_FINAL_STEP,
+                    averages=averages,
                 )
             )
-            self._latents[side_px] = final.numpy()
-        return self._latents[side_px]
+            self._latents[key] = final.numpy()
+        return self._latents[key]
 
     def _initial_latents(self, side_px: int) -> Array:
         channels, side = self._manifest.dimensions.latent_channels, side_px // LATENT_PX

@@ -12,7 +12,7 @@ Then the two of a pair take turns; the ratio is the median over the rounds.
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks.harness.backends import CPU, PROVIDERS
@@ -29,12 +29,11 @@ from benchmarks.peers.setup import Setup
 from benchmarks.peers.work import WorkKind, work_of
 from benchmarks.schema.peers import (
     Device,
-    MeasuredPeer,
     PeersAloneFacts,
     PeersFacts,
     PeersRecord,
-    UnmeasuredPeer,
 )
+from benchmarks.schema.results import keep
 from engines.bundle.folder import Bundle
 from engines.bundle.records import Count
 from engines.errors import ProviderUnavailableError
@@ -79,7 +78,7 @@ class PeersOptions(BundleOptions):
 
 
 def measured_peers(options: PeersOptions) -> PeersRecord:
-    """A row per side and kind of work, ours first.
+    """A row per side and kind of work, ours first, each kept as it is measured.
 
     Ours is the bundle, or the reference where there is none. Raises ReferenceMismatchError for
     ours, ProviderUnavailableError where a GPU is asked for and missing.
@@ -90,21 +89,22 @@ def measured_peers(options: PeersOptions) -> PeersRecord:
     bundle = None if options.without_bundle else Bundle.open(options.bundle)
     name = source_name(options, bundle)
     source = name.opened() if bundle is None else source_of(name, bundle)
-    rows: list[MeasuredPeer | UnmeasuredPeer] = []
+    gpu = facts_of_gpu["name"] if facts_of_gpu is not None and options.device == "cuda" else None
+    record = PeersRecord(
+        header=header_of("peers", options, gpu=gpu, seeds=[SEED]),
+        facts=_facts(options, bundle),
+        rows=(),
+    )
     for kind in options.work:
         with tempfile.TemporaryDirectory() as folder:
             setup = _setup(kind, options, name, source, Path(folder))
             reference, *_ = peers(options.device)
             own = reference if bundle is None else ours(options.provider)
-            rows += compared(
-                setup, own, reference, chosen_peers(kind, options), rounds=options.rounds
-            )
-    gpu = facts_of_gpu["name"] if facts_of_gpu is not None and options.device == "cuda" else None
-    return PeersRecord(
-        header=header_of("peers", options, gpu=gpu, seeds=[SEED]),
-        facts=_facts(options, bundle),
-        rows=tuple(rows),
-    )
+            chosen = chosen_peers(kind, options)
+            for row in compared(setup, own, reference, chosen, rounds=options.rounds):
+                record = replace(record, rows=(*record.rows, row))
+                keep(record, options.results)
+    return record
 
 
 def _setup(

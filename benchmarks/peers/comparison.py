@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,8 +36,8 @@ SETTLE_S = 0.3
 
 def compared(
     setup: Setup, ours: Peer, reference: Peer, peers: Sequence[Peer], *, rounds: int
-) -> list[MeasuredPeer | UnmeasuredPeer]:
-    """A row for ours, then one for each other peer, in turns with it.
+) -> Iterator[MeasuredPeer | UnmeasuredPeer]:
+    """A row for ours, then one for each other peer, in turns with it; each as it is measured.
 
     Raises ReferenceMismatchError where ours itself does not agree with the reference.
     """
@@ -46,8 +46,10 @@ def compared(
     with setup.started(ours) as worker:
         agree = check.agreement(ours.name, worker)
         comparison = Comparison(setup, ours.name, worker, check, rounds)
-        others = [peer for peer in peers if peer != ours]
-        return [comparison.own_row(agree), *(comparison.row(peer) for peer in others)]
+        yield comparison.own_row(agree)
+        for peer in peers:
+            if peer != ours:
+                yield comparison.row(peer)
 
 
 class AnswerCheck:

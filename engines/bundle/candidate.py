@@ -21,6 +21,7 @@ from engines.bundle.manifest import MANIFEST_NAME, Manifest
 from engines.bundle.plan_record import PLANS_FOLDER
 from engines.contract import LATENT_PX
 from engines.errors import BundleError
+from engines.gate import Sides
 from engines.guides import GuidanceRule
 from engines.system.processes import Ended
 
@@ -111,6 +112,17 @@ class CheckRequest:
         )  # fmt: skip
         latents: Float32Array = np.load(final)
         return latents
+
+    def drawn_sides(self, draw: Draw, folder: Path, *words: str) -> Sides:
+        """Which model the fusion step took each pixel from, and why; raises CandidateError.
+
+        words: further ones for the drawing command.
+        """
+        maps = folder / "maps.npz"
+        self.drawn(draw, folder, "--fusion", "saliency", "--maps", str(maps), *words)
+        with np.load(maps) as steps:
+            # One step of fusion, of the one picture.
+            return Sides(**{name: steps[name][0] for name in ("tdm", "sdm", "mask")})
 
 
 def draw_from(draw: Draw, folder: Path, photos: Sequence[Path], *words: object) -> None:

@@ -31,7 +31,10 @@ MARKER = "<|image|>"
 
 @dataclass(frozen=True, kw_only=True)
 class TorchRequest:
-    """A request in the released script's terms; DDIM, released guidance rule."""
+    """A request in the released script's terms; DDIM, released guidance rule.
+
+    averages: fuse by addition, the ablation, where no pixel can change sides.
+    """
 
     prompt: str
     references: Sequence[Path]
@@ -41,6 +44,7 @@ class TorchRequest:
     start_merge_step: int
     final_step: int
     reference_resolution: int = 512
+    averages: bool = False
 
 
 class TorchPipeline:
@@ -71,7 +75,7 @@ class TorchPipeline:
             elif step <= request.final_step:
                 tdm = self._guided(Component.TDM_UNET, latents, timestep, scene, request)
                 sdm = self._guided(Component.SDM_UNET, latents, timestep, subject, request)
-                noise = fused(tdm, sdm)
+                noise = (tdm[0] + sdm[0]) / 2 if request.averages else fused(tdm, sdm)
             else:
                 noise, _ = self._guided(Component.SDM_UNET, latents, timestep, subject, request)
             latents = scheduler.step(noise, timestep, latents).prev_sample

@@ -6,9 +6,10 @@ from __future__ import annotations
 import io
 import json
 import os
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -19,6 +20,9 @@ from engines.bundle.quantization import Quantization
 from engines.engine import HostPrecision
 from engines.errors import RequestError
 from runtime.request import Request
+
+if TYPE_CHECKING:
+    from runtime.result import StepSaliency
 
 # Settings that a picture may tell: nothing of who is in it or of what was asked for in words.
 _TOLD = (
@@ -61,7 +65,7 @@ def check_writable(path: Path) -> None:
     """Raise RequestError or FileRefusedError unless a picture can be written at a path."""
     if path.is_dir():
         raise RequestError(f"{path} is a folder; name a file in it: {path / 'image.png'}")
-    if not takes_latents(path):
+    if path.suffix.lower() not in (".npy", ".npz"):
         encoded(Image.new("RGB", (64, 64)), path)
     check_replaceable(path)
     folder = path.parent
@@ -126,6 +130,21 @@ def encoded(picture: Image.Image, path: Path, about: dict[str, Any] | None = Non
         raise RequestError(
             f"cannot write pictures as {path.suffix} ({error}); name it .png"
         ) from error
+    return stream.getvalue()
+
+
+def npz(steps: Iterable[StepSaliency]) -> bytes:
+    """Saliency as a .npz file: step, timestep [steps]; tdm, sdm, mask [steps, images, h, w]."""
+    kept = list(steps)
+    stream = io.BytesIO()
+    np.savez(
+        stream,
+        step=[each.step for each in kept],
+        timestep=[each.timestep for each in kept],
+        tdm=[each.saliency.tdm for each in kept],
+        sdm=[each.saliency.sdm for each in kept],
+        mask=[each.saliency.mask for each in kept],
+    )
     return stream.getvalue()
 
 

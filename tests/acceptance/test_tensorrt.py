@@ -81,6 +81,7 @@ def test_both_backends_draw_the_same_picture(bundle: Path) -> None:
         with FaceDiffuser.open(bundle, provider=provider) as face_diffuser:
             request = Request(
                 prompt=PROMPT, references=REFERENCES, num_inference_steps=10, seed=7,
+                fusion="addition",  # as the bound is derived: no pixel changes sides
                 output_type=OutputType.LATENT,
             )  # fmt: skip
             latents[provider] = np.asarray(face_diffuser.generate(request).images)

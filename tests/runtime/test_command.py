@@ -271,3 +271,30 @@ def test_every_option_has_help_and_its_default() -> None:
         default = action.default
         if isinstance(default, int | float) and not isinstance(default, bool):
             assert str(default) in action.help % {"default": default}, action.dest
+
+
+def test_maps_are_written_beside_the_picture(arguments: list[str], tmp_path: Path) -> None:
+    maps = tmp_path / "maps.npz"
+    words = [*arguments, "--alpha", "0", "--beta", "1", "--num-images", "2", "--maps", str(maps)]
+    assert main(words) == 0
+    with np.load(maps) as found:
+        assert found["step"].tolist() == [0, 1]
+        for name in ("tdm", "sdm", "mask"):
+            assert found[name].shape == (2, 2, 8, 8)
+        np.testing.assert_allclose(found["tdm"].sum((2, 3)), 1, rtol=1e-5)
+        assert found["mask"].dtype == np.bool_
+    assert len(list(tmp_path.glob("picture-*.png"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--maps", "maps.png"], "several arrays; name it .npz"),
+        (["--maps", "maps.npz", "--fusion", "addition"], "addition has none"),
+    ],
+)
+def test_maps_that_cannot_be_written_are_refused(
+    words: list[str], reason: str, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, *words]) == 1
+    assert reason in capsys.readouterr().err.splitlines()[-1]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -11,7 +13,6 @@ from engines.bundle.candidate import (
     CandidateError,
     CheckRequest,
     Draw,
-    Float32Array,
     candidate,
 )
 from engines.bundle.manifest import Manifest
@@ -19,10 +20,18 @@ from engines.bundle.plan_record import PlanRecord
 from engines.contract import Component
 from engines.engine import Provider
 from engines.errors import PlanBuildError, PlanRefusedError
-from engines.gate import PLAN_PIPELINE_BOUNDS, relative_l2
+from engines.gate import (
+    PLAN_PIPELINE_BOUNDS,
+    SIDES_BOUND,
+    SIDES_MARGIN,
+    changed_sides,
+    relative_l2,
+)
 from engines.guides import GuidanceRule
 from engines.plans.store import plan_file
 
+T = TypeVar("T")
+_REPORT = "the plans are not published; every plan passed alone, so report this with the build logs"
 _PROVIDERS = (Provider.TENSORRT, Provider.ONNXRUNTIME_CPU)
 
 
@@ -31,8 +40,10 @@ def compare_pictures(
 ) -> float | None:
     """Draw final latents with new plans and on the CPU; returns their relative L2 distance.
 
-    Returns None, having compared nothing, where a component has no plan yet. Raises
-    PlanRefusedError if the pictures differ, PlanBuildError if one cannot be drawn.
+    Noises are averaged for that, so that no pixel can change sides and the distance follows from
+    the components'. Which model a pixel goes to is compared by itself. Returns None, having
+    compared nothing, where a component has no plan yet. Raises PlanRefusedError if the pictures
+    differ, PlanBuildError if one cannot be drawn.
     """
     if {record.spec.component for record in records} != set(Component):
         return None
@@ -45,7 +56,13 @@ def compare_pictures(
     )
     plans = {record.spec.path: _whole(bundle, record) for record in records}
     with candidate(bundle, replace(manifest, plans=records, timing_cache={}), plans) as folder:
-        found, expected = (_drawn(draw, folder, request, provider) for provider in _PROVIDERS)
+        found, expected = (
+            _drawing(provider, request.drawn, draw, folder, "--fusion", "addition")
+            for provider in _PROVIDERS
+        )
+        there, here = (
+            _drawing(provider, request.drawn_sides, draw, folder) for provider in _PROVIDERS
+        )
     if not np.isfinite(found).all():
         raise PlanRefusedError("the runtime draws NaN or infinity with these plans; not published")
     error = relative_l2(found, expected)
@@ -53,15 +70,22 @@ def compare_pictures(
     if not error <= bound:
         raise PlanRefusedError(
             f"with these plans the runtime draws latents {error:.2e} from the CPU's (relative L2), "
-            f"the bound is {bound:.0e}; the plans are not published; every plan passed alone, so "
-            "report this with the build logs"
+            f"the bound is {bound:.1e}; {_REPORT}"
+        )
+    margin = SIDES_MARGIN[manifest.precision]
+    share = changed_sides(there, here, margin)
+    if not share <= SIDES_BOUND:
+        raise PlanRefusedError(
+            f"with these plans {share:.1%} of the pixels go to the other model, though their "
+            f"saliencies differ by more than {margin:.0e} on the CPU; the bound is "
+            f"{SIDES_BOUND:.0%}; {_REPORT}"
         )
     return error
 
 
-def _drawn(draw: Draw, folder: Path, request: CheckRequest, provider: Provider) -> Float32Array:
+def _drawing(provider: Provider, drawn: Callable[..., T], *words: object) -> T:
     try:
-        return request.drawn(draw, folder, "--provider", provider)
+        return drawn(*words, "--provider", provider)
     except CandidateError as error:
         raise PlanBuildError(
             f"the runtime cannot draw on {provider} with these plans: {error}"

@@ -16,6 +16,7 @@ from benchmarks.harness.options import SourceName
 from benchmarks.harness.record import ReferenceMismatchError
 from benchmarks.harness.reference_check import agreement
 from benchmarks.harness.worker import Worker, WorkerError, path_of
+from benchmarks.measures import peers as measures
 from benchmarks.measures.peers import PeersOptions, chosen_peers
 from benchmarks.peers import registry
 from benchmarks.peers.comparison import Comparison
@@ -26,8 +27,9 @@ from benchmarks.peers.sessions import Predict, denoised
 from benchmarks.peers.setup import Setup
 from benchmarks.peers.work import Arrays, TimedRun, WorkKind, load_arrays, rows_of, work_of
 from benchmarks.schema.facts import Agreement
-from benchmarks.schema.peers import ComparedPeer, Device, UnmeasuredPeer
+from benchmarks.schema.peers import ComparedPeer, Device, PeersRecord, UnmeasuredPeer
 from benchmarks.schema.record import Status
+from benchmarks.schema.results import records_of, recover
 from engines.bundle.folder import Bundle
 from engines.contract import NOISE_PREDICTORS, Component
 from engines.errors import ProviderUnavailableError
@@ -223,6 +225,32 @@ def test_a_peer_that_agrees_gets_a_ratio_with_its_interval(comparison: Compariso
     assert (row.times_as_long, row.low, row.high) == pytest.approx((1.5, 1.5, 1.5))
     own = comparison.own_row(Agreement(0.0, 2e-2))
     assert (own.p50_ms, own.rounds) == (2.0, 4)
+
+
+class _KilledError(BaseException):
+    """What ends a run from outside, in the middle."""
+
+
+def test_a_run_that_is_killed_keeps_the_rows_it_has(
+    comparison: Comparison, golden_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compared(*_: Any, **__: Any) -> Iterator[Any]:
+        yield comparison.own_row(Agreement(0.0, 2e-2))
+        yield comparison.row(echo("slower", factor=3.0))
+        raise _KilledError
+
+    monkeypatch.setattr(measures, "compared", compared)
+    for name in ("source_name", "source_of", "_setup"):
+        monkeypatch.setattr(measures, name, lambda *_: None)
+    options = PeersOptions(bundle=golden_bundle, results=tmp_path, work=(WorkKind.STEP,))
+    with pytest.raises(_KilledError):
+        measures.measured_peers(options)
+    assert not records_of("peers", tmp_path)
+    # As the next run does first.
+    assert recover("peers", tmp_path)
+    (record,) = records_of("peers", tmp_path)
+    assert isinstance(record, PeersRecord)
+    assert [row.peer for row in record.rows] == ["ours", "slower"]
 
 
 def test_a_peer_that_is_wrong_gets_no_speed(comparison: Comparison) -> None:

@@ -124,11 +124,11 @@ def test_activations_take_what_the_size_needs_not_what_the_plans_largest_would(
         with FaceDiffuser.open(bundle) as face_diffuser:
             taken.clear()
             face_diffuser.warm_up(height=side, width=side)
-            found = face_diffuser.generate(small(height=side, width=side)).images
+            found = face_diffuser.generate(small(height=side, width=side)).array
         # TDM's and SDM's side by side; the encoders' comes after.
         sizes[side] = taken[0]
         with FaceDiffuser.open(bundle, provider="onnxruntime-cpu", threads=1) as host:
-            expected = host.generate(small(height=side, width=side)).images
+            expected = host.generate(small(height=side, width=side)).array
         assert relative_l2(found, expected) < 1e-4
     # The double takes 8 bytes an element of each model's inputs, of which the latents shrink.
     assert sizes[128] - sizes[64] == 2 * 8 * 4 * (16**2 - 8**2)
