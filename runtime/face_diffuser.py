@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self, cast, overload
 
-from engines.bundle.folder import TOKENIZER_PATH, Bundle
+from engines.bundle.folder import Bundle
 from engines.bundle.quantization import Quantization
 from engines.contract import Component
 from engines.engine import HostPrecision, Provider
@@ -19,9 +19,10 @@ from engines.tune.settings import HostSettings
 from runtime.backends import opened_backend
 from runtime.clock import Clock
 from runtime.conditioning import Conditioning
+from runtime.inputs.check import RequestCheck
 from runtime.inputs.identity import Identity
 from runtime.inputs.photo import Photo
-from runtime.inputs.prompt import PromptTokens, TextTokens, Tokenizer
+from runtime.inputs.prompt import PromptTokens, TextTokens
 from runtime.method.saliency import Fusion
 from runtime.pictures.previews import Previews
 from runtime.preparation import drawing_badly, initial_latents, kind_of, planned_steps, unusual
@@ -52,8 +53,7 @@ class FaceDiffuser:
         self.quantization = bundle.quantization
         self._dimensions = manifest.dimensions
         self._previews = Previews(bundle=bundle.path, fitted=manifest.latent_preview)
-        self._noise_schedule = manifest.noise_schedule
-        self._tokenizer = Tokenizer.open(bundle.path / TOKENIZER_PATH, manifest.dimensions.tokens)
+        self._asked = RequestCheck.of(bundle)
         digest = bundle.component(Component.IMAGE_ENCODER).input_digest
         self._conditioning = Conditioning(backend, manifest.dimensions, digest)
 
@@ -204,13 +204,7 @@ class FaceDiffuser:
         It is for who lets requests wait: markers that do not fit the references, a schedule that
         the model does not know. Photos and identities are looked at when they are drawn.
         """
-        if not isinstance(request, Request):
-            raise RequestError(
-                f"expected a Request, got {type(request).__name__}; "
-                "write Request(prompt=..., references=[...])"
-            )
-        planned_steps(request, self._noise_schedule)
-        self._tokens(request, Clock())
+        self._asked.check(request)
 
     async def generate_async(
         self,
@@ -266,8 +260,9 @@ class FaceDiffuser:
     ) -> Result:
         clock = Clock()
         latents, seeds = initial_latents(request, self._dimensions)
-        plan = planned_steps(request, self._noise_schedule)
-        tokens, negative = self._tokens(request, clock)
+        plan = planned_steps(request, self._asked.noise_schedule)
+        with clock.measure("text"):
+            tokens, negative = self._asked.tokens(request)
         embeds = self._embeds(request, tokens, negative, clock)
         trajectory = Trajectory(
             kind=kind_of(request, self.native_px),
@@ -318,13 +313,6 @@ class FaceDiffuser:
             warnings=drawing_badly(request),
             saliency=SaliencySteps(drawn.saliency, drawn.images) if request.saliency else None,
         )
-
-    def _tokens(self, request: Request, clock: Clock) -> tuple[PromptTokens, TextTokens]:
-        with clock.measure("text"):
-            return (
-                self._tokenizer.prompt_tokens(request.prompt, len(request.references)),
-                self._tokenizer.text_tokens(request.negative_prompt),
-            )
 
     def _embeds(
         self, request: Request, tokens: PromptTokens, negative: TextTokens, clock: Clock

@@ -61,7 +61,7 @@ def config_of(words: list[str] | None) -> ServerConfig:
 def _serve(bundle: Path, config: ServerConfig) -> dict[str, Any]:
     try:
         from server.app import make_app
-        from server.jobs.engine import LocalEngine
+        from server.jobs.engine import EngineClient, LocalEngine
         from server.logs import log_to_stderr, tell
         from server.process import DrainingServer
     except ModuleNotFoundError as error:
@@ -69,17 +69,24 @@ def _serve(bundle: Path, config: ServerConfig) -> dict[str, Any]:
             f"the server needs {error.name}; type", fix=commands.installed("server", "cpu")
         ) from error
     log_to_stderr()
-    share_threads()
-    face_diffuser = FaceDiffuser.open(
-        bundle, provider=config.provider, precision=config.precision, threads=config.threads,
-        low_memory=config.low_memory, quantization=config.quantization,
-    )  # fmt: skip
-    face_diffuser.warm_up()
-    engine = LocalEngine(face_diffuser, max_photo_pixels=config.max_photo_pixels)
+    engine: EngineClient
+    if config.ray is None:
+        share_threads()
+        face_diffuser = FaceDiffuser.open(
+            bundle, provider=config.provider, precision=config.precision, threads=config.threads,
+            low_memory=config.low_memory, quantization=config.quantization,
+        )  # fmt: skip
+        face_diffuser.warm_up()
+        engine = LocalEngine(face_diffuser, max_photo_pixels=config.max_photo_pixels)
+        provider = face_diffuser.provider
+    else:
+        from server.cluster.engine import opened_on_ray
+
+        engine, provider = opened_on_ray(bundle, config)
     server = DrainingServer(make_app(engine, config), config)
-    tell("open", provider=face_diffuser.provider, host=config.host, port=config.port)
+    tell("open", provider=provider, engines=engine.engines, host=config.host, port=config.port)
     server.run()
-    return {"provider": face_diffuser.provider}
+    return {"provider": provider}
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ def _flag(group: str, about: str, **said: Any) -> dict[str, Any]:
 
 # What the settings are about, as --help lists them.
 _LISTENING, _DRAWING, _PEOPLE = "who is served", "where it is computed", "people"
+_CLUSTER = "on a cluster"
 _TENANT, _LIMITS = "limits of one tenant", "limits of the server"
 
 
@@ -58,6 +59,18 @@ class ServerConfig:
     )
     low_memory: bool = field(
         default=False, metadata=_flag(_DRAWING, "hold one engine in memory at a time")
+    )
+    ray: str | None = field(
+        default=None,
+        metadata=_flag(_CLUSTER, "compute on a Ray cluster: its address, auto for this machine's, "
+                       "or local to start one here (default: in this process)"),
+    )  # fmt: skip
+    engines: Count = field(
+        default=1, metadata=_flag(_CLUSTER, "engines on the cluster, each with a picture at a time")
+    )
+    engine_gpus: Annotated[float, Range(0, 8)] | None = field(
+        default=None,
+        metadata=_flag(_CLUSTER, "GPUs that an engine takes (default: 1 where there are any)"),
     )
     keys: Path | None = field(
         default=None,
@@ -123,6 +136,10 @@ class ServerConfig:
             raise ConfigError(
                 f"without keys a server listens on this machine alone, not on {self.host}",
                 fix="write a file of tenants (docs/serving.md) and give it as --keys",
+            )
+        if self.ray is None and (self.engines, self.engine_gpus) != (1, None):
+            raise ConfigError(
+                "engines and engine_gpus are of a cluster; name it with --ray, or leave them out"
             )
         if self.keys is not None and not self.keys.is_file():
             raise ConfigError(f"there is no file of keys at {self.keys}")

@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 
 from engines.errors import FaceDiffuserError
 from runtime import CancelledError, DeviceMemoryError, RequestError
+from server.jobs.engine import EngineLostError
 
 
 class Problem(HTTPException):
@@ -54,6 +55,8 @@ def problem_of(error: Exception) -> Problem:
             return Problem(499, "cancelled", "the job was cancelled")
         case DeviceMemoryError():
             return Problem(503, "out_of_memory", error.reason, retry_after_s=10)
+        case EngineLostError():
+            return Problem(503, "engine_lost", error.reason, retry_after_s=10)
         case FaceDiffuserError():
             return Problem(500, type(error).__name__, error.reason)
         case _:

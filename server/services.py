@@ -45,7 +45,8 @@ async def opened_services(
     table = JobTable(config, metrics)
     people = People(kept, engine, table, config, metrics)
     drawing = Drawing(engine, table)
-    tasks = [asyncio.create_task(drawing.run()), asyncio.create_task(_sweep(table, people))]
+    tasks = [asyncio.create_task(drawing.run()) for _ in range(engine.engines)]
+    tasks.append(asyncio.create_task(_sweep(table, people)))
     metrics.ready.set(1)
     try:
         yield Services(

@@ -1,4 +1,4 @@
-"""From job to picture: the one task that hands jobs to the engine, and their files to encoders."""
+"""From job to picture: the tasks that hand jobs to the engine, and their files to encoders."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from server.pictures import Encoder, drawn_of
 
 
 class Drawing:
-    """`run` is the task. A picture is encoded while the next one is drawn."""
+    """`run` is a task; there is one for each of the engine's engines. A picture is encoded while
+    the next one is drawn."""
 
     def __init__(self, engine: EngineClient, table: JobTable) -> None:
         self._engine, self._table = engine, table

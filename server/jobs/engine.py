@@ -10,8 +10,21 @@ from typing import Protocol
 
 from PIL import Image
 
-from runtime import BundleError, CancelToken, FaceDiffuser, Identity, Request, Result, StepInfo
+from runtime import (
+    BundleError,
+    CancelToken,
+    FaceDiffuser,
+    FaceDiffuserError,
+    Identity,
+    Request,
+    Result,
+    StepInfo,
+)
 from runtime.inputs.photo import load_reference
+
+
+class EngineLostError(FaceDiffuserError):
+    """The process that computed has ended, and so has the one that tried again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +38,13 @@ class Step:
 
 
 class EngineClient(Protocol):
-    """What draws. Its methods are called from the event loop; one `draw` at a time."""
+    """What draws. Its methods are called from the event loop.
+
+    engines: how many `draw` may be under way at once.
+    """
+
+    @property
+    def engines(self) -> int: ...
 
     @property
     def native_px(self) -> int:
@@ -58,6 +77,14 @@ class EngineClient(Protocol):
     async def close(self) -> None: ...
 
 
+def step_of(info: StepInfo, *, preview: bool) -> Step:
+    """What jobs tell of a finished step."""
+    return Step(
+        step=info.step, num_steps=info.num_steps, stage=info.stage.value,
+        preview=preview_of(info) if preview else None,
+    )  # fmt: skip
+
+
 def preview_of(info: StepInfo) -> Image.Image | None:
     """The first image's latents as a small picture; None where the bundle has no map for it."""
     try:
@@ -75,6 +102,10 @@ class LocalEngine:
         self._face_diffuser = face_diffuser
         self._owner = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._decoders = ThreadPoolExecutor(2, thread_name_prefix="decode")
+
+    @property
+    def engines(self) -> int:
+        return 1
 
     @property
     def native_px(self) -> int:
@@ -102,11 +133,7 @@ class LocalEngine:
         loop = asyncio.get_running_loop()
 
         def tell(info: StepInfo) -> None:
-            step = Step(
-                step=info.step, num_steps=info.num_steps, stage=info.stage.value,
-                preview=preview_of(info) if previews else None,
-            )  # fmt: skip
-            loop.call_soon_threadsafe(on_step, step)
+            loop.call_soon_threadsafe(on_step, step_of(info, preview=previews))
 
         return await loop.run_in_executor(
             self._owner,

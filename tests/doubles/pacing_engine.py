@@ -19,6 +19,7 @@ class PacingEngine:
     """Keeps what it was asked to draw. step_s: how long a step takes, may be changed."""
 
     native_px = 64
+    engines = 1
 
     def __init__(self, step_s: float = 0.0) -> None:
         self.step_s = step_s

@@ -1,0 +1,163 @@
+"""What the server does with what a replica sends, by a stand-in for Ray's handle; test_ray.py holds
+the same against the real one."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtime import CancelledError, FaceDiffuser, FaceDiffuserError, RequestError, Result
+from runtime.inputs.check import RequestCheck
+from server.config import ConfigError, ServerConfig
+from server.jobs.engine import EngineLostError, Step
+from server.problem import problem_of
+from tests.runtime.small_request import small
+
+pytest.importorskip("ray")
+
+from ray.exceptions import RayActorError
+
+from server.cluster.engine import RayEngine
+from server.cluster.replica import Raised, Replica, carried
+
+
+class Stream:
+    """What a call of the handle gives. waits: never comes to an end of itself."""
+
+    def __init__(self, sent: list[Any], *, waits: bool = False) -> None:
+        self._sent, self._waits = sent, waits
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        for each in self._sent:
+            if isinstance(each, RayActorError):
+                raise each
+            yield each
+        if self._waits:
+            await asyncio.Event().wait()
+
+
+class Handle:
+    """Gives one stream after the other."""
+
+    def __init__(self, *streams: Stream) -> None:
+        self._left = list(streams)
+        self.draw = self
+
+    def options(self, *, stream: bool) -> Handle:
+        assert stream
+        return self
+
+    def remote(self, request: object, *, previews: bool) -> Stream:
+        return self._left.pop(0)
+
+
+class Drawn(Result):
+    """A result that nobody drew."""
+
+    def __init__(self) -> None:
+        pass
+
+
+def drawn(
+    bundle: Path, *streams: Stream, cancel: threading.Event | None = None,
+    on_step: Callable[[Step], None] = lambda _: None,
+) -> Result:  # fmt: skip
+    engine = RayEngine(
+        Handle(*streams), RequestCheck.open(bundle), ServerConfig(ray="local", engines=2)
+    )
+    return asyncio.run(
+        engine.draw(small(), cancel=cancel or threading.Event(), on_step=on_step, previews=False)
+    )
+
+
+STEP = Step(step=0, num_steps=3, stage="scene")
+
+
+def test_steps_are_told_and_the_result_is_given(golden_bundle: Path) -> None:
+    steps: list[Step] = []
+    wanted = Drawn()
+    found = drawn(golden_bundle, Stream([STEP, STEP, wanted]), on_step=steps.append)
+    assert found is wanted
+    assert steps == [STEP, STEP]
+
+
+def test_a_lost_engine_is_replaced_once(golden_bundle: Path) -> None:
+    wanted = Drawn()
+    lost = [STEP, RayActorError()]
+    assert drawn(golden_bundle, Stream(lost), Stream([STEP, wanted])) is wanted
+    # An answer that ends without a picture is no picture either.
+    assert drawn(golden_bundle, Stream([STEP]), Stream([STEP, wanted])) is wanted
+    with pytest.raises(EngineLostError) as error:
+        drawn(golden_bundle, Stream(lost), Stream(lost), Stream([wanted]))
+    problem = problem_of(error.value)
+    assert problem.status_code == 503
+    assert problem.headers == {"Retry-After": "10"}
+
+
+def test_what_was_raised_is_raised_and_not_tried_again(golden_bundle: Path) -> None:
+    with pytest.raises(RequestError, match="so and so"):
+        drawn(golden_bundle, Stream([Raised(RequestError("so and so"))]), Stream([Drawn()]))
+
+
+def test_cancelling_ends_the_stream(golden_bundle: Path) -> None:
+    cancel, stream = threading.Event(), Stream([STEP], waits=True)
+    with pytest.raises(CancelledError):
+        drawn(golden_bundle, stream, cancel=cancel, on_step=lambda _: cancel.set())
+    assert stream.cancelled
+
+
+class Unpicklable(Exception):
+    def __init__(self, a: int, b: int) -> None:
+        super().__init__("words of somebody")
+
+
+def test_an_error_that_cannot_be_sent_is_told_by_its_kind_alone() -> None:
+    assert carried(RequestError("a", fix="b")).error.args == ("a: b",)
+    told = carried(Unpicklable(1, 2)).error
+    assert isinstance(told, FaceDiffuserError)
+    assert str(told) == "the engine raised Unpicklable"
+
+
+def test_a_replica_takes_nothing_new_before_an_unwanted_drawing_has_ended(
+    golden_bundle: Path,
+) -> None:
+    replica = Replica(str(golden_bundle), {"provider": "onnxruntime-cpu", "threads": 1})
+    engine: FaceDiffuser = replica._face_diffuser
+
+    async def one_step() -> int:
+        steps = replica.draw(small(num_inference_steps=900), previews=False)
+        first = await anext(steps)
+        assert isinstance(first, Step)
+        await steps.aclose()  # type: ignore[attr-defined]
+        return first.step
+
+    async def whole() -> list[Any]:
+        return [each async for each in replica.draw(small(), previews=True)]
+
+    assert asyncio.run(one_step()) == 0
+    assert replica._owner._work_queue.qsize() == 0
+    *steps, result = asyncio.run(whole())
+    assert [each.step for each in steps] == [0, 1, 2]
+    assert isinstance(result, Result)
+    (refused,) = asyncio.run(_all(replica, small(references=[])))
+    assert isinstance(refused, Raised)
+    engine.close()
+
+
+async def _all(replica: Replica, request: Any) -> list[Any]:
+    return [each async for each in replica.draw(request, previews=False)]
+
+
+@pytest.mark.parametrize("settings", [{"engines": 2}, {"engine_gpus": 1.0}])
+def test_settings_of_a_cluster_want_one(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="--ray"):
+        ServerConfig(**settings)
