@@ -28,6 +28,7 @@ from engines.bundle.swap import can_swap, folder_beside, seed, swap
 from engines.contract import Component
 from engines.errors import BuildError
 from engines.plans.store import published_plans, remove_unlisted_plans
+from export.card import CARD_NAME, model_card
 from export.checkpoint.model_facts import dimensions_of, noise_schedule_of, tokenizer_json
 from export.checks.disk_space import (
     require_disk_space,
@@ -106,10 +107,12 @@ def build_bundle(
         say(f"drawing {PREVIEW_NAME}")
         draw_preview(draw, folder, preview)
         (folder / PREVIEW_NAME).replace(bundle / PREVIEW_NAME)
+    manifest = dataclasses.replace(manifest, pipeline_parity=parity)
+    write_atomic(bundle / CARD_NAME, model_card(manifest).encode())
+    told = {name: file_record(bundle / name) for name in (PREVIEW_NAME, CARD_NAME)}
     manifest = dataclasses.replace(
         manifest,
-        pipeline_parity=parity,
-        files=manifest.files | {PREVIEW_NAME: file_record(bundle / PREVIEW_NAME)},
+        files=manifest.files | told,
         plans=plans,
         timing_cache=timing_cache,
     )
