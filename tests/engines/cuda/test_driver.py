@@ -67,6 +67,11 @@ def _nodes(tree: ast.AST) -> list[Any]:
     ]
 
 
+def test_one_status_alone_tells_of_memory() -> None:
+    told = {status: cuda.CudaError("", status).is_out_of_memory for status in (1, 2, 3, 700)}
+    assert told == {1: False, 2: True, 3: False, 700: False}
+
+
 def test_missing_bindings_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cuda.bindings.driver", None)
     with pytest.raises(ProviderUnavailableError, match="pip install"):

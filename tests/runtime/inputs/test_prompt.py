@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
 import pytest
 import tokenizers
-from hypothesis import given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from tokenizers import models
 from transformers import CLIPTokenizer
@@ -16,14 +17,14 @@ from runtime import BundleCorruptError, PromptError
 from runtime.inputs.prompt import MARKER, Tokenizer
 from tests.paths import GOLDEN
 
+LIBRARY = CLIPTokenizer.from_pretrained(GOLDEN / "base" / "tokenizer").backend_tokenizer
 ROWS = json.loads((GOLDEN / "tokenizer_rows.json").read_text())["rows"]
 
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
-    backend = CLIPTokenizer.from_pretrained(GOLDEN / "base" / "tokenizer").backend_tokenizer
-    path.write_text(backend.to_str())
+    path.write_text(LIBRARY.to_str())
     return Tokenizer.open(path, 77)
 
 
@@ -78,7 +79,7 @@ def test_a_person_may_take_the_windows_last_place_and_none_beyond(
 
 
 def test_limits_stored_in_the_file_are_ignored(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    backend = CLIPTokenizer.from_pretrained(GOLDEN / "base" / "tokenizer").backend_tokenizer
+    backend = tokenizers.Tokenizer.from_str(LIBRARY.to_str())
     backend.enable_truncation(5)
     backend.enable_padding(length=99)  # more than the window, let alone the text
     (tmp_path / "tokenizer.json").write_text(backend.to_str())
@@ -112,7 +113,50 @@ def test_a_file_that_is_no_tokenizer_is_named(content: str, tmp_path: Path) -> N
         Tokenizer.open(tmp_path / "tokenizer.json", 77)
 
 
-@settings(max_examples=50, deadline=None, derandomize=True)
+WORDS = st.sampled_from(["a", "man", "woman", "reading", "snow", "Zürich", "☂", "don't", "x1", ","])
+TEXTS = st.lists(WORDS, min_size=1, max_size=45).map(" ".join)
+BOUNDED = settings(max_examples=50, deadline=None, derandomize=True)
+
+
+@BOUNDED
+@given(st.lists(TEXTS, min_size=1, max_size=4), TEXTS, st.sampled_from(["", " "]))
+def test_a_person_is_the_token_before_the_marker_wherever_it_stands(
+    tokenizer: Tokenizer, parts: list[str], tail: str, space: str
+) -> None:
+    prompt = "".join(f"{part}{space}{MARKER}{space}" for part in parts) + tail
+    # By the library itself, with no window.
+    backend = tokenizers.Tokenizer.from_str(LIBRARY.to_str())
+    ids = [backend.encode(part, add_special_tokens=False).ids for part in (*parts, tail)]
+    places = [sum(map(len, ids[: number + 1])) for number in range(len(parts))]
+    if places[-1] >= 77:
+        with pytest.raises(PromptError, match="shorten the prompt"):
+            tokenizer.prompt_tokens(prompt, len(parts))
+        return
+    tokens = tokenizer.prompt_tokens(prompt, len(parts))
+    assert list(tokens.subject_positions) == places
+    assert [tokens.subject_ids[place] for place in places] == [part[-1] for part in ids[:-1]]
+    expected = tokenizer.text_tokens(prompt.replace(MARKER, ""))
+    assert tokens.text_ids.tolist() == expected.ids.tolist()
+    assert tokens.unread == expected.unread
+    whole = [tokens.subject_ids[0], *itertools.chain(*ids), tokens.subject_ids[-1]]
+    assert tokens.subject_ids.tolist()[: len(whole)] == whole[:77]
+
+
+@BOUNDED
+@given(st.lists(WORDS, min_size=60, max_size=90), st.integers(0, 5))
+def test_what_a_window_does_not_hold_is_told_word_for_word(
+    tokenizer: Tokenizer, words: list[str], spaces: int
+) -> None:
+    text = " ".join(words) + " " * spaces
+    found = tokenizers.Tokenizer.from_str(LIBRARY.to_str()).encode(text, add_special_tokens=False)
+    tokens = tokenizer.text_tokens(text)
+    start, end = tokens.ids[0], tokens.ids[-1]
+    assert tokens.ids.tolist()[:76] == [start, *found.ids[:75], *[end] * (75 - len(found.ids))]
+    unread = "" if len(found.ids) <= 75 else text[found.offsets[75][0] :].strip()
+    assert tokens.unread == unread
+
+
+@BOUNDED
 @given(
     st.lists(st.text(max_size=30).filter(lambda text: MARKER not in text), min_size=2, max_size=4)
 )
@@ -121,7 +165,9 @@ def test_any_text_fills_the_window_exactly(tokenizer: Tokenizer, parts: list[str
     try:
         tokens = tokenizer.prompt_tokens(prompt, prompt.count(MARKER))
     except PromptError:
+        event("refused")
         return
     assert tokens.text_ids.shape == tokens.subject_ids.shape == (77,)
+    assert tokens.text_ids.tolist() == tokenizer.text_ids(prompt.replace(MARKER, "")).tolist()
     assert list(tokens.subject_positions) == sorted(set(tokens.subject_positions))
     assert all(0 < position < 77 for position in tokens.subject_positions)

@@ -150,6 +150,18 @@ def test_karras_levels_give_the_stages_their_noise_levels_not_their_steps() -> N
     assert grid.timesteps[boundaries.final_step] > 399 >= grid.timesteps[boundaries.final_step + 1]
     # By shares of the steps, fusion would go on to timestep 197.
     assert boundaries.final_step + 1 < 0.6 * 20
+    np.testing.assert_allclose(grid.shares, [1 - (t + 1) / 1000 for t in grid.timesteps])
+
+
+@pytest.mark.parametrize("scheduler", Scheduler)
+@pytest.mark.parametrize("steps", [1, 7, 50])
+def test_nothing_lies_behind_the_first_step_and_not_all_behind_the_last(
+    scheduler: Scheduler, steps: int
+) -> None:
+    shares = SOLVERS[scheduler].grid(NOISE_LEVELS, steps).shares
+    assert shares[0] == 0
+    assert list(shares) == sorted(shares)
+    assert shares[-1] < 1
 
 
 def test_every_solver_has_its_own_name_in_the_registry() -> None:
