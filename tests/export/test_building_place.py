@@ -68,3 +68,11 @@ def test_without_links_room_for_the_copies_is_asked_for_before_they_are_made(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=9000))
     with building_place(good) as place:
         assert (place.folder / "weights.data").stat().st_size == 9000
+
+
+def test_a_build_that_failed_holds_no_lock_while_its_error_is_looked_at(good: Path) -> None:
+    with pytest.raises(RuntimeError) as caught, build_lock(good):
+        raise RuntimeError("stopped")
+    with build_lock(good):
+        pass
+    assert caught.value.__traceback__ is not None

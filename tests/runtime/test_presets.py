@@ -70,6 +70,8 @@ def test_the_subject_stage_begins_with_all_passes_and_ends_without_guidance() ->
     assert subject_guidance([0.6, 0.7, 0.8, 0.9], 1, 1.0) == [FULL] * 4
     assert subject_guidance([0.6, 0.7, 0.8, 0.9], 2, 1.0) == [KEPT, CACHED] * 2
     assert subject_guidance([0.6, 0.7, 0.8, 0.9], 2, 0.8) == [KEPT, CACHED, OFF, OFF]
+    # 1 - 900 / 1000 is a little less than 0.1 in floating point.
+    assert subject_guidance([0.0, 1 - 900 / 1000], 1, 0.1) == [FULL, OFF]
 
 
 @pytest.mark.parametrize("steps", [4, 5, 8, 10, 50])

@@ -204,3 +204,17 @@ def test_the_log_tells_ids_and_numbers_alone(
     assert {"request", "job", "identity_added", "defect"} <= {line["event"] for line in lines}
     assert secret not in caplog.text
     assert all(record.exc_info is None for record in caplog.records)
+
+
+@pytest.mark.parametrize("how", ["deleted", "expired"])
+def test_what_is_gone_is_not_in_the_file_any_more(how: str, tmp_path: Path) -> None:
+    path, sealed = tmp_path / "people.db", b"sealed bytes of a person " * 20
+    store = Store(path)
+    store.add(ROW, sealed)
+    assert sealed in path.read_bytes()
+    if how == "deleted":
+        assert store.remove(ROW.tenant, ROW.id)
+    else:
+        assert store.remove_expired(ROW.expires) == [ROW]
+    store.close()
+    assert b"sealed bytes" not in path.read_bytes()

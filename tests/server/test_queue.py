@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from runtime import Identity, Request
+from server.jobs.idempotency import Keys, Repeat
 from server.jobs.job import Job, Order
 from server.jobs.limits import Allowance
 from server.jobs.queue import FairQueue
@@ -73,3 +76,14 @@ def test_a_minutes_allowance_fills_again_with_time() -> None:
     assert allowance.wait_s("b", 60) == 0
     now = 2.0
     assert allowance.wait_s("a", 2) == 0
+
+
+def test_the_keys_that_were_used_last_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.jobs.idempotency._MOST", 2)
+    keys = Keys()
+    for number, name in enumerate(["one", "two", "one", "three"]):
+        keys.note("a", name, Repeat(fingerprint=b"f", seed=number, job_id=name))
+    found = {name: keys.find("a", name, b"f") for name in ("one", "two", "three")}
+    assert found["two"] is None
+    assert [each and each.seed for each in found.values()] == [2, None, 3]
+    assert keys.find("b", "one", b"g") is None

@@ -241,6 +241,16 @@ def test_what_breaks_no_rule_is_let_through(job: PlanJob) -> None:
     assert proven_quantization([GEMM, folded, half], job) == QuantizedLayers(nodes=3, layers=2)
 
 
+def test_scales_of_an_8_bit_layer_may_be_single_and_other_operands_may_not() -> None:
+    """A number for each channel; of a layer in half, they are too much."""
+    scales = Operand("Float", 64)
+    layer = replace(GEMM, operands=(*GEMM.inputs, scales, *GEMM.outputs))
+    assert not layer.is_wide
+    assert replace(layer, inputs=(Operand("Half", 64),)).is_wide
+    assert replace(layer, inputs=(*GEMM.inputs, scales)).is_wide
+    assert replace(layer, outputs=(scales,)).is_wide
+
+
 def _logged(kind: str, read: str, constant: str, wrote: str) -> str:
     """A layer as TensorRT for RTX 1.7 tells of it: weights in 8 bits, one more constant."""
 
