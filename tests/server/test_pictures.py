@@ -132,6 +132,16 @@ def test_a_job_that_takes_too_long_ends_with_504(server: Served, engine: PacingE
     assert engine.idle.wait(5)
 
 
+def test_the_pixels_of_all_pictures_of_a_job_are_bounded(engine: PacingEngine) -> None:
+    with served(engine, max_pixels=2 * 64 * 64) as server:
+        who = server.identity()
+        assert server.draw(body(who, num_images=2)).status_code == 200
+        for more in ({"num_images": 3}, {"num_images": 2, "width": 128}, {"height": 192}):
+            answer = server.draw(body(who, **more))
+            assert (answer.status_code, answer.json()["error"]["type"]) == (400, "too_large")
+    assert len(engine.drawn) == 1
+
+
 def test_an_idempotency_key_is_one_picture(server: Served, engine: PacingEngine) -> None:
     who = server.identity()
     headers = {"Idempotency-Key": "one"}

@@ -57,6 +57,13 @@ def test_a_color_is_the_maps() -> None:
     assert isinstance(picture, Image.Image)
 
 
+def test_what_a_picture_cannot_show_is_black_or_white_and_the_rest_is_rounded() -> None:
+    latents = np.zeros((1, 4, 1, 3), np.float32)
+    latents[0, 0, 0] = 3.0, -3.0, 0.6 / 255  # 127.8 of 255
+    (picture,) = Previews(bundle=Path("b"), fitted=MAP).pictures(latents)
+    assert np.asarray(picture)[0, :, 0].tolist() == [255, 0, 128]
+
+
 def test_the_map_is_near_the_decoder_on_latents_it_was_not_fitted_to(golden_bundle: Path) -> None:
     manifest = Manifest.from_json((golden_bundle / MANIFEST_NAME).read_text(), "golden")
     assert manifest.latent_preview is not None
