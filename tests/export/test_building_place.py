@@ -42,6 +42,20 @@ def test_no_other_build_begins_between_the_swap_and_the_plans(
     assert [path.name for path in good.parent.iterdir()] == ["bundle"]
 
 
+@pytest.mark.parametrize("why", ["a disk is mounted on it", "its folder may not be written"])
+def test_a_bundle_that_cannot_be_swapped_is_built_in_its_own_folder(
+    why: str, good: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if why == "a disk is mounted on it":
+        monkeypatch.setattr("os.path.ismount", lambda path: path == good)
+    else:
+        monkeypatch.setattr("os.access", lambda path, _: path != good.parent)
+    with building_place(good) as place:
+        assert (place.folder, place.bundle) == (good, good)
+        place.publish()
+    assert (good / "weights.data").is_file()
+
+
 def test_a_build_that_stops_leaves_the_bundle_as_it_was(good: Path) -> None:
     with pytest.raises(RuntimeError, match="stopped"), building_place(good):
         raise RuntimeError("stopped")

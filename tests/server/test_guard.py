@@ -98,6 +98,7 @@ def test_every_answer_says_what_a_page_may_load(server: Served) -> None:
         answer = server.client.get(path)
         assert answer.headers["content-security-policy"] == POLICY
         assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["cache-control"] == "no-store"
     assert (
         server.client.get("/", headers={"X-Request-Id": "mine"}).headers["x-request-id"] == "mine"
     )

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from engines.bundle.candidate import CheckRequest
+from engines.bundle.candidate import FINAL_STEP, START_MERGE_STEP, STEPS, CheckRequest
 from engines.bundle.folder import Bundle
 from engines.bundle.manifest import Manifest
 from engines.errors import BuildError
 from engines.gate import PIPELINE_BOUNDS
+from engines.guides import GuidanceRule
 from engines.system.processes import Ended
 from export.checks import picture
 from export.checks.parity import ParityError
@@ -83,7 +84,7 @@ def test_a_bundle_that_does_not_draw_says_why(manifest: Manifest, tmp_path: Path
 
 
 def test_the_check_has_every_stage_and_the_same_noise_each_time() -> None:
-    request = CheckRequest(latent_channels=4, side_px=128, guidance_rule=picture.GuidanceRule.PAPER)
+    request = CheckRequest(latent_channels=4, side_px=128, guidance_rule=GuidanceRule.PAPER)
     assert request.latents().shape == (1, 4, 16, 16)
     np.testing.assert_array_equal(request.latents(), request.latents())
-    assert 0 <= picture.START_MERGE_STEP < picture.FINAL_STEP < picture.STEPS - 1
+    assert 0 <= START_MERGE_STEP < FINAL_STEP < STEPS - 1

@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from engines.bundle.quantization import Quantization, QuantizationError, QuantizationRecipe
-from engines.contract import Component
+from engines.contract import NOISE_PREDICTORS, Component
 from export.checks.parity import ParityError
 from export.quantization import build as building
 from export.quantization.calibration import Ranges
 from export.quantization.calls import Call
-from export.quantization.gate import holds
+from export.quantization.gate import holds, measured_error
 from export.quantization.sites import Kind, Site
 
 GOOD = QuantizationError(call=0.01, call_bound=0.02, guided=0.03, guided_bound=0.05, calls=3)
@@ -37,6 +39,49 @@ def test_both_bounds_must_hold_and_what_is_no_number_holds_none(
     *, error: QuantizationError, expected: bool
 ) -> None:
     assert holds(error) is expected
+
+
+def _graph_that_answers_its_latents(folder: Path) -> Path:
+    """What stands for a graph in 8 bits: its error is what its latents are off."""
+    names, kind = ("latents", "prompt_embeds", "noise_prediction"), TensorProto.FLOAT
+    latents, embeds, answer = (
+        helper.make_tensor_value_info(name, kind, ["passes", *rest])
+        for name, rest in zip(names, ([4, 2, 2], [1], [4, 2, 2]), strict=True)
+    )
+    node = helper.make_node("Identity", ["latents"], ["noise_prediction"])
+    graph = helper.make_graph([node], "unet", [latents, embeds], [answer])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+    model.ir_version = 10
+    onnx.save(model, folder / "unet.cpu.onnx")
+    return folder / "unet.cpu.onnx"
+
+
+def _call(component: Component, off: tuple[float, ...]) -> Call:
+    """A call whose passes are off by these shares: prediction 1, 2, ... against what is found."""
+    whole = np.arange(1, len(off) + 1, dtype=np.float32)[:, None, None, None]
+    prediction = whole * np.ones((1, 4, 2, 2), np.float32)
+    found = prediction * (1 + np.array(off, np.float32)[:, None, None, None])
+    inputs = {"latents": found, "prompt_embeds": np.zeros((len(off), 1), np.float32)}
+    return Call(component=component, inputs=inputs, prediction=prediction, inner={})
+
+
+def test_the_worst_call_and_the_mean_of_the_guided_noise_are_what_is_held_to_bounds(
+    tmp_path: Path,
+) -> None:
+    path, sdm, tdm = _graph_that_answers_its_latents(tmp_path), *reversed(NOISE_PREDICTORS)
+    calls = [_call(sdm, (0.0, 0.01, 0.02)), _call(sdm, (0.01, 0.0, 0.0)), _call(sdm, (0, 0, 0))]
+    error = measured_error(path, calls)
+    # Passes 1, 2, 3: off by 0.02 and 0.06 of sqrt(14), then by 0.01 of it.
+    assert error.call == pytest.approx(np.hypot(0.02, 0.06) / np.sqrt(14), rel=1e-4)
+    # Guided: 1 + 5 * (3 - 2) = 6, off by 5 * (0.06 - 0.02), then by 0.01, then not at all.
+    assert error.guided == pytest.approx((0.2 + 0.01 + 0) / 6 / 3, rel=1e-3)
+    assert (error.call_bound, error.guided_bound, error.calls) == (2.5e-2, 5e-2, 3)
+    alone = measured_error(path, [_call(tdm, (0.0, 0.01))])
+    assert (alone.call_bound, alone.calls) == (1.5e-2, 1)
+    # Of two passes the first is where guidance starts and points from: 1 + 5 * (2 - 1) = 6.
+    assert alone.guided == pytest.approx(5 * 0.02 / 6, rel=1e-3)
+    both = measured_error(path, [_call(tdm, (0.0, 0.0)), _call(sdm, (0.0, 0.0, 0.0))])
+    assert both.call_bound == 2.5e-2, "one graph for both has the wider bound"
 
 
 def _site(block: str) -> Site:
@@ -115,8 +160,13 @@ def test_ranges_are_the_largest_of_all_calls_and_shared_by_whoever_shares_a_grap
 
 def test_prompts_of_a_file_name_people_and_photos_are_photos(tmp_path: Path) -> None:
     from export.checkpoint.tensor_files import CheckpointError
-    from export.quantization.pictures import PROMPTS, calibration_of
+    from export.quantization.pictures import PROMPTS, Calibration, calibration_of
 
+    pictures, held_out = Calibration().pictures(), Calibration().held_out()
+    assert held_out.seed not in {picture.seed for picture in pictures}
+    assert held_out.prompt not in PROMPTS
+    assert not set(held_out.photos) & {photo for each in pictures for photo in each.photos}
+    assert len({picture.seed for picture in pictures}) == len(pictures)
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a man <|image|> at sea\n\na woman <|image|> in a field\n")
     made = calibration_of([], prompts, full_size=False)

@@ -268,12 +268,13 @@ def test_a_photo_is_padded_with_black_on_both_sides(
 
 def reference_pixels_of_a_square(image: npt.NDArray[np.uint8], resolution: int) -> Any:
     """The same of what is a square but for one row or column, by Pillow alone."""
-    square = [
-        np.rint(Image.fromarray(plane.astype(np.float32)).resize((resolution,) * 2, BILINEAR))
-        for plane in image.transpose(2, 0, 1)
-    ]
-    planes = [np.float32(np.clip(plane, 0, 255) / 255) for plane in square]
-    return np.stack([Image.fromarray(plane).resize((32, 32), BILINEAR) for plane in planes])
+
+    def resized(plane: npt.NDArray[np.float32], side: int) -> npt.NDArray[np.float32]:
+        return np.asarray(Image.fromarray(plane).resize((side, side), BILINEAR))
+
+    square = [resized(plane.astype(np.float32), resolution) for plane in image.transpose(2, 0, 1)]
+    planes = [np.float32(np.clip(np.rint(plane), 0, 255) / 255) for plane in square]
+    return np.stack([resized(np.asarray(plane), 32) for plane in planes])
 
 
 @BOUNDED
