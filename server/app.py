@@ -19,6 +19,7 @@ from server.config import ServerConfig
 from server.guard import Guard
 from server.identities.people import Kept
 from server.jobs.engine import EngineClient
+from server.logs import tell_defect
 from server.problem import Problem, not_found, problem_of
 from server.routes import identities, openai, operations, pictures
 from server.services import opened_services
@@ -72,6 +73,8 @@ async def _refused(request: Request, error: Exception) -> JSONResponse:
         problem = _no_route(request, error)
     else:
         problem = problem_of(error)
+    if problem.status_code == 500:
+        tell_defect(error, path=request.url.path)
     return JSONResponse(problem.document(), problem.status_code, dict(problem.headers or {}))
 
 

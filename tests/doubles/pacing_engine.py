@@ -37,6 +37,8 @@ class PacingEngine:
         """Every photo can be read."""
 
     async def encode(self, photo: bytes) -> Identity:
+        if self.fails is not None:
+            raise self.fails
         embeds = np.full(8, sum(photo) % 251, np.float32)
         return Identity(embeds=embeds, encoder="double", reference_resolution=512)
 

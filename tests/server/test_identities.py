@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from starlette.requests import HTTPConnection
 
-from runtime import Identity
+from runtime import ConstantOutputError, Identity
 from server.config import ConfigError, ServerConfig
 from server.identities.people import DAY_S, Kept
 from server.identities.store import Store
@@ -25,7 +25,7 @@ from server.identities.vault import KEY_VARIABLE, Row, SealError, Vault, key_of
 from server.logs import LOGGER
 from server.tenants import Tenant
 from tests.doubles.pacing_engine import PacingEngine
-from tests.server.serving import HER, HIM, PROMPT, Served, body, served, until
+from tests.server.serving import HER, HIM, PROMPT, Served, body, served, until, upload
 
 ROW = Row(tenant="a", id="id_1", created=1.0, expires=2.0, consent="self")
 HIS = Identity(embeds=np.arange(8, dtype=np.float32), encoder="e", reference_resolution=512)
@@ -218,3 +218,17 @@ def test_what_is_gone_is_not_in_the_file_any_more(how: str, tmp_path: Path) -> N
         assert store.remove_expired(ROW.expires) == [ROW]
     store.close()
     assert b"sealed bytes" not in path.read_bytes()
+
+
+def test_an_engine_that_fails_at_a_photo_is_told_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    engine = PacingEngine()
+    engine.fails = ConstantOutputError("the image encoder gives the same everywhere")
+    with served(engine) as server, caplog.at_level(logging.INFO, "face_diffuser.server"):
+        answer = server.client.post("/v1/identities", **upload(HIM.read_bytes()))
+    assert answer.status_code == 500
+    lines = [json.loads(each.getMessage()) for each in caplog.records]
+    (defect,) = (each for each in lines if each["event"] == "defect")
+    assert defect["error"] == "ConstantOutputError"
+    assert defect["path"] == "/v1/identities"
