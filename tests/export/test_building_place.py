@@ -90,3 +90,30 @@ def test_a_build_that_failed_holds_no_lock_while_its_error_is_looked_at(good: Pa
     with build_lock(good):
         pass
     assert caught.value.__traceback__ is not None
+
+
+def test_what_an_interrupted_build_finished_beside_a_bundle_stays(good: Path) -> None:
+    with pytest.raises(RuntimeError), building_place(good) as place:
+        (place.folder / "weights.data").unlink()
+        (place.folder / "weights.data").write_bytes(b"new")
+        raise RuntimeError("stopped")
+    assert (good / "weights.data").stat().st_size == 9000
+    with building_place(good) as place:
+        assert (place.folder / "weights.data").read_bytes() == b"new"
+        assert not (place.folder / "manifest.json").exists(), "it is no bundle yet"
+        place.publish()
+    assert (good / "weights.data").read_bytes() == b"new"
+
+
+def test_what_a_stopped_swap_left_is_in_nobodys_way(
+    good: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engines.bundle.swap._exchanged", lambda *_: False)
+    left = good.with_name(".bundle.old")
+    left.mkdir()
+    (left / "weights.data").touch()
+    with building_place(good) as place:
+        (place.folder / "new").touch()
+        place.publish()
+    assert (good / "new").is_file()
+    assert [path.name for path in good.parent.iterdir()] == ["bundle"]

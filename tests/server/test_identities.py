@@ -9,6 +9,7 @@ import logging
 import os
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from server.tenants import Tenant
 from tests.doubles.pacing_engine import PacingEngine
 from tests.server.serving import HER, HIM, PROMPT, Served, body, served, until, upload
 
+now = time.time
 ROW = Row(tenant="a", id="id_1", created=1.0, expires=2.0, consent="self")
 HIS = Identity(embeds=np.arange(8, dtype=np.float32), encoder="e", reference_resolution=512)
 
@@ -166,6 +168,27 @@ def test_deleting_a_person_ends_their_jobs_and_drops_their_pictures(
     assert (state(waiting), state(done), state(hers)) == ("cancelled", "gone", "done")
     assert server.draw(body(him), name).status_code == 404
     assert server.draw(body(her), name).status_code == 200
+
+
+def test_a_persons_pictures_go_when_their_time_is_over(
+    server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = {"x-name": "a"}
+    answer = server.client.post(
+        "/v1/identities", files={"photo": HIM.read_bytes()}, headers=name,
+        data={"consent": "self", "ttl_s": "60"},
+    )  # fmt: skip
+    him, her = answer.json()["id"], server.identity(HER, name)
+    his, hers = (server.draw(body(who), name).json()["id"] for who in (him, her))
+
+    def found(job: str) -> int:
+        return server.client.get(f"/v1/pictures/{job}", headers=name).status_code
+
+    assert (found(his), found(hers)) == (200, 200)
+    monkeypatch.setattr("server.identities.people.time.time", lambda: now() + 61)
+    until(lambda: found(his) == 404)
+    assert found(hers) == 200
+    assert server.draw(body(him), name).status_code == 404
 
 
 def test_without_consent_nothing_is_encoded(server: Served) -> None:

@@ -13,10 +13,11 @@ from engines import build as engines_build
 from engines.bundle.candidate import Draw
 from engines.bundle.files import file_record
 from engines.bundle.folder import KERNELS_FOLDER, TOKENIZER_PATH, Bundle
-from engines.bundle.manifest import MANIFEST_NAME
+from engines.bundle.manifest import MANIFEST_NAME, Precision
 from engines.bundle.plan_record import PlanRecord
 from engines.contract import Component
 from engines.errors import PlanBuildError, PlanRefusedError
+from engines.gate import PLAN_PIPELINE_BOUNDS
 from engines.plans.bundle_plans import PlanRequest, build_plans
 from engines.plans.proofs.picture import compare_pictures
 from engines.system.processes import Ended
@@ -24,6 +25,8 @@ from tests.doubles.plan_builds import Builds, Said
 from tests.engines.conftest import TARGET, SetUp
 from tests.kernels.recorder import written_library
 from tests.vendor.cuda.bindings.driver import KERNELS
+
+BOUND = PLAN_PIPELINE_BOUNDS[Precision.FP16]
 
 
 @pytest.fixture
@@ -84,7 +87,13 @@ def test_pixels_that_go_to_the_other_model_refuse_the_plans(
 
 
 @pytest.mark.parametrize(
-    ("found", "words"), [(1.2, "2.00e-01 from the CPU's"), (float("nan"), "NaN")]
+    ("found", "words"),
+    [
+        (1.2, "2.00e-01 from the CPU's"),
+        (1 + 1.1 * BOUND, "from the CPU's"),
+        (1 - 1.1 * BOUND, "from the CPU's"),
+        (float("nan"), "NaN"),
+    ],
 )
 def test_another_picture_refuses_the_plans(
     found: float,
@@ -95,6 +104,14 @@ def test_another_picture_refuses_the_plans(
     draw, _ = _draws(found, 1.0)
     with pytest.raises(PlanRefusedError, match=words):
         compare_pictures(draw, small_copy, Bundle.open(small_copy).manifest, records)
+
+
+def test_a_picture_within_its_bound_is_let_through(
+    small_copy: Path, records: list[PlanRecord]
+) -> None:
+    draw, _ = _draws(1 + 0.9 * BOUND, 1.0)
+    manifest = Bundle.open(small_copy).manifest
+    assert compare_pictures(draw, small_copy, manifest, records) == pytest.approx(0.9 * BOUND)
 
 
 def test_without_a_plan_of_every_component_nothing_is_drawn(

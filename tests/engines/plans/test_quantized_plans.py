@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,14 @@ import pytest
 from engines.bundle.files import file_record
 from engines.bundle.folder import Bundle
 from engines.bundle.manifest import MANIFEST_NAME
-from engines.bundle.plan_record import PlanSpec, QuantizedLayers
+from engines.bundle.plan_record import NetworkPrecision, PlanSpec, QuantizedLayers
 from engines.bundle.quantization import Quantization
 from engines.contract import NOISE_PREDICTORS, Component
 from engines.errors import BundleCorruptError, PlanRefusedError
+from engines.plans.building.build_log import BuildLog
 from engines.plans.building.job import PlanJob
+from engines.plans.building.plan_from_onnx import Built
+from engines.plans.building.worker import proofs_of_log
 from engines.plans.bundle_plans import PlanRequest, build_plans, plan_job, plan_specs
 from engines.plans.proofs.layers import EngineLayer, Operand, layers_of_log
 from engines.plans.proofs.quantization import proven_quantization
@@ -288,3 +292,30 @@ def test_the_log_of_a_build_is_what_proves(
     else:
         with pytest.raises(PlanRefusedError, match=refused):
             proven_quantization(layers, job)
+
+
+@pytest.mark.parametrize(
+    ("messages", "told", "refused"),
+    [
+        (["Total Activation Memory: 64 bytes"], "Int8", None),
+        (["Total Activation Memory: 64 bytes"], "Half", "3 of 3 products are not in 8 bits"),
+        (["Total Weights Memory: 64 bytes"], "Int8", "tells no layers or sizes"),
+    ],
+)
+def test_a_build_without_a_gpu_is_proved_of_8_bits_too(
+    messages: list[str], told: str, refused: str | None, job: PlanJob
+) -> None:
+    log = BuildLog(file=io.StringIO())
+    log.messages[:] = messages
+    log.verbose[:] = ["Layers:\n" + _logged("gemm", told, "__mye427_myl0", "Half")]
+    network = NetworkPrecision(tensors=1, single=0, sinusoids=0)
+    built = Built(b"a plan", network, attention=None)
+    if refused is not None:
+        with pytest.raises(PlanRefusedError, match=refused):
+            proofs_of_log(job, built, log)
+        return
+    proofs = proofs_of_log(job, built, log)
+    assert proofs.quantized == QuantizedLayers(nodes=3, layers=1)
+    assert (proofs.network, proofs.attention) == (network, None)
+    assert proofs.layers is not None
+    assert proofs.layers.half_layers == proofs.layers.compute_layers == 1

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.guides import SDM_GUIDES, TDM_GUIDE, Guide
-from runtime.method.guidance import guided
+from runtime.method.guidance import added, guided
 
 GUIDES = [TDM_GUIDE, *SDM_GUIDES.values()]
 SEEDS, SCALES = st.integers(0, 2**32 - 1), st.floats(1.01, 30)
@@ -64,3 +64,13 @@ def test_half_precision_predictions_are_guided_in_single(guide: Guide) -> None:
     found, expected = guided(half, guide, 5.0), guided(half.astype(np.float32), guide, 5.0)
     assert found.noise.dtype == found.guidance.dtype == np.float32
     np.testing.assert_array_equal(found.noise, expected.noise)
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_what_guidance_adds_is_what_the_pass_that_it_points_to_lacks(guide: Guide) -> None:
+    for prediction in (predictions(guide, 2, 3), predictions(guide, 2, 3).astype(np.float16)):
+        noise = guided(prediction, guide, 5.0).noise
+        found = added(noise, prediction, guide)
+        assert found.dtype == np.float32
+        target = prediction.reshape(len(guide.passes), 3, 4, 8, 8)[guide.target]
+        np.testing.assert_array_equal(found, noise - target.astype(np.float32))

@@ -16,6 +16,7 @@ from runtime import Scheduler
 from runtime.method.schedule import (
     HISTORY_SLOTS,
     Column,
+    StageBoundaries,
     coefficient_table,
     timesteps_of,
     updated_latents,
@@ -90,3 +91,21 @@ def test_every_accepted_step_count_has_finite_coefficients_and_descends(
     table = coefficient_table(scheduler, NoiseSchedule(), steps, 5.0)
     assert np.isfinite(table).all()
     assert table[:, Column.TIMESTEP].tolist() == timesteps
+
+
+def test_a_share_that_is_less_by_rounding_alone_is_not_below() -> None:
+    """1 - 900 / 1000 is less than 0.1 in floating point, and 3 * 0.1 is more than 0.3."""
+    below = StageBoundaries.from_fractions(0.1, 3 * 0.1, [0.0, 1 - 900 / 1000, 0.2, 0.3, 0.4])
+    assert below == StageBoundaries(start_merge_step=0, final_step=2)
+
+
+@pytest.mark.parametrize(
+    ("last_steps", "expected"),
+    [((1, 3), {2, 4}), ((-1, 3), {4}), ((2, 2), {3}), ((1, 9), {2}), ((9, 9), set())],
+)
+def test_every_stage_but_the_first_starts_anew(
+    last_steps: tuple[int, int], expected: set[int]
+) -> None:
+    start_merge_step, final_step = last_steps
+    boundaries = StageBoundaries(start_merge_step=start_merge_step, final_step=final_step)
+    assert boundaries.starts(6) == expected
