@@ -54,6 +54,8 @@ def _parity(manifest: Manifest, folder: Path, found: Any, code: int = 0) -> dict
     source: Any = None
     parity = picture.pipeline_parity(draw, folder, source, manifest)
     assert "--low-memory" in said
+    # Never what a measurement on this machine would choose.
+    assert said[said.index("--provider") + 1] == "onnxruntime-cpu"
     given = np.load(said[said.index("--latents") + 1])
     np.testing.assert_array_equal(given, Pipeline.asked.latents.numpy())
     return parity
