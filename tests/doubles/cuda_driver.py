@@ -78,6 +78,8 @@ class CudaDriver(Recorder):
     calls: list[str] = field(default_factory=list)
     open: Counter[str] = field(default_factory=Counter)
     _handles: Any = field(default_factory=lambda: itertools.count(0x100))
+    # Address and length of pinned memory that copies are still to read.
+    _uploads: list[tuple[int, int]] = field(default_factory=list)
     _thread: threading.local = field(default_factory=threading.local)
 
     CUdevice_attribute = SimpleNamespace(
@@ -369,7 +371,7 @@ class CudaDriver(Recorder):
             work()
             stream.now_ms += ms
 
-        stream.put(self._from_now(stream, timed) if stream.capture is None else work)
+        stream.put(self._from_now(stream, timed) if stream.capture is None else work, ms=ms)
 
     def _from_now(self, stream: Stream, work: Work) -> Work:
         """Work that begins no earlier than the host gave it."""
@@ -400,7 +402,22 @@ class CudaDriver(Recorder):
         self._check(to, target, nbytes)
         self._check(source, origin, nbytes)
 
+        capturing = self.streams[hStream].capture is not None
+        upload = (origin, nbytes) if source is self.pinned and not capturing else None
+        given = ctypes.string_at(origin, nbytes) if upload else b""
+        if upload:
+            self._uploads.append(upload)
+        elif to is self.pinned and not any(
+            start < target + nbytes and target < start + length for start, length in self._uploads
+        ):
+            # Who reads before the copy is done finds nothing.
+            ctypes.memset(target, 0xFF, nbytes)
+
         def move() -> None:
+            if upload:
+                self._uploads.remove(upload)
+            if upload and ctypes.string_at(origin, nbytes) != given:
+                raise Misuse(f"{nbytes} pinned bytes were written while a copy still read them")
             ctypes.memmove(target, origin, nbytes)
 
         self.put(hStream, move, ms=COPY_MS + nbytes / COPIED_NBYTES)

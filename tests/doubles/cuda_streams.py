@@ -1,7 +1,8 @@
 """Streams, events, capture and graphs of the CUDA double.
 
 Nothing runs before somebody waits for it, and a graph's work runs in the order least expected that
-its edges allow, so work that lacks an edge comes too early or too late and shows in the result.
+its edges allow, so work that lacks an edge comes too early or too late and shows in the result, and
+work that may run side by side does: a piece of one branch between two of the other.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ class Event:
 
 @dataclass(eq=False)
 class Capture:
-    """Nodes in the order they were captured, each with those it comes after."""
+    """Nodes in the order they were captured: work, those it comes after, and how long it takes."""
 
     origin: Stream
-    nodes: list[tuple[Work, frozenset[int]]] = field(default_factory=list)
+    nodes: list[tuple[Work, frozenset[int], float]] = field(default_factory=list)
     streams: list[Stream] = field(default_factory=list)
     valid: bool = True
 
@@ -59,11 +60,14 @@ class Stream:
     frontier: frozenset[int] = frozenset()
     now_ms: float = 0.0
 
-    def put(self, work: Work, blocked: Callable[[], bool] = lambda: False) -> None:
+    def put(
+        self, work: Work, blocked: Callable[[], bool] = lambda: False, *, ms: float = 1.0
+    ) -> None:
+        """ms: of a node of a capture; elsewhere work keeps the time itself."""
         if self.capture is None:
             self.queue.append((work, blocked))
             return
-        self.capture.nodes.append((work, self.frontier))
+        self.capture.nodes.append((work, self.frontier, ms))
         self.frontier = frozenset({len(self.capture.nodes) - 1})
 
     def advance(self) -> bool:
@@ -81,17 +85,18 @@ class Graph:
     capture: Capture
 
     def run(self) -> None:
-        """Of what may run, the work captured last comes first."""
+        """Of what may run, what has the fewest before it comes first, then what came last."""
         nodes, done = self.capture.nodes, set[int]()
         while len(done) < len(nodes):
-            ready = [n for n, (_, after) in enumerate(nodes) if n not in done and after <= done]
-            nodes[ready[-1]][0]()
-            done.add(ready[-1])
+            ready = [n for n, (_, after, _) in enumerate(nodes) if n not in done and after <= done]
+            least = min(ready, key=lambda n: (len(self.capture.ancestors(nodes[n][1])), -n))
+            nodes[least][0]()
+            done.add(least)
 
     def duration_ms(self, side_by_side: float) -> float:
-        """A millisecond a node, along the longest path."""
+        """Of all nodes, along the longest path."""
         ends: list[float] = []
-        for _, after in self.capture.nodes:
-            ends.append(1.0 + max((ends[n] for n in after), default=0.0))
-        parallel = max(ends, default=0.0) < len(ends)
+        for _, after, ms in self.capture.nodes:
+            ends.append(ms + max((ends[n] for n in after), default=0.0))
+        parallel = max(ends, default=0.0) < sum(ms for *_, ms in self.capture.nodes)
         return max(ends, default=0.0) * (side_by_side if parallel else 1.0)
