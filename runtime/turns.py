@@ -16,7 +16,8 @@ _WAIT_S = 0.05
 class CancelToken(Protocol):
     """What ends a drawing from any thread: a threading.Event, or anything that has its is_set."""
 
-    def is_set(self) -> bool: ...
+    def is_set(self) -> bool:
+        """Whether the drawing is to end after its step."""
 
 
 class StopOf:

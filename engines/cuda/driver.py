@@ -40,6 +40,7 @@ class CudaError(FaceDiffuserError):
 
     @property
     def is_out_of_memory(self) -> bool:
+        """Whether the GPU's memory was used up."""
         return self.status == _OUT_OF_MEMORY
 
     @property
