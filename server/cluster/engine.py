@@ -12,7 +12,7 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -47,9 +47,6 @@ def opened_on_ray(bundle: Path, config: ServerConfig) -> tuple[RayEngine, str]:
     """
     _connect(config)
     cluster: Any = ray
-    gpus = config.engine_gpus
-    if gpus is None:
-        gpus = 1.0 if cluster.cluster_resources().get("GPU") else 0.0
     options = {
         "provider": config.provider, "precision": config.precision, "threads": config.threads,
         "low_memory": config.low_memory, "quantization": config.quantization,
@@ -59,7 +56,7 @@ def opened_on_ray(bundle: Path, config: ServerConfig) -> tuple[RayEngine, str]:
         num_replicas=config.engines,
         # One picture at a time: whoever comes second waits in the server's queue, which is fair.
         max_ongoing_requests=1,
-        ray_actor_options={"num_cpus": config.threads or 1, "num_gpus": gpus},
+        ray_actor_options=resources(config, cluster.cluster_resources()),
         graceful_shutdown_timeout_s=config.drain_s,
     )(Replica)
     handle = serve.run(
@@ -67,6 +64,14 @@ def opened_on_ray(bundle: Path, config: ServerConfig) -> tuple[RayEngine, str]:
     )
     facts: ReplicaFacts = handle.facts.remote().result(timeout_s=_OPEN_S)
     return RayEngine(handle, RequestCheck.open(bundle), config), facts.provider
+
+
+def resources(config: ServerConfig, cluster: Mapping[str, float]) -> dict[str, float]:
+    """What Ray sets aside for an engine. cluster: all that it has, as Ray tells it."""
+    gpus = config.engine_gpus
+    if gpus is None:
+        gpus = 1.0 if cluster.get("GPU", 0.0) >= 1.0 else 0.0
+    return {"num_cpus": float(config.threads or 1), "num_gpus": gpus}
 
 
 def _connect(config: ServerConfig) -> None:
