@@ -22,7 +22,7 @@ pytest.importorskip("ray")
 
 from ray.exceptions import RayActorError
 
-from server.cluster.engine import RayEngine
+from server.cluster.engine import RayEngine, resources
 from server.cluster.replica import Raised, Replica, carried
 
 
@@ -155,6 +155,21 @@ def test_a_replica_takes_nothing_new_before_an_unwanted_drawing_has_ended(
 
 async def _all(replica: Replica, request: Any) -> list[Any]:
     return [each async for each in replica.draw(request, previews=False)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "cluster", "expected"),
+    [
+        ({}, {"CPU": 8.0}, {"num_cpus": 1.0, "num_gpus": 0.0}),
+        ({"threads": 4}, {"CPU": 8.0, "GPU": 2.0}, {"num_cpus": 4.0, "num_gpus": 1.0}),
+        ({"engine_gpus": 0.5}, {"GPU": 1.0}, {"num_cpus": 1.0, "num_gpus": 0.5}),
+        ({"engine_gpus": 0.0}, {"GPU": 1.0}, {"num_cpus": 1.0, "num_gpus": 0.0}),
+    ],
+)
+def test_an_engine_takes_its_threads_and_a_gpu_where_there_is_one(
+    settings: dict[str, Any], cluster: dict[str, float], expected: dict[str, float]
+) -> None:
+    assert resources(ServerConfig(ray="local", **settings), cluster) == expected
 
 
 @pytest.mark.parametrize("settings", [{"engines": 2}, {"engine_gpus": 1.0}])
