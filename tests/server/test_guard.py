@@ -73,8 +73,20 @@ def test_a_key_says_whose_a_request_is_and_how_high_its_priority_may_be(keys: Pa
 def test_pages_of_other_sites_get_nothing(server: Served, headers: dict[str, str]) -> None:
     answer = server.client.get("/v1/identities", headers=headers)
     assert answer.status_code == 403
+    near = {"Origin": server.url.replace("://", "://evil.")}
+    assert server.client.get("/v1/identities", headers=near).status_code == 403
     own = server.client.get("/v1/identities", headers={"Origin": server.url})
     assert own.status_code == 200
+
+
+@pytest.mark.parametrize(("over", "status"), [(0, 422), (1, 413)])
+def test_a_body_may_be_as_large_as_the_limit(over: int, status: int) -> None:
+    with served(PacingEngine(), max_upload_mib=1) as server:
+        content = b"[" + b" " * ((1 << 20) - 2 + over) + b"]"
+        answer = server.client.post(
+            "/v1/pictures", content=content, headers={"Content-Type": "application/json"}
+        )
+        assert answer.status_code == status
 
 
 def test_a_body_that_is_too_large_is_refused_with_and_without_a_length(server: Served) -> None:

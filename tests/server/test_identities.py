@@ -53,6 +53,7 @@ def server(engine: PacingEngine) -> Iterator[Served]:
 def test_a_sealed_identity_opens_with_its_key_in_its_row_alone() -> None:
     vault = Vault(bytes(32))
     sealed = vault.sealed(ROW, HIS)
+    assert vault.sealed(ROW, HIS) != sealed, "no nonce is used twice"
     opened = vault.opened(ROW, sealed)
     np.testing.assert_array_equal(opened.embeds, HIS.embeds)
     assert (opened.encoder, opened.reference_resolution) == ("e", 512)
@@ -70,8 +71,10 @@ def test_a_key_comes_from_its_file_or_the_environment_and_is_32_bytes(tmp_path: 
     words = base64.b64encode(b"k" * 32).decode()
     file = tmp_path / "key"
     file.write_text(words + "\n")
-    with pytest.raises(ConfigError, match="other users can read"):
-        key_of(file)
+    for mode in (0o644, 0o640, 0o604, 0o660):
+        file.chmod(mode)
+        with pytest.raises(ConfigError, match="other users can read"):
+            key_of(file)
     file.chmod(0o600)
     assert key_of(file) == key_of(None, {KEY_VARIABLE: words}) == b"k" * 32
     assert key_of(None, {}) is None
@@ -141,7 +144,8 @@ def test_another_tenant_sees_nothing_of_a_person_or_a_picture(server: Served) ->
         assert get(path).status_code == 401
     assert server.draw(body(mine), {"x-name": "b"}).status_code == 404
     for path in (f"/v1/identities/{mine}", f"/v1/pictures/{job}"):
-        assert server.client.delete(path, headers={"x-name": "b"}).status_code == 404
+        for other in ("b", "A", "aa"):
+            assert server.client.delete(path, headers={"x-name": other}).status_code == 404
     assert get("/v1/identities", headers={"x-name": "b"}).json() == {"data": []}
     assert len(get("/v1/identities", headers={"x-name": "a"}).json()["data"]) == 1
 

@@ -132,6 +132,14 @@ def test_a_job_that_takes_too_long_ends_with_504(server: Served, engine: PacingE
     assert engine.idle.wait(5)
 
 
+def test_no_job_asks_for_more_time_than_the_server_gives(engine: PacingEngine) -> None:
+    engine.step_s = 0.02
+    with served(engine, timeout_s=0.3) as server:
+        answer = server.draw(body(server.identity(), num_inference_steps=200, timeout_s=60))
+        assert (answer.status_code, answer.json()["error"]["type"]) == (504, "timeout")
+        assert engine.idle.wait(5)
+
+
 def test_the_pixels_of_all_pictures_of_a_job_are_bounded(engine: PacingEngine) -> None:
     with served(engine, max_pixels=2 * 64 * 64) as server:
         who = server.identity()

@@ -87,3 +87,14 @@ def test_the_keys_that_were_used_last_are_remembered(monkeypatch: pytest.MonkeyP
     assert found["two"] is None
     assert [each and each.seed for each in found.values()] == [2, None, 3]
     assert keys.find("b", "one", b"g") is None
+
+
+def test_an_allowance_holds_a_minutes_worth_and_no_more() -> None:
+    now = 0.0
+    allowance = Allowance(60, lambda: now)
+    allowance.take("a", 10)
+    now = 3600.0
+    assert allowance.wait_s("a", 60) == 0
+    assert allowance.wait_s("a", 61) == 1
+    allowance.take("a", 60)
+    assert allowance.wait_s("a", 1) == 1

@@ -209,7 +209,9 @@ def test_a_record_describes_its_own_file_alone(tmp_path: Path) -> None:
     assert not record.describes(tmp_path / "none")
 
 
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP])
+@pytest.mark.parametrize(
+    "number", [errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EIO, errno.EACCES]
+)
 def test_a_file_system_without_locks_is_no_other_build(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,5 +227,9 @@ def test_a_file_system_without_locks_is_no_other_build(
 
     Filelock.FileLock = FileLock  # type: ignore[attr-defined]
     monkeypatch.setattr(lock, "_filelock", Filelock)
+    if number in (errno.EIO, errno.EACCES):
+        with pytest.raises(OSError, match=os.strerror(number)), lock.build_lock(tmp_path):
+            pass
+        return
     with pytest.warns(RuntimeWarning, match="knows no locks"), lock.build_lock(tmp_path):
         pass

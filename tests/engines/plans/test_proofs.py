@@ -18,7 +18,7 @@ from engines.plans.building.job import PlanJob
 from engines.plans.bundle_plans import PlanRequest, plan_job, plan_specs
 from engines.plans.proofs.attention import proven_attention
 from engines.plans.proofs.layers import EngineLayer, Operand
-from engines.plans.proofs.precision import proven_layers, proven_network
+from engines.plans.proofs.precision import inspected_layers, proven_layers, proven_network
 from tests.engines.conftest import TARGET
 
 HALF, SINGLE, ONE = Operand("Half", 64), Operand("Float", 64), Operand("Float", 1)
@@ -96,6 +96,35 @@ def test_a_layer_that_computes_in_single_is_refused_by_name(wide: Operand, job: 
 def test_where_no_type_is_told_nothing_is_proved(job: PlanJob) -> None:
     assert proven_layers([_layer("gemm"), _layer("x")], ToldBy.INSPECTOR, job) is None
     assert proven_layers([_layer("gemm"), _layer("x", HALF)], ToldBy.INSPECTOR, job) is not None
+
+
+def test_the_inspector_is_asked_of_the_best_shapes_of_the_first_profile(
+    small_bundle: Path,
+) -> None:
+    """Smallest, best and largest are others in this one."""
+    bundle, asked = Bundle.open(small_bundle), list[tuple[Any, ...]]()
+    request = PlanRequest(components=(Component.TDM_UNET,), profiles=("images-sizes",))
+    (spec,) = plan_specs(bundle, TARGET, request)
+    shapes = {name: ranges[1] for name, ranges in spec.shapes[0].items()}
+    assert any(low != best or best != high for low, best, high in spec.shapes[0].values())
+
+    def noted(*words: Any) -> bool:
+        asked.append(words)
+        return True
+
+    context = SimpleNamespace(set_optimization_profile_async=noted, set_input_shape=noted)
+    information = '{"Layers": [{"Name": "a", "LayerType": "gemm"}]}'
+    inspector = SimpleNamespace(get_engine_information=lambda _: information)
+    engine: Any = SimpleNamespace(
+        create_engine_inspector=lambda: inspector, create_execution_context=lambda _: context
+    )
+    trt: Any = SimpleNamespace(
+        ExecutionContextAllocationStrategy=SimpleNamespace(USER_MANAGED=0),
+        LayerInformationFormat=SimpleNamespace(JSON=1),
+    )
+    (layer,) = inspected_layers(trt, engine, plan_job(bundle, spec))
+    assert (layer.name, layer.kind) == ("a", "gemm")
+    assert asked == [(0, 0), *shapes.items()]
 
 
 TRT: Any = SimpleNamespace(
