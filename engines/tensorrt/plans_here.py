@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from engines.bundle.folder import Bundle
 from engines.bundle.plan_record import PlanRecord
-from engines.contract import Component
+from engines.contract import NOISE_PREDICTORS, Component
 from engines.errors import PlanMismatchError
 from engines.tensorrt.libraries import (
     TENSORRT,
@@ -59,6 +61,19 @@ def plans_for(
             fix=fix,
         )
     return plans
+
+
+def fusion_nbytes(plans: Iterable[PlanRecord]) -> int:
+    """The least device memory of a fusion step, which runs both U-Nets: weights and activations.
+
+    0 where there is no plan of one of them.
+    """
+    needs: dict[Component, list[int]] = {component: [] for component in NOISE_PREDICTORS}
+    for plan in plans:
+        if plan.spec.component in needs:
+            weights_nbytes = plan.built.weights_nbytes or plan.built.file.nbytes
+            needs[plan.spec.component].append(weights_nbytes + plan.built.device_memory_nbytes)
+    return sum(map(min, needs.values())) if all(needs.values()) else 0
 
 
 def plans_on(

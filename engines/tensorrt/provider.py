@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from engines.bundle.folder import Bundle
 from engines.bundle.plan_record import PlanRecord
-from engines.contract import CONTRACTS, Component, Shape, ShapeRanges
+from engines.contract import CONTRACTS, NOISE_PREDICTORS, Component, Shape, ShapeRanges
 from engines.cuda.gpu import Gpu
 from engines.engine import Provider
 from engines.errors import BundleCorruptError, ContractError, DeviceMemoryError, RequestError
@@ -16,7 +16,7 @@ from engines.tensorrt.libraries import TENSORRT
 from engines.tensorrt.library import ErrorLog, TensorRtError, installed_names, load, logger
 from engines.tensorrt.loader import engine_from_plan
 from engines.tensorrt.machine import check_driver
-from engines.tensorrt.plans_here import plans_for
+from engines.tensorrt.plans_here import fusion_nbytes, plans_for
 
 
 class TensorRtProvider:
@@ -96,10 +96,17 @@ class TensorRtProvider:
         raise DeviceMemoryError(
             f"{record.spec.name} does not fit: {self._gpu.name} has {free >> 20} of "
             f"{total >> 20} MiB free, the plan takes {record.built.file.nbytes >> 20} MiB and "
-            f"{record.built.device_memory_nbytes >> 20} MiB to run ({self.library.title} said: "
-            f"{self._log.reason()}); end what else uses the GPU, which is listed by",
+            f"{record.built.device_memory_nbytes >> 20} MiB to run{self._fusion_need(record)} "
+            f"({self.library.title} said: {self._log.reason()}); end what else uses the GPU, "
+            "which is listed by",
             fix="nvidia-smi",
         ) from error
+
+    def _fusion_need(self, record: PlanRecord) -> str:
+        if record.spec.component not in NOISE_PREDICTORS:
+            return ""
+        need = fusion_nbytes(plan for plans in self._plans.values() for plan in plans)
+        return f"; both U-Nets, which fusion runs at once, take at least {-(-need >> 20)} MiB"
 
 
 def _distance(plan: PlanRecord, shapes: Mapping[str, Shape]) -> int:

@@ -16,8 +16,8 @@ import pytest
 
 import runtime.backends
 import runtime.gpu.backend
-from engines.bundle.folder import KERNELS_FOLDER
-from engines.contract import Component
+from engines.bundle.folder import KERNELS_FOLDER, Bundle
+from engines.contract import NOISE_PREDICTORS, Component
 from engines.cuda.driver import Driver
 from engines.cuda.gpu import Gpu, Memory
 from engines.errors import (
@@ -31,6 +31,7 @@ from engines.errors import (
 from engines.tensorrt import provider as tensorrt_provider
 from engines.tensorrt.engine import TensorRtEngine
 from engines.tensorrt.library import TensorRtError
+from engines.tensorrt.plans_here import fusion_nbytes
 from runtime import FaceDiffuser, Provider
 from runtime.gpu.backend import GpuBackend
 from tests.doubles import small_plans, tensorrt_execution
@@ -268,7 +269,15 @@ def test_running_out_of_memory_while_opening_says_what_it_takes(
         return runtime._nothing("Error Code 2: OutOfMemory (Requested size was 4294967296 bytes.)")
 
     monkeypatch.setattr(tensorrt_execution.Runtime, "deserialize_cuda_engine", full)
-    expected = r"does not fit: .*MiB free, the plan takes .*OutOfMemory.*nvidia-smi"
+    plans = Bundle.open(bundle).manifest.plans
+    unets = [plan for plan in plans if plan.spec.component in NOISE_PREDICTORS]
+    need = sum(plan.built.file.nbytes + plan.built.device_memory_nbytes for plan in unets)
+    assert fusion_nbytes(plans) == need
+    assert fusion_nbytes(plans[:1]) == 0
+    expected = (
+        r"does not fit: .*MiB free, the plan takes .*; both U-Nets, which fusion runs at once, "
+        rf"take at least {-(-need >> 20)} MiB .*OutOfMemory.*nvidia-smi"
+    )
     with (
         FaceDiffuser.open(bundle) as face_diffuser,
         pytest.raises(DeviceMemoryError, match=expected),
