@@ -15,6 +15,7 @@ from server.config import ServerConfig, is_loopback
 from server.logs import tell, tell_defect
 from server.metrics import Metrics
 from server.problem import Problem
+from server.traces import continued
 
 # No script, style or picture of any other origin, and no page around ours.
 POLICY = (
@@ -61,7 +62,8 @@ class Guard:
             if refusal is not None:
                 await _answer(refusal)(scope, receive, send_more)
             else:
-                await self._app(scope, self._bounded(receive), send_more)
+                with continued(headers):
+                    await self._app(scope, self._bounded(receive), send_more)
         except Exception as error:
             tell_defect(error, request=request_id)
             if status:

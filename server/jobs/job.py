@@ -13,6 +13,7 @@ from runtime import Request
 from server.pictures import Drawn, Format
 from server.problem import Problem
 from server.tenants import Priority, Tenant
+from server.traces import here
 
 
 class State(StrEnum):
@@ -65,6 +66,8 @@ class Job:
         self.kind = order.kind
         self.attached = order.attached
         self.admitted = now
+        self.started: float | None = None
+        self.trace = here()
         self.timer: asyncio.TimerHandle | None = None
         self.state = State.QUEUED
         self.cancel = threading.Event()

@@ -16,6 +16,7 @@ from server.metrics import Metrics
 from server.pictures import Drawn
 from server.problem import Problem, not_found, problem_of
 from server.tenants import Tenant
+from server.traces import tell_job
 
 _FIRST_GUESS_S = 5.0
 
@@ -63,7 +64,7 @@ class JobTable:
             self._admitted.clear()
             await self._admitted.wait()
         job = self._queue.pop()
-        job.state = State.RUNNING
+        job.state, job.started = State.RUNNING, self._loop.time()
         self._metrics.queue_seconds.observe(self._loop.time() - job.admitted)
         job.publish("started", id=job.id)
         return job
@@ -175,7 +176,16 @@ class JobTable:
         kind = "done" if job.problem is None else job.problem.kind
         self._metrics.jobs.labels(kind).inc()
         timings_ms = None if job.drawn is None else job.drawn.timings_ms
-        took_s = round(self._loop.time() - job.admitted, 3)
+        now = self._loop.time()
+        took_s = round(now - job.admitted, 3)
+        times = {"admitted": job.admitted, "started": job.started}
+        tell_job(
+            job.trace,
+            ago_s={name: now - at for name, at in times.items() if at is not None},
+            timings_ms=timings_ms or {},
+            attributes={"job": job.id, "tenant": job.tenant.name},
+            failed=None if job.problem is None else kind,
+        )
         tell("job", job=job.id, tenant=job.tenant.name, outcome=kind, took_s=took_s,
              timings_ms=timings_ms)  # fmt: skip
         self.sweep()
