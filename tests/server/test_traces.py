@@ -36,8 +36,12 @@ def spans(exporter: InMemorySpanExporter) -> InMemorySpanExporter:
 def named(spans: InMemorySpanExporter) -> dict[str, ReadableSpan]:
     """Ours: a web framework may write spans of its requests around them."""
     found = spans.get_finished_spans()
-    ours = [each for each in found if each.instrumentation_scope.name == "face-diffuser.server"]
-    return {each.name: each for each in ours}
+    scopes = ((each, each.instrumentation_scope) for each in found)
+    return {
+        each.name: each
+        for each, scope in scopes
+        if scope is not None and scope.name == "face-diffuser.server"
+    }
 
 
 def started(span: ReadableSpan) -> int:
