@@ -52,11 +52,15 @@ def import_s(module: str) -> float:
 
 @pytest.mark.parametrize("module", ["runtime", "face_diffuser"])
 def test_an_import_takes_under_0_3_s(module: str) -> None:
-    times = [(import_s(module), import_s("numpy")) for _ in range(5)]
-    module_s, numpy_s = (min(column) for column in zip(*times, strict=True))
-    # NumPy's own import takes 0.08 to 0.1 s where nothing else runs; a machine that is busy, or
-    # slow, takes longer for both.
-    assert module_s < max(0.3, 3 * numpy_s), times
+    times: list[tuple[float, float]] = []
+    while len(times) < 5:
+        times.append((import_s(module), import_s("numpy")))
+        module_s, numpy_s = (min(column) for column in zip(*times, strict=True))
+        # NumPy's own import takes 0.08 to 0.1 s where nothing else runs; a machine that is busy,
+        # or slow, takes longer for both.
+        if module_s < max(0.3, 3 * numpy_s):
+            return
+    pytest.fail(f"seconds of {module} and of numpy: {times}")
 
 
 def test_importing_the_public_name_imports_no_heavy_package() -> None:

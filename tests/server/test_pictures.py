@@ -113,6 +113,19 @@ def test_a_client_that_hangs_up_ends_its_work(
     assert server.draw(body(server.identity())).status_code == 200
 
 
+def test_a_job_that_nobody_waited_for_goes_on_when_a_follower_leaves(
+    server: Served, engine: PacingEngine
+) -> None:
+    engine.step_s = 0.02
+    job = server.draw(body(server.identity(), num_inference_steps=40, wait=False)).json()["id"]
+    with server.client.stream("GET", f"/v1/pictures/{job}/events") as answer:
+        for name, _ in events_of(answer.iter_lines()):
+            if name == "step":
+                break
+    until(lambda: server.client.get(f"/v1/pictures/{job}").json()["state"] == "done")
+    assert len(engine.drawn) == 1
+
+
 def test_a_job_that_waits_is_cancelled_at_once(server: Served, engine: PacingEngine) -> None:
     engine.step_s = 0.05
     who = server.identity()
