@@ -84,14 +84,6 @@ def test_without_links_room_for_the_copies_is_asked_for_before_they_are_made(
         assert (place.folder / "weights.data").stat().st_size == 9000
 
 
-def test_a_build_that_failed_holds_no_lock_while_its_error_is_looked_at(good: Path) -> None:
-    with pytest.raises(RuntimeError) as caught, build_lock(good):
-        raise RuntimeError("stopped")
-    with build_lock(good):
-        pass
-    assert caught.value.__traceback__ is not None
-
-
 def test_what_an_interrupted_build_finished_beside_a_bundle_stays(good: Path) -> None:
     with pytest.raises(RuntimeError), building_place(good) as place:
         (place.folder / "weights.data").unlink()

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -234,7 +235,18 @@ def test_the_log_tells_ids_and_numbers_alone(
 
 
 @pytest.mark.parametrize("how", ["deleted", "expired"])
-def test_what_is_gone_is_not_in_the_file_any_more(how: str, tmp_path: Path) -> None:
+def test_what_is_gone_is_not_in_the_file_any_more(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connected = sqlite3.connect
+
+    def connect(*words: Any, **options: Any) -> sqlite3.Connection:
+        """As SQLite is built in most places: what is deleted stays in the file."""
+        connection = connected(*words, **options)
+        connection.execute("PRAGMA secure_delete = OFF")
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", connect)
     path, sealed = tmp_path / "people.db", b"sealed bytes of a person " * 20
     store = Store(path)
     store.add(ROW, sealed)

@@ -216,7 +216,9 @@ def test_a_file_system_without_locks_is_no_other_build(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class FileLock:
-        def __init__(self, *_: Any, **__: Any) -> None: ...
+        def __init__(self, path: Path, *, timeout: float) -> None:
+            assert timeout == 0, "who finds another build is told so at once"
+
         def acquire(self) -> None:
             raise OSError(number, os.strerror(number))
 

@@ -12,7 +12,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from engines.bundle.folder import Bundle
 from engines.bundle.quantization import Quantization, QuantizationError, QuantizationRecipe
+from engines.bundle.records import to_json
 from engines.contract import NOISE_PREDICTORS, Component
 from export.checks.parity import ParityError
 from export.quantization import build as building
@@ -20,6 +22,7 @@ from export.quantization.calibration import Ranges
 from export.quantization.calls import Call
 from export.quantization.gate import holds, measured_error
 from export.quantization.sites import Kind, Site
+from tests.doubles.small_quantized import add_quantized
 
 GOOD = QuantizationError(call=0.01, call_bound=0.02, guided=0.03, guided_bound=0.05, calls=3)
 
@@ -179,3 +182,22 @@ def test_prompts_of_a_file_name_people_and_photos_are_photos(tmp_path: Path) -> 
         calibration_of([], prompts, full_size=False)
     with pytest.raises(CheckpointError, match="no photo to calibrate with"):
         calibration_of([prompts], None, full_size=False)
+
+
+def test_what_an_earlier_build_finished_is_kept_for_the_same_inputs_and_whole_files_alone(
+    small_copy: Path,
+) -> None:
+    add_quantized(small_copy)
+    component, kind = Component.TDM_UNET, Quantization.INT8
+    graph = Bundle.open(small_copy).component(component).quantized[kind]
+    journal = small_copy / "build" / "tdm_unet.int8.json"
+    assert building._kept(small_copy, component, kind, graph.input_digest) is None
+    journal.write_text(to_json(graph))
+    assert building._kept(small_copy, component, kind, graph.input_digest) == graph
+    assert building._kept(small_copy, component, kind, "of other inputs") is None
+    journal.write_text("{}")
+    assert building._kept(small_copy, component, kind, graph.input_digest) is None
+    journal.write_text(to_json(graph))
+    file = small_copy / graph.cpu_onnx
+    file.write_bytes(bytes(file.stat().st_size))
+    assert building._kept(small_copy, component, kind, graph.input_digest) is None
