@@ -14,6 +14,7 @@ from engines.bundle.manifest import Precision
 from engines.bundle.plan_record import LayerPrecision, NetworkPrecision, ToldBy
 from engines.contract import Component
 from engines.errors import PlanRefusedError
+from engines.plans.building import plan_from_onnx
 from engines.plans.building.job import PlanJob
 from engines.plans.bundle_plans import PlanRequest, plan_job, plan_specs
 from engines.plans.proofs.attention import proven_attention
@@ -125,6 +126,28 @@ def test_the_inspector_is_asked_of_the_best_shapes_of_the_first_profile(
     (layer,) = inspected_layers(trt, engine, plan_job(bundle, spec))
     assert (layer.name, layer.kind) == ("a", "gemm")
     assert asked == [(0, 0), *shapes.items()]
+
+
+@pytest.mark.parametrize("architectures", [(), (89, 120)])
+def test_a_plan_for_other_cards_allocates_nothing_while_it_runs_and_is_for_those_asked_for(
+    architectures: tuple[int, ...], job: PlanJob
+) -> None:
+    flags, named = list[str](), list[tuple[str, int]]()
+
+    def capability(name: str, index: int) -> bool:
+        named.append((name, index))
+        return True
+
+    config: Any = SimpleNamespace(set_flag=flags.append, set_compute_capability=capability)
+    rtx: Any = SimpleNamespace(
+        BuilderFlag=SimpleNamespace(REQUIRE_USER_ALLOCATION="no allocation"),
+        ComputeCapability=SimpleNamespace(SM89="8.9", SM120="12.0"),
+    )
+    asked = replace(job, spec=replace(job.spec, architectures=architectures))
+    plan_from_onnx._configure_rtx(rtx, config, asked)
+    assert flags == ["no allocation"]
+    assert config.num_compute_capabilities == len(architectures)
+    assert named == [("8.9", 0), ("12.0", 1)][: len(architectures)]
 
 
 TRT: Any = SimpleNamespace(
