@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from runtime import (
 )
 from runtime.host.pool import EnginePool
 from runtime.preparation import initial_latents
+from runtime.sampler import sample
 from tests.doubles.small_bundle import DIMENSIONS
 from tests.doubles.small_quantized import add_quantized
 from tests.runtime.small_request import HER, HIM, small
@@ -327,3 +329,18 @@ def test_pictures_and_array_are_what_was_asked_for(face_diffuser: FaceDiffuser) 
     latents = face_diffuser.generate(small())
     with pytest.raises(RequestError, match="pictures needs pictures"):
         _ = latents.pictures
+
+
+def test_a_run_that_is_no_longer_wanted_ends_before_its_next_step() -> None:
+    """Without anybody who hears of the steps."""
+    taken: list[int] = []
+    stepper: Any = SimpleNamespace(scene=taken.append, subject=taken.append)
+    trajectory: Any = SimpleNamespace(stages=lambda: [Stage.SCENE, Stage.SUBJECT, Stage.SUBJECT])
+
+    def still_wanted() -> None:
+        if len(taken) == 2:
+            raise RuntimeError("closed")
+
+    with pytest.raises(RuntimeError, match="closed"):
+        sample(trajectory, stepper, still_wanted=still_wanted)
+    assert taken == [0, 1]
