@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -39,12 +40,13 @@ class OpenVinoEngine:
         threads: int | None = None,
         precision: HostPrecision = HostPrecision.FLOAT32,
         kept: CompiledFile | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         """Load a graph of standard operators.
 
         threads: processor cores to use, by default all. precision: of a U-Net. kept: where its
-        compiled models are kept. Raises NotInstalledError, and BundleCorruptError if the file does
-        not load.
+        compiled models are kept. check: raises where the graph is not what its name there says.
+        Raises NotInstalledError, and BundleCorruptError if the file does not load.
         """
         self.component = component
         self.provider = str(Provider.OPENVINO)
@@ -56,6 +58,8 @@ class OpenVinoEngine:
         if models is None:
             models = _compiled(core, component, onnx_path, settings)
             if kept is not None:
+                # Kept under the digest that the graph should have: only what has it may be.
+                check()
                 kept.write([_exported(each) for each in models])
         requests = [each.create_infer_request() for each in models]
         self._request, self._island = requests[0], requests[1] if requests[1:] else None
@@ -111,7 +115,9 @@ def open_on_openvino(
     kept = CompiledFile.of(
         (openvino().__version__, component, record.onnx_digest(), threads, precision)
     )
-    return OpenVinoEngine(component, path, threads, precision, kept)
+    return OpenVinoEngine(
+        component, path, threads, precision, kept, partial(bundle.verify_component, component)
+    )
 
 
 def openvino() -> ModuleType:

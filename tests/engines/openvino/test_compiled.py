@@ -14,6 +14,7 @@ import pytest
 from engines.bundle.folder import Bundle
 from engines.contract import Component
 from engines.engine import HostPrecision
+from engines.errors import BundleCorruptError
 from engines.openvino import cpu
 from engines.openvino.compiled import FOLDER, CompiledFile
 from engines.openvino.cpu import has_bfloat16, open_on_openvino
@@ -125,6 +126,21 @@ def test_models_of_another_openvino_are_compiled_again(
     CompiledFile(file).write([b"what another release wrote"])
     assert np.array_equal(predicted(golden_bundle), first)
     assert len(compiled) == 2
+
+
+def test_what_was_compiled_of_altered_weights_is_never_taken_for_the_whole_ones(
+    golden_bundle: Path, bundle_copy: Path, cache: Path
+) -> None:
+    weights = bundle_copy / "onnx" / "tdm_unet.data"
+    whole = weights.read_bytes()
+    weights.write_bytes(bytes(len(whole)))
+    with pytest.raises(BundleCorruptError, match="was altered"):
+        predicted(bundle_copy)
+    assert not cache.exists() or not list(cache.iterdir())
+    weights.write_bytes(whole)
+    found = predicted(bundle_copy)
+    assert np.array_equal(found, predicted(golden_bundle))
+    assert np.abs(found).max() > 0
 
 
 def test_nothing_is_kept_for_who_wants_none(
