@@ -13,22 +13,19 @@ import logging
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
-from PIL import Image
 from ray import serve
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import RayServeException
 
 from runtime import CancelledError, CancelToken, Identity, Request, Result
 from runtime.inputs.check import RequestCheck
-from runtime.inputs.photo import load_reference
 from server.cluster.replica import Raised, Replica, ReplicaFacts
 from server.config import ServerConfig
-from server.jobs.engine import EngineLostError, Step
+from server.jobs.engine import EngineLostError, PhotoDecoder, Step
 from server.logs import tell
 
 _APPLICATION = "face-diffuser-engines"
@@ -98,11 +95,10 @@ class RayEngine:
 
     def __init__(self, handle: Any, check: RequestCheck, config: ServerConfig) -> None:
         """handle: the deployment's, as `serve.run` gives it."""
-        Image.MAX_IMAGE_PIXELS = config.max_photo_pixels
         self._handle = handle
         self._check = check
         self._engines = config.engines
-        self._decoders = ThreadPoolExecutor(2, thread_name_prefix="decode")
+        self._photos = PhotoDecoder(config.max_photo_pixels)
 
     @property
     def engines(self) -> int:
@@ -116,11 +112,10 @@ class RayEngine:
         self._check.check(request)
 
     async def check_photo(self, photo: bytes) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._decoders, load_reference, photo)
+        await self._photos.decoded(photo)
 
     async def encode(self, photo: bytes) -> Identity:
-        loop = asyncio.get_running_loop()
-        pixels = await loop.run_in_executor(self._decoders, load_reference, photo)
+        pixels = await self._photos.decoded(photo)
 
         async def encoded() -> Identity:
             found: Identity | Raised = await self._handle.encode.remote(pixels)
@@ -154,7 +149,7 @@ class RayEngine:
         return await _again_if_lost(drawn)
 
     async def close(self) -> None:
-        self._decoders.shutdown()
+        self._photos.close()
         await asyncio.get_running_loop().run_in_executor(None, _stop)
 
 

@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from runtime import (
@@ -93,15 +95,31 @@ def preview_of(info: StepInfo) -> Image.Image | None:
         return None
 
 
+class PhotoDecoder:
+    """Threads that decode photos, so that neither the event loop nor an engine does."""
+
+    def __init__(self, max_pixels: int) -> None:
+        # Pillow's own switch, which the runtime's decoder looks at before it decodes.
+        Image.MAX_IMAGE_PIXELS = max_pixels
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="decode")
+
+    async def decoded(self, photo: bytes) -> npt.NDArray[np.uint8]:
+        """A photo's pixels [h, w, 3]. Raises ReferenceImageError."""
+        return await asyncio.get_running_loop().run_in_executor(
+            self._threads, load_reference, photo
+        )
+
+    def close(self) -> None:
+        self._threads.shutdown()
+
+
 class LocalEngine:
     """An open FaceDiffuser, whose every call is made by one thread, its owner."""
 
     def __init__(self, face_diffuser: FaceDiffuser, *, max_photo_pixels: int) -> None:
-        # Pillow's own switch, which the runtime's decoder looks at before it decodes.
-        Image.MAX_IMAGE_PIXELS = max_photo_pixels
         self._face_diffuser = face_diffuser
         self._owner = ThreadPoolExecutor(1, thread_name_prefix="engine")
-        self._decoders = ThreadPoolExecutor(2, thread_name_prefix="decode")
+        self._photos = PhotoDecoder(max_photo_pixels)
 
     @property
     def engines(self) -> int:
@@ -115,11 +133,10 @@ class LocalEngine:
         self._face_diffuser.check(request)
 
     async def check_photo(self, photo: bytes) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._decoders, load_reference, photo)
+        await self._photos.decoded(photo)
 
     async def encode(self, photo: bytes) -> Identity:
-        loop = asyncio.get_running_loop()
-        pixels = await loop.run_in_executor(self._decoders, load_reference, photo)
+        loop, pixels = asyncio.get_running_loop(), await self._photos.decoded(photo)
         return await loop.run_in_executor(self._owner, self._face_diffuser.encode_reference, pixels)
 
     async def draw(
@@ -144,4 +161,4 @@ class LocalEngine:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._owner, self._face_diffuser.close)
         self._owner.shutdown()
-        self._decoders.shutdown()
+        self._photos.close()
