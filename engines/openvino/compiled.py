@@ -74,11 +74,11 @@ class CompiledFile:
             start += size + _padding(size)
         return blobs
 
-    def write(self, models: Sequence[bytes]) -> None:
+    def write(self, models: Sequence[bytes | memoryview]) -> None:
         """Keep models, where there is room; remove what nobody used for long."""
         sizes = np.zeros((_PAGE_NBYTES - _DIGEST_NBYTES) // 8, "<u8")
         sizes[: len(models)] = [len(model) for model in models]
-        parts = [sizes.tobytes()]
+        parts: list[bytes | memoryview] = [sizes.tobytes()]
         for model in models:
             parts += [model, bytes(_padding(len(model)))]
         digest = hashlib.sha256()

@@ -206,10 +206,10 @@ def _imported(core: Any, blobs: list[Blob], settings: list[Settings]) -> list[An
         return None
 
 
-def _exported(model: Any) -> bytes:
+def _exported(model: Any) -> memoryview:
     stream = io.BytesIO()
     model.export_model(stream)
-    return stream.getvalue()
+    return stream.getbuffer()
 
 
 def _settings(threads: int | None, *, in_bfloat16: bool) -> Settings:
