@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
         commands.SERVER,
         __doc__,
         ["bundle"],
-        ["bundle", "--host", "0.0.0.0", "--keys", "keys.toml", "--identity-store", "people.db"],
+        ["bundle", "--host", "0.0.0.0", "--keys", "keys.toml", "--store", "people.sqlite"],
     )
     flags.add_argument("--version", action="version", version=toolkit_version())
     flags.add_argument("bundle", type=Path, help="folder that export.build made")

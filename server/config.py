@@ -77,12 +77,12 @@ class ServerConfig:
         metadata=_flag(_LISTENING, "TOML file of tenants and the SHA-256 of their keys (default: "
                        "none, and only this machine is served)"),
     )  # fmt: skip
-    identity_store: Path | None = field(
+    store: str | None = field(
         default=None,
-        metadata=_flag(
-            _PEOPLE, "SQLite file for identities (default: none, and they end with the server)"
-        ),
-    )
+        metadata=_flag(_PEOPLE, "where identities, limits and Idempotency-Keys are kept, for one "
+                       "server or several: a SQLite file, or a URL as postgresql://user@host/name "
+                       "(default: none, and they end with the server)"),
+    )  # fmt: skip
     identity_key: Path | None = field(
         default=None,
         metadata=_flag(_PEOPLE, "file with the base64 of the 32 bytes that identities are "

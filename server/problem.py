@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from engines.errors import FaceDiffuserError
 from runtime import CancelledError, DeviceMemoryError, RequestError
 from server.jobs.engine import EngineLostError
+from server.store.database import StoreError
 
 
 class Problem(HTTPException):
@@ -57,6 +58,8 @@ def problem_of(error: Exception) -> Problem:
             return Problem(503, "out_of_memory", error.reason, retry_after_s=10)
         case EngineLostError():
             return Problem(503, "engine_lost", error.reason, retry_after_s=10)
+        case StoreError():
+            return Problem(503, "store", "the server's store does not answer", retry_after_s=5)
         case FaceDiffuserError():
             return Problem(500, type(error).__name__, error.reason)
         case _:

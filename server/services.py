@@ -16,11 +16,14 @@ from server.jobs.admission import Admission
 from server.jobs.drawing import Drawing
 from server.jobs.engine import EngineClient
 from server.jobs.table import JobTable
+from server.logs import tell
 from server.metrics import Metrics
 from server.problem import Problem
+from server.store.database import StoreError
 from server.tenants import Authenticate, Tenant
 
-_SWEEP_S = 5.0
+# How soon one server does what another one of the same store was told.
+_SWEEP_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,16 +45,18 @@ async def opened_services(
 ) -> AsyncIterator[Services]:
     """A server's parts at work; at the end all jobs have ended and the engine is closed."""
     metrics = Metrics()
-    table = JobTable(config, metrics)
+    store = kept.store
+    table = JobTable(config, metrics, lambda job: store.later(store.admissions.end, job.id))
     people = People(kept, engine, table, config, metrics)
+    admission = Admission(engine, table, kept, config)
     drawing = Drawing(engine, table)
     tasks = [asyncio.create_task(drawing.run()) for _ in range(engine.engines)]
-    tasks.append(asyncio.create_task(_sweep(table, people)))
+    tasks.append(asyncio.create_task(_sweep(table, people, admission)))
     metrics.ready.set(1)
     try:
         yield Services(
             config=config, engine=engine, authenticate=authenticate, metrics=metrics, table=table,
-            people=people, admission=Admission(engine, table, config),
+            people=people, admission=admission,
         )  # fmt: skip
     finally:
         await table.stopped()
@@ -59,15 +64,20 @@ async def opened_services(
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         drawing.close()
-        people.close()
+        store.close()
         await engine.close()
 
 
-async def _sweep(table: JobTable, people: People) -> None:
+async def _sweep(table: JobTable, people: People, admission: Admission) -> None:
     while True:
         await asyncio.sleep(_SWEEP_S)
         table.sweep()
-        people.sweep()
+        try:
+            await people.sweep()
+            await admission.sweep()
+        except StoreError as error:
+            # It is tried again, and whoever asks meanwhile is told.
+            tell("store_failed", error=error.reason)
 
 
 def services_of(request: Request) -> Services:

@@ -5,35 +5,36 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from runtime import Identity
 from server.config import ServerConfig
-from server.identities.store import Store
 from server.identities.vault import Row, SealError, Vault, key_needed, key_of, passing_key
 from server.jobs.engine import EngineClient
 from server.jobs.table import JobTable
 from server.logs import tell
 from server.metrics import Metrics
 from server.problem import Problem, not_found
+from server.store.store import Store
 
 DAY_S = 86_400.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kept:
-    """Where identities lie, and what reads them."""
+    """What servers share, and what reads the people in it."""
 
     store: Store
     vault: Vault
 
     @classmethod
     def open(cls, config: ServerConfig) -> Kept:
-        """Raises ConfigError where there is a store and no key, or no key that can be read."""
+        """Raises ConfigError where there is a store and no key, or one of them cannot be read."""
         key = key_of(config.identity_key)
-        if key is None and config.identity_store is not None:
-            raise key_needed(config.identity_store)
-        return cls(store=Store(config.identity_store), vault=Vault(key or passing_key()))
+        if key is None and config.store is not None:
+            raise key_needed()
+        return cls(store=Store.open(config), vault=Vault(key or passing_key()))
 
 
 class People:
@@ -49,17 +50,16 @@ class People:
     ) -> None:
         self._vault, self._store = kept.vault, kept.store
         self._engine, self._table, self._config = engine, table, config
+        self._rows = kept.store.identities
+        self._metrics = metrics
         self._encoding = asyncio.Semaphore(config.queue)
-        metrics.identities.set_function(kept.store.count)
 
     async def add(self, tenant: str, photo: bytes, *, ttl_s: float | None, consent: str) -> Row:
         """Encode a photo and keep what came out. Raises Problem and ReferenceImageError."""
         self._table.check_open()
-        if len(self.listed(tenant)) >= self._config.tenant_identities:
-            raise Problem(
-                429, "identities", "you have as many identities as you may; delete some",
-                retry_after_s=60,
-            )  # fmt: skip
+        most = self._config.tenant_identities
+        if len(await self.listed(tenant)) >= most:
+            raise _too_many()
         if self._encoding.locked():
             raise Problem(503, "queue_full", "many photos wait already", retry_after_s=5)
         most_s = self._config.identity_days * DAY_S
@@ -74,20 +74,26 @@ class People:
             tenant=tenant, id=f"id_{secrets.token_urlsafe(16)}", created=now,
             expires=now + min(most_s, most_s if ttl_s is None else ttl_s), consent=consent,
         )  # fmt: skip
-        self._store.add(row, self._vault.sealed(row, identity))
+        sealed = self._vault.sealed(row, identity)
+        if not await self._store.call(self._rows.add, row, sealed, most=most):
+            raise _too_many()
         tell("identity_added", identity=row.id, tenant=tenant, expires=round(row.expires))
         return row
 
-    def listed(self, tenant: str) -> list[Row]:
-        return self._store.of_tenant(tenant, time.time())
+    async def listed(self, tenant: str) -> list[Row]:
+        return await self._store.call(self._rows.of_tenant, tenant, time.time())
 
-    def row(self, tenant: str, identity_id: str) -> Row:
+    async def row(self, tenant: str, identity_id: str) -> Row:
         """Raises Problem 404."""
-        return self._found(tenant, identity_id)[0]
+        return (await self._found(tenant, identity_id))[0]
 
-    def identity(self, tenant: str, identity_id: str) -> Identity:
+    async def identities(self, tenant: str, ids: Sequence[str]) -> list[Identity]:
+        """In their order. Raises Problem 404 and 409."""
+        return [await self.identity(tenant, each) for each in ids]
+
+    async def identity(self, tenant: str, identity_id: str) -> Identity:
         """Raises Problem 404, and 409 where the server has another key than it was sealed with."""
-        row, sealed = self._found(tenant, identity_id)
+        row, sealed = await self._found(tenant, identity_id)
         try:
             return self._vault.opened(row, sealed)
         except SealError:
@@ -95,27 +101,35 @@ class People:
                 409, "identity_unreadable", "this identity cannot be read; upload the photo again"
             ) from None
 
-    def remove(self, tenant: str, identity_id: str) -> None:
+    async def remove(self, tenant: str, identity_id: str) -> None:
         """Delete the row, end the jobs that draw it, and drop the pictures that were drawn of it.
 
-        Raises Problem 404.
+        Other servers of the store do so at their next sweep. Raises Problem 404.
         """
-        if not self._store.remove(tenant, identity_id):
+        if not await self._store.call(self._rows.remove, tenant, identity_id):
             raise not_found("identity")
         jobs = self._table.forget_person(tenant, identity_id)
         tell("identity_deleted", identity=identity_id, tenant=tenant, jobs=jobs)
 
-    def sweep(self) -> None:
-        """The same for all whose time is over."""
-        for row in self._store.remove_expired(time.time()):
-            jobs = self._table.forget_person(row.tenant, row.id)
-            tell("identity_expired", identity=row.id, tenant=row.tenant, jobs=jobs)
+    async def sweep(self) -> None:
+        """The same for all whose time is over, or that another server removed."""
+        call = self._store.call
+        for row in await call(self._rows.remove_expired, time.time()):
+            tell("identity_expired", identity=row.id, tenant=row.tenant)
+        for tenant, people in self._table.people().items():
+            for each in await call(self._rows.gone, tenant, people, time.time()):
+                jobs = self._table.forget_person(tenant, each)
+                tell("identity_gone", identity=each, tenant=tenant, jobs=jobs)
+        self._metrics.identities.set(await call(self._rows.count))
 
-    def close(self) -> None:
-        self._store.close()
-
-    def _found(self, tenant: str, identity_id: str) -> tuple[Row, bytes]:
-        found = self._store.find(tenant, identity_id, time.time())
+    async def _found(self, tenant: str, identity_id: str) -> tuple[Row, bytes]:
+        found = await self._store.call(self._rows.find, tenant, identity_id, time.time())
         if found is None:
             raise not_found("identity")
         return found
+
+
+def _too_many() -> Problem:
+    return Problem(
+        429, "identities", "you have as many identities as you may; delete some", retry_after_s=60
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hmac
 import json
 import os
 import secrets
@@ -45,10 +46,17 @@ class Row:
 
 
 class Vault:
-    """Seals and opens identities with one key."""
+    """Seals and opens identities with one key, and tells requests from one another."""
 
     def __init__(self, key: bytes) -> None:
         self._cipher = AESGCM(key)
+        self._digests = hmac.digest(key, b"face-diffuser digests of requests 1", "sha256")
+
+    def digest(self, *content: bytes) -> bytes:
+        """32 bytes by which the same content is known again, and nobody without the key finds out
+        what it was by trying."""
+        parts = b"".join(len(each).to_bytes(8) + each for each in content)
+        return hmac.digest(self._digests, parts, "sha256")
 
     def sealed(self, row: Row, identity: Identity) -> bytes:
         words = {
@@ -98,9 +106,9 @@ def passing_key() -> bytes:
     return secrets.token_bytes(_KEY_NBYTES)
 
 
-def key_needed(store: Path) -> ConfigError:
+def key_needed() -> ConfigError:
     return ConfigError(
-        f"identities in {store} need a key: --identity-key FILE, or {KEY_VARIABLE}; make one",
+        f"identities in a store need a key: --identity-key FILE, or {KEY_VARIABLE}; make one",
         fix=_MAKE_ONE,
     )
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from server.config import ServerConfig
 from server.jobs.job import Job, Order, State
-from server.jobs.limits import Allowance
 from server.jobs.queue import FairQueue
 from server.logs import tell
 from server.metrics import Metrics
@@ -24,29 +22,36 @@ _FIRST_GUESS_S = 5.0
 class JobTable:
     """Jobs by id, and the queue that `next_job` takes them from."""
 
-    def __init__(self, config: ServerConfig, metrics: Metrics) -> None:
-        self._config, self._metrics = config, metrics
+    def __init__(
+        self,
+        config: ServerConfig,
+        metrics: Metrics,
+        on_end: Callable[[Job], None] = lambda _: None,
+    ) -> None:
+        """on_end: called when a job has ended, before anybody who follows it hears of that."""
+        self._config, self._metrics, self._on_end = config, metrics, on_end
         self._loop = asyncio.get_running_loop()
         self._queue = FairQueue()
         self._jobs: dict[str, Job] = {}
-        self._pictures = Allowance(config.tenant_pictures, self._loop.time)
-        self._steps = Allowance(config.tenant_steps, self._loop.time)
         self._admitted = asyncio.Event()
         # Seconds that a job takes, as the latest ones say.
         self.job_s = _FIRST_GUESS_S
         self.draining = False
         metrics.queue_length.set_function(lambda: len(self._queue))
 
-    def admit(self, tenant: Tenant, order: Order) -> Job:
-        """Take an order in. Raises Problem: 429 for a tenant's limits, 503 for the server's."""
+    def check_room(self) -> None:
+        """Raise Problem 503 while no more jobs may wait, or none are admitted."""
         self.check_open()
-        self._check_limits(tenant, order)
-        job_id = f"job_{secrets.token_urlsafe(16)}"
+        if len(self._queue) >= self._config.queue:
+            wait_s = self.job_s * len(self._queue)
+            raise self.refused(503, "queue_full", f"{len(self._queue)} jobs wait already", wait_s)
+
+    def admit(self, tenant: Tenant, order: Order, job_id: str) -> Job:
+        """Take an order in, for which there is room. Raises Problem 503 while none are admitted."""
+        self.check_open()
         job = Job(job_id=job_id, tenant=tenant, order=order, now=self._loop.time())
         self._jobs[job.id] = job
         self._queue.add(job)
-        self._pictures.take(tenant.name, order.request.num_images)
-        self._steps.take(tenant.name, order.image_steps)
         job.publish("queued", id=job.id, position=self._queue.position(job))
         late = Problem(504, "timeout", "the job took longer than its timeout_s")
         job.timer = self._loop.call_later(order.timeout_s, self.cancel, job, late)
@@ -91,6 +96,19 @@ class JobTable:
             self._jobs.pop(job.id, None)
         else:
             self.cancel(job)
+
+    def people(self) -> dict[str, set[str]]:
+        """Ids of the identities in all jobs that are here, by tenant."""
+        found: dict[str, set[str]] = {}
+        for job in self._jobs.values():
+            if job.people:
+                found.setdefault(job.tenant.name, set()).update(job.people)
+        return found
+
+    def cancel_all(self, ids: set[str]) -> None:
+        """Cancel those of these jobs that are here."""
+        for each in ids & self._jobs.keys():
+            self.cancel(self._jobs[each])
 
     def forget_person(self, tenant: str, identity_id: str) -> int:
         """End all that is drawn of a person, and drop all that was; returns how many."""
@@ -170,6 +188,7 @@ class JobTable:
         self._end(job, State.FAILED, "error", **job.problem.document()["error"])
 
     def _end(self, job: Job, state: State, event: str, **data: object) -> None:
+        self._on_end(job)
         job.end(state, self._loop.time(), event, id=job.id, **data)
         # Whoever follows it reads its end now; an attached job that nobody follows has no reader.
         job.collected = job.attached and not job.followers
@@ -190,25 +209,7 @@ class JobTable:
              timings_ms=timings_ms)  # fmt: skip
         self.sweep()
 
-    def _check_limits(self, tenant: Tenant, order: Order) -> None:
-        config, name = self._config, tenant.name
-        if tenant.priority.rank > order.priority.rank:
-            raise Problem(
-                403, "priority", f"this key's jobs have at most the priority {tenant.priority}"
-            )
-        mine = sum(job.tenant.name == name and not job.ended for job in self._jobs.values())
-        if mine >= config.tenant_jobs:
-            raise self._refused(429, "jobs", f"{mine} of your jobs wait or run", self.job_s)
-        for allowance, amount, what in (
-            (self._pictures, order.request.num_images, "pictures"),
-            (self._steps, order.image_steps, "steps"),
-        ):
-            if wait_s := allowance.wait_s(name, amount):
-                raise self._refused(429, what, f"these are your {what} of this minute", wait_s)
-        if len(self._queue) >= config.queue:
-            wait_s = self.job_s * len(self._queue)
-            raise self._refused(503, "queue_full", f"{len(self._queue)} jobs wait already", wait_s)
-
-    def _refused(self, status: int, reason: str, message: str, wait_s: float) -> Problem:
+    def refused(self, status: int, reason: str, message: str, wait_s: float) -> Problem:
+        """A refusal at admission, which is counted."""
         self._metrics.refused.labels(reason).inc()
         return Problem(status, reason, f"{message}; try again later", retry_after_s=wait_s)

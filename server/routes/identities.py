@@ -11,7 +11,7 @@ from server.routes.answers import errors
 from server.routes.uploads import FILE, form, upload_of
 from server.services import Asking, Shared
 
-router = APIRouter(prefix="/v1/identities", tags=["identities"], responses=errors(401, 403))
+router = APIRouter(prefix="/v1/identities", tags=["identities"], responses=errors(401, 403, 503))
 
 _FORM = form(
     ["photo", "consent"],
@@ -62,19 +62,19 @@ async def add(request: Request, services: Shared, tenant: Asking) -> IdentityAns
 @router.get("")
 async def listed(services: Shared, tenant: Asking) -> IdentityList:
     """A tenant's identities, the oldest first."""
-    return IdentityList(data=list(map(_answer, services.people.listed(tenant.name))))
+    return IdentityList(data=list(map(_answer, await services.people.listed(tenant.name))))
 
 
 @router.get("/{identity_id}", responses=errors(404))
 async def row(identity_id: str, services: Shared, tenant: Asking) -> IdentityAnswer:
     """When it was made, and when it ends."""
-    return _answer(services.people.row(tenant.name, identity_id))
+    return _answer(await services.people.row(tenant.name, identity_id))
 
 
 @router.delete("/{identity_id}", status_code=204, responses=errors(404))
 async def remove(identity_id: str, services: Shared, tenant: Asking) -> Response:
     """Delete it; jobs that draw it end, and pictures of it that are still kept are dropped."""
-    services.people.remove(tenant.name, identity_id)
+    await services.people.remove(tenant.name, identity_id)
     return Response(status_code=204)
 
 

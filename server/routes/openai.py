@@ -95,7 +95,7 @@ async def generations(
             "this model draws given people: upload photos at /v1/identities and name them in "
             "`identities` (extra_body of OpenAI's client), or use images/edits",
         )  # fmt: skip
-    people = [services.people.identity(tenant.name, each) for each in body.identities]
+    people = await services.people.identities(tenant.name, body.identities)
     return await _drawn(request, services, tenant, body, "image_generation", people, ())
 
 
@@ -121,7 +121,7 @@ async def _drawn(
         priority=body.priority, timeout_s=body.timeout_s, previews=streamed and partials > 0,
         kind=body.output_format or "png",
     )  # fmt: skip
-    job = services.admission.admit(tenant, wish)
+    job = await services.admission.admit(tenant, wish)
     if streamed:
         return EventStream(services.table, job, partial(_frames, job, name, partials))
     await finished(request, services, job)

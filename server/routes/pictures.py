@@ -23,7 +23,7 @@ from server.routes.answers import (
 from server.routes.bodies import PictureBody
 from server.services import Asking, Services, Shared
 
-router = APIRouter(prefix="/v1/pictures", tags=["pictures"], responses=errors(401, 403))
+router = APIRouter(prefix="/v1/pictures", tags=["pictures"], responses=errors(401, 403, 503))
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _ASKED: dict[int | str, dict[str, Any]] = {
@@ -50,7 +50,7 @@ async def draw(
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
 ) -> Response:
     """Draw people in a scene. With an Idempotency-Key a repeated request is the same picture."""
-    people = [services.people.identity(tenant.name, each) for each in body.identities]
+    people = await services.people.identities(tenant.name, body.identities)
     if body.response == "png" and (body.stream or body.num_images > 1 or not body.wait):
         raise Problem(
             400, "response", 'response "png" is one picture, waited for; take "b64_json" otherwise'
@@ -61,7 +61,7 @@ async def draw(
         priority=body.priority, timeout_s=body.timeout_s, attached=body.wait,
         previews=body.preview,
     )  # fmt: skip
-    job = services.admission.admit(tenant, wish)
+    job = await services.admission.admit(tenant, wish)
     if body.stream:
         return EventStream(services.table, job, partial(frames_of, job))
     if not body.wait:
@@ -111,7 +111,11 @@ async def image(
 @router.delete("/{job_id}", status_code=204, responses=errors(404))
 async def remove(job_id: str, services: Shared, tenant: Asking) -> Response:
     """Cancel it, or forget it if it has ended."""
-    services.table.forget(services.table.job(tenant, job_id))
+    try:
+        services.table.forget(services.table.job(tenant, job_id))
+    except Problem:
+        if not await services.admission.cancel_elsewhere(tenant, job_id):
+            raise
     return Response(status_code=204)
 
 

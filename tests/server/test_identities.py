@@ -22,9 +22,10 @@ from starlette.requests import HTTPConnection
 from runtime import ConstantOutputError, Identity
 from server.config import ConfigError, ServerConfig
 from server.identities.people import DAY_S, Kept
-from server.identities.store import Store
 from server.identities.vault import KEY_VARIABLE, Row, SealError, Vault, key_of
 from server.logs import LOGGER
+from server.store.identities import Identities
+from server.store.sqlite import Sqlite
 from server.tenants import Tenant
 from tests.doubles.pacing_engine import PacingEngine
 from tests.server.serving import HER, HIM, PROMPT, Served, body, served, until, upload
@@ -85,16 +86,17 @@ def test_a_key_comes_from_its_file_or_the_environment_and_is_32_bytes(tmp_path: 
 
 
 def test_an_expired_row_is_not_found_and_swept(tmp_path: Path) -> None:
-    store = Store(tmp_path / "people.sqlite")
+    database = Sqlite(tmp_path / "people.sqlite")
+    store = Identities(database)
     assert (tmp_path / "people.sqlite").stat().st_mode & 0o777 == 0o600
-    store.add(ROW, b"sealed")
+    store.add(ROW, b"sealed", most=1)
     assert store.find("a", "id_1", now=1.5) == (ROW, b"sealed")
     assert store.find("b", "id_1", now=1.5) is None
     assert store.find("a", "id_1", now=2.0) is None
     assert store.remove_expired(1.9) == []
     assert store.remove_expired(2.0) == [ROW]
     assert store.count() == 0
-    store.close()
+    database.close()
 
 
 def test_the_disk_holds_no_photo_and_no_embedding_in_the_clear(
@@ -111,7 +113,7 @@ def test_the_disk_holds_no_photo_and_no_embedding_in_the_clear(
     large = tmp_path / "large.png"
     large.write_bytes(os.urandom(3 << 20))
     database = tmp_path / "people.sqlite"
-    with served(engine, identity_store=database) as server:
+    with served(engine, store=str(database)) as server:
         identity = server.identity(large)
         content = database.read_bytes()
         value = np.float32(sum(large.read_bytes()) % 251).tobytes()
@@ -119,7 +121,7 @@ def test_the_disk_holds_no_photo_and_no_embedding_in_the_clear(
         assert base64.b64encode(value * 8)[:24] not in content
         assert large.read_bytes()[:64] not in content
         assert not spooled
-    with served(PacingEngine(), identity_store=database) as server:
+    with served(PacingEngine(), store=str(database)) as server:
         assert server.draw(body(identity)).status_code == 200
         assert server.client.delete(f"/v1/identities/{identity}").status_code == 204
     with sqlite3.connect(database) as connection:
@@ -130,7 +132,7 @@ def test_the_disk_holds_no_photo_and_no_embedding_in_the_clear(
 def test_a_store_without_a_key_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
     with pytest.raises(ConfigError, match="need a key"):
-        Kept.open(ServerConfig(identity_store=tmp_path / "people.sqlite"))
+        Kept.open(ServerConfig(store=str(tmp_path / "people.sqlite")))
     assert not (tmp_path / "people.sqlite").exists()
 
 
@@ -248,14 +250,15 @@ def test_what_is_gone_is_not_in_the_file_any_more(
 
     monkeypatch.setattr(sqlite3, "connect", connect)
     path, sealed = tmp_path / "people.db", b"sealed bytes of a person " * 20
-    store = Store(path)
-    store.add(ROW, sealed)
+    database = Sqlite(path)
+    store = Identities(database)
+    assert store.add(ROW, sealed, most=1)
     assert sealed in path.read_bytes()
     if how == "deleted":
         assert store.remove(ROW.tenant, ROW.id)
     else:
         assert store.remove_expired(ROW.expires) == [ROW]
-    store.close()
+    database.close()
     assert b"sealed bytes" not in path.read_bytes()
 
 

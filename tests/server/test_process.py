@@ -85,7 +85,7 @@ def test_a_second_signal_stops_at_once(golden_bundle: Path) -> None:
         (["no-such-bundle"], "no-such-bundle"),
         (["bundle", "--host", "0.0.0.0"], "this machine alone"),
         (["bundle", "--port", "99999"], "port"),
-        (["bundle", "--identity-store", "/nowhere/x.sqlite"], "cannot be kept|need a key"),
+        (["bundle", "--store", "/nowhere/x.sqlite"], "can be kept|need a key"),
         (["bundle", "--config", "/nowhere/x.toml"], "cannot be read"),
     ],
 )

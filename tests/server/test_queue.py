@@ -1,15 +1,11 @@
-"""Who is drawn next, and what a tenant may ask for."""
+"""Who is drawn next."""
 
 from __future__ import annotations
 
 import asyncio
 
-import pytest
-
 from runtime import Identity, Request
-from server.jobs.idempotency import Keys, Repeat
 from server.jobs.job import Job, Order
-from server.jobs.limits import Allowance
 from server.jobs.queue import FairQueue
 from server.tenants import Priority, Tenant
 from tests.doubles.pacing_engine import PacingEngine
@@ -65,36 +61,3 @@ def test_a_higher_priority_is_drawn_first() -> None:
     jobs = [job("low", "a", priority=Priority.LOW), job("normal", "a"),
             job("high", "b", priority=Priority.HIGH)]  # fmt: skip
     assert order_of(jobs) == ["high", "normal", "low"]
-
-
-def test_a_minutes_allowance_fills_again_with_time() -> None:
-    now = 0.0
-    allowance = Allowance(60, lambda: now)
-    assert allowance.wait_s("a", 60) == 0
-    allowance.take("a", 60)
-    assert allowance.wait_s("a", 2) == 2
-    assert allowance.wait_s("b", 60) == 0
-    now = 2.0
-    assert allowance.wait_s("a", 2) == 0
-
-
-def test_the_keys_that_were_used_last_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.jobs.idempotency._MOST", 2)
-    keys = Keys()
-    for number, name in enumerate(["one", "two", "one", "three"]):
-        keys.note("a", name, Repeat(fingerprint=b"f", seed=number, job_id=name))
-    found = {name: keys.find("a", name, b"f") for name in ("one", "two", "three")}
-    assert found["two"] is None
-    assert [each and each.seed for each in found.values()] == [2, None, 3]
-    assert keys.find("b", "one", b"g") is None
-
-
-def test_an_allowance_holds_a_minutes_worth_and_no_more() -> None:
-    now = 0.0
-    allowance = Allowance(60, lambda: now)
-    allowance.take("a", 10)
-    now = 3600.0
-    assert allowance.wait_s("a", 60) == 0
-    assert allowance.wait_s("a", 61) == 1
-    allowance.take("a", 60)
-    assert allowance.wait_s("a", 1) == 1

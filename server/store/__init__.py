@@ -1,0 +1,1 @@
+"""What servers share: identities, tenants' limits and keys of requests, in SQLite or PostgreSQL."""
