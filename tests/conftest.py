@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -28,6 +29,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return 3 if item.path in sharing else 2
 
     items.sort(key=turn)
+
+
+def _no_torch_trace() -> None:
+    """torch traces every export as soon as anything listens to this logger, which pytest does: a
+    tenth of an export's time."""
+    logging.getLogger("torch.__trace").handlers.clear()
+
+
+pytest_runtest_setup = pytest.hookimpl(tryfirst=True)(_no_torch_trace)
+pytest_runtest_call = pytest.hookimpl(tryfirst=True)(_no_torch_trace)
 
 
 @pytest.fixture(autouse=True)
