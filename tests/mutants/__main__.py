@@ -24,6 +24,7 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", default=PACKAGES, help="packages, folders or modules")
     parser.add_argument("--count", type=int, default=20, help="how many mutants (default: 20)")
     parser.add_argument("--seed", type=int, default=0, help="of the sample (default: 0)")
+    parser.add_argument("--after", type=int, default=0, help="go on after so many of the sample")
     parser.add_argument("--bundle", help="the golden bundle, if it is built already")
     arguments = parser.parse_args()
     mutants = sampled(arguments.parts, arguments.count, arguments.seed)
@@ -32,7 +33,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="mutants") as folder:
         copy = Path(shutil.copytree(ROOT, Path(folder) / "copy", ignore=_LEFT_OUT))
         runner = Runner(copy, Settings.read(), arguments.bundle)
-        for number, mutant in enumerate(mutants, 1):
+        for number, mutant in list(enumerate(mutants, 1))[arguments.after :]:
             try:
                 noticed = runner.notices(mutant.module, mutant.code)
             except SelectionError as error:

@@ -8,12 +8,15 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 from tests.mutants.sample import Settings
 
 _LOG = "mutants.log"
 _NO_TESTS = 5  # pytest's exit status
+_LONGEST_S = 1800.0  # for tests of code that is whole
+_SLOWER = 3  # times what they took before: a machine may have other work
 _ARGUMENTS = ("-x", "-q", "-n", "0", "-o", "addopts=", "-p", "no:cacheprovider",
               "-W", "ignore::pytest.PytestAssertRewriteWarning", "-m",
               "not gpu and not tensorrt and not weights and not slow")  # fmt: skip
@@ -36,30 +39,37 @@ class Runner:
         for name in settings.preload:
             with contextlib.suppress(ImportError):
                 importlib.import_module(name)
-        self._whole: set[str] = set()  # tests that pass on code that is whole
+        self._seconds: dict[str, float] = {}  # of tests that pass on code that is whole
 
     def notices(self, module: Path, code: str) -> bool:
         """Whether any test fails with this code in a module's place, or hangs."""
         tests = self._settings.tests_of(module)
-        unknown = [each for each in tests if each not in self._whole]
-        if unknown and self._status(unknown, module) != 0:
-            log = (self._copy / _LOG).read_text()[-2000:]
-            raise SelectionError(f"the tests of {module} fail as they are, {unknown}: {log}")
-        self._whole.update(unknown)
+        for each in tests:
+            if each not in self._seconds:
+                self._seconds[each] = self._seconds_of(each, module)
+        limit_s = self._settings.timeout_s + _SLOWER * sum(self._seconds[each] for each in tests)
         path = self._copy / module
         before = path.read_bytes()
         path.write_text(code)
         try:
-            return self._status(tests, module) != 0
+            return self._status(tests, module, limit_s) != 0
         finally:
             path.write_bytes(before)
 
-    def _status(self, tests: list[str], module: Path) -> int | None:
+    def _seconds_of(self, tests: str, module: Path) -> float:
+        """How long they take on code that is whole."""
+        start = time.monotonic()
+        if self._status([tests], module, _LONGEST_S) != 0:
+            log = (self._copy / _LOG).read_text()[-2000:]
+            raise SelectionError(f"{tests} fails as it is: {log}")
+        return time.monotonic() - start
+
+    def _status(self, tests: list[str], module: Path, limit_s: float) -> int | None:
         """pytest's exit status; None for what had to be ended."""
         built = self._bundle if module.parts[0] != "export" else None
         process = self._context.Process(target=_run, args=(self._copy, tests, built))
         process.start()
-        process.join(self._settings.timeout_s)
+        process.join(limit_s)
         if process.is_alive():
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid or 0, signal.SIGKILL)
