@@ -17,9 +17,10 @@ from export.checkpoint.modules_from_weights import (
 )
 from mini.architecture import TEXT, TEXT_WIDTH, UNET, VAE, VISION
 from mini.tokenizer import make_tokenizer
+from mini.training.decoder import Sharpened
 from mini.training.diffusion import SubjectAugmented, TextDriven
 from mini.training.encoder import AttributeEncoder
-from mini.training.loop import rank
+from mini.training.loop import latest_average, rank
 from mini.training.probes import Probes
 
 
@@ -27,6 +28,20 @@ def new_vae() -> Any:
     """The VAE."""
     torch.manual_seed(1)
     return _trainable(vae_from(VAE))
+
+
+def new_decoder(vae: Any) -> Sharpened:
+    """The trained VAE's decoder, as its second training starts."""
+    torch.manual_seed(6)
+    return Sharpened(vae).requires_grad_(requires_grad=True)
+
+
+def trained_vae(folder: Path) -> Any:
+    """The VAE of the first training with the decoder of the second."""
+    vae = latest_average(new_vae(), folder, "vae")
+    sharpened = latest_average(new_decoder(vae), folder, "decoder")
+    vae.post_quant_conv, vae.decoder = sharpened.post_quant_conv, sharpened.decoder
+    return vae
 
 
 def new_attribute_encoder() -> AttributeEncoder:

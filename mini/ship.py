@@ -24,7 +24,7 @@ from engines.cli.parser import command_parser
 from export import shipped
 from export.checkpoint.random_weights import SCHEDULER_CONFIG
 from mini.architecture import INDEX, UNET, VAE, VISION
-from mini.models import new_probes, new_sdm, new_tdm, new_vae, text_config
+from mini.models import new_probes, new_sdm, new_tdm, text_config, trained_vae
 from mini.probes import PROBES_FILE
 from mini.tokenizer import make_tokenizer
 from mini.train import PLANS
@@ -62,7 +62,7 @@ def ship(folder: Path, out: Path) -> None:
     }
     for name, config in configs.items():
         _write_json(out / name, config, indent=2)
-    vae = latest_average(new_vae(), folder, "vae")
+    vae = trained_vae(folder)
     save(base / "vae" / "diffusion_pytorch_model.safetensors", {"": vae})
     save(out / "TDM" / "model.safetensors", {"unet": tdm.unet})
     parts = {

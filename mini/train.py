@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,13 +26,16 @@ from mini.architecture import TEXT
 from mini.dataset import load, render
 from mini.models import (
     new_attribute_encoder,
+    new_decoder,
     new_probes,
     new_sdm,
     new_tdm,
     new_vae,
     tokenizer_folder,
+    trained_vae,
 )
 from mini.tokenizer import make_tokenizer
+from mini.training.decoder import decoder_loss
 from mini.training.diffusion import Latents, sdm_loss, tdm_loss
 from mini.training.encoder import all_photos, encoder_loss
 from mini.training.loop import Loss, Plan, latest_average, trained
@@ -44,6 +48,7 @@ PLANS = {
     plan.name: plan
     for plan in (
         Plan(name="vae", steps=4000, batch=12, learning_rate=1.5e-3, ema_decay=0.998),
+        Plan(name="decoder", steps=2500, batch=12, learning_rate=5e-4, ema_decay=0.998),
         Plan(name="encoder", steps=3000, batch=64, learning_rate=1e-3, ema_decay=0.998),
         Plan(name="probes", steps=1000, batch=48, learning_rate=1.5e-3, ema_decay=0.99),
         Plan(name="tdm", steps=6500, batch=32, learning_rate=1e-3, ema_decay=0.999),
@@ -85,6 +90,16 @@ def encode_latents(run: Run) -> None:
     torch.save({"latents": (latents * factor).half(), "factor": factor}, run.folder / "latents.pt")
 
 
+def sharpen_decoder(run: Run) -> None:
+    """The VAE's decoder once more, against a network that knows decoded pictures."""
+    vae, plan = latest_average(new_vae(), run.folder, "vae"), PLANS["decoder"]
+    stored, shard = _stored_latents(run), load(run.folder / "world")
+    latents, model = stored["latents"].float() / stored["factor"], new_decoder(vae).to(run.device)
+    run.train(
+        "decoder", model, lambda step: decoder_loss(model, latents, shard, plan, step, CROP_PX)
+    )
+
+
 def train_encoder(run: Run) -> None:
     """The image encoder on the attributes of the photos."""
     photos, attributes = all_photos(load(run.folder / "world"))
@@ -95,7 +110,7 @@ def train_encoder(run: Run) -> None:
 def train_probes(run: Run) -> None:
     """The judges of benchmarks/measures/quality.py, on pictures and what the VAE makes of them."""
     shard, plan, model = load(run.folder / "world"), PLANS["probes"], new_probes().to(run.device)
-    vae = latest_average(new_vae(), run.folder, "vae")
+    vae = trained_vae(run.folder)
     drawn = through_vae(vae, np.asarray(shard.pixels[:1200]))
     run.train("probes", model, lambda step: probes_loss(model, shard, drawn, plan, step))
 
@@ -123,7 +138,7 @@ def opened_latents(run: Run) -> Latents:
     make_tokenizer(tokenizer_folder(run.folder))
     path = tokenizer_folder(run.folder) / "tokenizer.json"
     tokenizer = Tokenizer.open(path, TEXT["max_position_embeddings"])
-    stored = torch.load(run.folder / "latents.pt", weights_only=True)
+    stored = _stored_latents(run)
     start, end = (SCHEDULER_CONFIG[name] ** 0.5 for name in ("beta_start", "beta_end"))
     steps = SCHEDULER_CONFIG["num_train_timesteps"]
     betas = torch.linspace(start, end, steps, dtype=torch.float64) ** 2
@@ -132,10 +147,17 @@ def opened_latents(run: Run) -> Latents:
     return Latents(stored["latents"].float(), shard, tokenizer, alphas_cumprod)
 
 
+def _stored_latents(run: Run) -> dict[str, Any]:
+    """What encode_latents wrote."""
+    stored: dict[str, Any] = torch.load(run.folder / "latents.pt", weights_only=True)
+    return stored
+
+
 STAGES: dict[str, Callable[[Run], None]] = {
     "world": draw_world,
     "vae": train_vae,
     "latents": encode_latents,
+    "decoder": sharpen_decoder,
     "encoder": train_encoder,
     "probes": train_probes,
     "tdm": train_tdm,

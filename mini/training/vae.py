@@ -28,11 +28,11 @@ def vae_loss(
         latents = posterior.mean.float() + posterior.std.float() * noise.float().to(device)
         drawn = vae.decode(latents).sample
     drawn = drawn.float()
-    distance = _distance(drawn, pixels)
+    apart = distance(drawn, pixels)
     mean, log_variance = posterior.mean.float(), posterior.logvar.float()
     divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
     shown = {"l1": float((drawn - pixels).detach().abs().mean()), "kl": float(divergence.detach())}
-    return distance + _KL_WEIGHT * divergence, shown
+    return apart + _KL_WEIGHT * divergence, shown
 
 
 def _crops(shard: Shard, batch: int, side: int, chance: np.random.RandomState) -> Tensor:
@@ -49,7 +49,7 @@ def _crops(shard: Shard, batch: int, side: int, chance: np.random.RandomState) -
     return torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def _distance(drawn: Tensor, pixels: Tensor) -> Tensor:
+def distance(drawn: Tensor, pixels: Tensor) -> Tensor:
     """L1 and a little L2 on three scales, and L1 between their edges."""
     total = torch.zeros((), device=pixels.device)
     for scale in range(3):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from mini.dataset import Shard, render_shard
 from mini.probes import answers, open_probes, person_views, setting_view
 from mini.ship import HER, HIM
 from mini.tokenizer import make_tokenizer
-from mini.training import diffusion
+from mini.training import decoder, diffusion
+from mini.training.decoder import Sharpened, decoder_loss
 from mini.training.diffusion import (
     Latents,
     SubjectAugmented,
@@ -199,6 +201,63 @@ def test_the_vae_learns_and_encodes_to_latents_an_eighth_as_large(shard: Shard) 
     values = _losses(vae, lambda step: vae_loss(vae, shard, plan, step, 32), 30)
     assert np.mean(values[-5:]) < 0.8 * np.mean(values[:5])
     assert encoded(vae, shard.pixels[:2]).shape == (2, 4, 16, 16)
+
+
+def _decoder() -> Sharpened:
+    torch.manual_seed(0)
+    return Sharpened(vae_from(_TINY_VAE)).requires_grad_(requires_grad=True)
+
+
+def _gradients(shard: Shard, step: int = 1000) -> tuple[dict[str, Tensor], Tensor]:
+    """Of the decoder's and the judge's weights, and the loss."""
+    model, plan = _decoder(), Plan(name="decoder", steps=30, batch=4, learning_rate=0)
+    latents = torch.randn(8, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    loss, _ = decoder_loss(model, latents, shard, plan, step, 32)
+    loss.backward()  # type: ignore[no-untyped-call]
+    found = {name: each.grad for name, each in model.named_parameters() if each.grad is not None}
+    assert len(found) == len(list(model.parameters()))
+    return found, loss.detach()
+
+
+def test_the_decoder_learns_from_latents_that_stay_as_they_are(shard: Shard) -> None:
+    model, plan = _decoder(), Plan(name="decoder", steps=30, batch=4, learning_rate=0)
+    latents = torch.randn(8, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    values = _losses(model, lambda step: decoder_loss(model, latents, shard, plan, step, 32), 30)
+    assert np.mean(values[-5:]) < 0.9 * np.mean(values[:5])
+    assert not any("encoder" in name.replace("decoder", "") for name, _ in model.named_parameters())
+
+
+def test_neither_network_gets_gradients_from_the_others_loss(
+    shard: Shard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both, loss = _gradients(shard)
+    early, _ = _gradients(shard, step=0)  # the judge knows nothing yet, and does not count
+    for name in ("_ADVERSARIAL_WEIGHT", "_FEATURES_WEIGHT"):
+        monkeypatch.setattr(decoder, name, 0.0)
+    plain, without = _gradients(shard)
+    plain_early, _ = _gradients(shard, step=0)
+    monkeypatch.setattr(decoder, "distance", lambda drawn, _: 0 * drawn.sum())
+    judging, _ = _gradients(shard)
+    assert loss != without
+    for name, gradient in both.items():
+        of_judge = name.startswith("judge.")
+        assert torch.equal(gradient, plain[name]) == of_judge, name
+        assert torch.equal(early[name], plain_early[name]), name
+        assert of_judge or not judging[name].any(), name
+
+
+def test_latents_and_pixels_of_a_crop_are_of_one_place(shard: Shard) -> None:
+    places = torch.arange(16.0).view(1, 1, 16, 1) * 16 + torch.arange(16.0)
+    latents = torch.arange(8.0).view(8, 1, 1, 1) * 1000 + places
+    painted = latents[:, 0].repeat_interleave(8, 1).repeat_interleave(8, 2)
+    rgb = [painted // 1000, painted % 1000 // 16, painted % 1000 % 16]
+    pixels = np.stack(rgb, -1).astype(np.uint8)
+    marked = dataclasses.replace(shard, pixels=pixels)
+    cells, seen = decoder._crops(latents, marked, 16, 64, np.random.RandomState(0))
+    back = torch.round((seen + 1) * 127.5)[:, :, ::8, ::8]
+    assert torch.equal(back[:, 0] * 1000 + back[:, 1] * 16 + back[:, 2], cells[:, 0])
+    rows = back[:, 1, 0, 0]
+    assert rows[1::2].max() <= 4 < rows[::2].max() <= 8  # every second one starts further up
 
 
 def test_the_references_are_of_identities_that_training_never_saw() -> None:
