@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import onnx
 import pytest
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
+from engines import gate
+from engines.bundle.files import sha256_of_file
 from engines.bundle.manifest import ComponentRecord, Precision
 from engines.contract import Component
 from engines.gate import bound_of
@@ -23,6 +26,7 @@ from export.component import (
     input_digest,
     published,
 )
+from export.graph.modules import library_module, wrapped
 from export.graph.unet import BatchedPassesUNet
 from export.options import BuildOptions
 from tests.doubles.small_checkpoint import SmallCheckpoint, small_checkpoint
@@ -75,7 +79,7 @@ def test_the_timesteps_angles_stay_in_float32_in_either_order(
 
 
 def test_what_is_no_unet_has_no_island(source: SmallCheckpoint) -> None:
-    mlp = building.wrapped(MLP, building.library_module(MLP, source))
+    mlp = wrapped(MLP, library_module(MLP, source))
     assert building._fp32_islands(MLP, mlp) == []
 
 
@@ -131,9 +135,9 @@ def test_every_input_of_a_component_makes_another_digest(
     digests = [input_digest(MLP, source, HALF), input_digest(Component.VAE_DECODER, source, HALF)]
     for changes in ({"precision": Precision.FP32}, {"opset": HALF.opset + 1}):
         digests.append(input_digest(MLP, source, dataclasses.replace(HALF, **changes)))
-    real = building.sha256_of_file
+    real = sha256_of_file
     code = [Path(building.__file__).parent / f"{name}.py" for name in building._GRAPH_CODE]
-    for changed in (*code, Path(building.gate.__file__)):
+    for changed in (*code, Path(inspect.getfile(gate))):
         assert changed.is_file()
         with monkeypatch.context() as patch:
             patch.setattr(
@@ -157,7 +161,7 @@ def test_what_is_published_is_on_the_disk_before_it_has_its_name(
     staging.mkdir()
     (staging / "b.onnx").write_bytes(b"second")
     (staging / "a.onnx").write_bytes(b"first")
-    monkeypatch.setattr(building.os, "fsync", lambda number: synced.append(
+    monkeypatch.setattr("export.component.os.fsync", lambda number: synced.append(
         Path(f"/proc/self/fd/{number}").readlink().name
     ))  # fmt: skip
     records = published(staging, tmp_path / "bundle" / "onnx")
