@@ -48,7 +48,7 @@ PLANS = {
     plan.name: plan
     for plan in (
         Plan(name="vae", steps=4000, batch=12, learning_rate=1.5e-3, ema_decay=0.998),
-        Plan(name="decoder", steps=2500, batch=12, learning_rate=5e-4, ema_decay=0.998),
+        Plan(name="decoder", steps=1500, batch=12, learning_rate=5e-4, ema_decay=0.998),
         Plan(name="encoder", steps=3000, batch=64, learning_rate=1e-3, ema_decay=0.998),
         Plan(name="probes", steps=1000, batch=48, learning_rate=1.5e-3, ema_decay=0.99),
         Plan(name="tdm", steps=6500, batch=32, learning_rate=1e-3, ema_decay=0.999),

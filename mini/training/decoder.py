@@ -96,8 +96,22 @@ def decoder_loss(
     against = -_ADVERSARIAL_WEIGHT * said.mean() + _FEATURES_WEIGHT * matching
     of_real, of_drawn = model.judge(real)[0], model.judge(drawn.detach())[0]
     judging = functional.relu(1 - of_real).mean() + functional.relu(1 + of_drawn).mean()
-    shown = {"l1": float((drawn - real).detach().abs().mean()), "judge": float(judging.detach())}
+    shown = {
+        "l1": float((drawn - real).detach().abs().mean()),
+        "judge": float(judging.detach()),
+        "sharpness": sharpness(drawn.detach(), real),
+    }
     return distance(drawn, real) + ramp * against + judging, shown
+
+
+def sharpness(drawn: Tensor, real: Tensor) -> float:
+    """The energy of the Laplacian of pictures [n, 3, h, w], as a share of the real ones'."""
+    rows = [[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]]
+    kernels = torch.tensor(rows, device=real.device).expand(3, 1, 3, 3)
+    energies = [
+        functional.conv2d(each, kernels, groups=3).square().mean() for each in (drawn, real)
+    ]
+    return float(energies[0] / energies[1])
 
 
 def _crops(

@@ -246,6 +246,14 @@ def test_neither_network_gets_gradients_from_the_others_loss(
         assert of_judge or not judging[name].any(), name
 
 
+def test_sharpness_is_the_energy_of_edges(shard: Shard) -> None:
+    real = torch.from_numpy(shard.pixels.astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2)
+    blurred = torch.nn.functional.avg_pool2d(real, 3, stride=1, padding=1, count_include_pad=False)
+    assert decoder.sharpness(real, real) == 1
+    assert decoder.sharpness(real / 2 + 0.3, real) == pytest.approx(0.25)
+    assert decoder.sharpness(blurred, real) < 0.1
+
+
 def test_latents_and_pixels_of_a_crop_are_of_one_place(shard: Shard) -> None:
     places = torch.arange(16.0).view(1, 1, 16, 1) * 16 + torch.arange(16.0)
     latents = torch.arange(8.0).view(8, 1, 1, 1) * 1000 + places
