@@ -7,6 +7,7 @@ Classifier-free guidance as Face-Diffuser uses it (paper, Eq. 1 and Eq. 2):
 
 TDM: base = base' = null, target = text (Eq. 1).
 SDM: base = text, target = augmented; base' = null by the paper (Eq. 2), text in the released code.
+FastComposer (Xiao et al. 2023, section 4.3), of one U-Net: base = base' = null, target = augmented.
 """
 
 from __future__ import annotations
@@ -26,10 +27,17 @@ class Pass(Enum):
 
 
 class GuidanceRule(StrEnum):
-    """Where SDM's guided noise starts: at the null pass (paper) or at the text pass (released)."""
+    """How the people's guidance points: from text to augmented, starting at the null pass (paper)
+    or at the text pass (released), or as FastComposer's, from null to augmented."""
 
     PAPER = "paper"
     RELEASED = "released"
+    FASTCOMPOSER = "fastcomposer"
+
+    @property
+    def fuses(self) -> bool:
+        """Whether two models draw together for a while; FastComposer has one U-Net."""
+        return self is not GuidanceRule.FASTCOMPOSER
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,7 @@ TDM_GUIDE = Guide((Pass.NULL, Pass.TEXT), start=0, base=0, target=1)
 SDM_GUIDES = {
     GuidanceRule.PAPER: Guide((Pass.NULL, Pass.TEXT, Pass.AUGMENTED), start=0, base=1, target=2),
     GuidanceRule.RELEASED: Guide((Pass.TEXT, Pass.AUGMENTED), start=0, base=0, target=1),
+    GuidanceRule.FASTCOMPOSER: Guide((Pass.NULL, Pass.AUGMENTED), start=0, base=0, target=1),
 }
 # The augmented pass by itself, where guidance is remembered from another step or over.
 SDM_ALONE = Guide((Pass.AUGMENTED,), start=0, base=0, target=0)

@@ -68,7 +68,7 @@ _HELP = {
     "scheduler": "how a step moves from one noise level to the next",
     "guidance_every": "compute people's guidance whole each so many steps of the last stage",
     "guidance_until": "share of the trajectory after which the last stage has no guidance",
-    "guidance_rule": "where the guidance of people starts: the paper's rule, or released code's",
+    "guidance_rule": "how people guide: the paper's rule, the released code's, or FastComposer's",
     "fusion": "how the two models are mixed, where both draw",
 }
 _KINDS: dict[str, type] = {

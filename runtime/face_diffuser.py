@@ -10,7 +10,7 @@ from typing import Any, Self, cast, overload
 
 from engines.bundle.folder import Bundle
 from engines.bundle.quantization import Quantization
-from engines.contract import Component
+from engines.contract import NOISE_PREDICTORS, Component
 from engines.engine import HostPrecision, Provider
 from engines.errors import CancelledError, FaceDiffuserError, NonFiniteError, RequestError
 from engines.guides import GuidanceRule
@@ -54,6 +54,8 @@ class FaceDiffuser:
         self._dimensions = manifest.dimensions
         self._previews = Previews(bundle=bundle.path, fitted=manifest.latent_preview)
         self._asked = RequestCheck.of(bundle)
+        unets = {bundle.component(each).onnx_digest() for each in NOISE_PREDICTORS}
+        self._one_unet = len(unets) == 1
         digest = bundle.component(Component.IMAGE_ENCODER).input_digest
         self._conditioning = Conditioning(backend, manifest.dimensions, digest)
 
@@ -310,7 +312,7 @@ class FaceDiffuser:
             precision=None if self.host_settings is None else self.host_settings.precision,
             request=request,
             unread=_unread(prompt=tokens.unread, negative_prompt=negative.unread),
-            warnings=drawing_badly(request),
+            warnings=drawing_badly(request, one_unet=self._one_unet),
             saliency=SaliencySteps(drawn.saliency, drawn.images) if request.saliency else None,
         )
 

@@ -33,16 +33,26 @@ def unusual(request: Request) -> str | None:
     return None
 
 
-def drawing_badly(request: Request) -> tuple[str, ...]:
-    """What of a valid request is known to draw badly, one sentence each."""
+def drawing_badly(request: Request, *, one_unet: bool) -> tuple[str, ...]:
+    """What of a valid request is known to draw badly, one sentence each.
+
+    one_unet: whether TDM's U-Net and SDM's are the same.
+    """
+    found = []
+    if not request.guidance_rule.fuses and not one_unet:
+        found.append(
+            f"{request.guidance_rule} is of one U-Net, and this bundle has two: its steps of text "
+            "alone are TDM's; to draw as FastComposer does, build a bundle with its checkpoint as "
+            "both --tdm and --sdm"
+        )
     if request.scheduler is Scheduler.PNDM and request.num_inference_steps < PNDM_STEPS:
-        return (
+        found.append(
             f"pndm diverges under guidance with large steps: with {request.num_inference_steps} of "
             f"them, below {PNDM_STEPS}, people are lost (share of a person's attributes found on "
             f"the shipped model: {_PNDM_IDENTITY}; ddim with 20: 0.861); take scheduler plms2, "
-            f"its stable second order, or {PNDM_STEPS} steps",
+            f"its stable second order, or {PNDM_STEPS} steps"
         )
-    return ()
+    return tuple(found)
 
 
 def kind_of(request: Request, native_px: int) -> RequestKind:

@@ -66,8 +66,10 @@ class Request:
     first image, image i has seed + i; None draws one. height, width: px, multiples of 64; None
     takes the model's own. alpha, beta: shares of the steps after which fusion starts and ends
     (paper); start_merge_step, final_step: the released script's inclusive step numbers, which win
-    when given. latents: initial noise [num_images, 4, h, w], within 1000 on either side of 0, kept
-    as a float32 copy that cannot be written.
+    when given. guidance_rule: "paper", "released", or "fastcomposer", which has no fusion: text
+    alone up to start_merge_step (or alpha), then the people; it draws as FastComposer does from a
+    bundle whose two U-Nets are one. latents: initial noise [num_images, 4, h, w], within 1000 on
+    either side of 0, kept as a float32 copy that cannot be written.
     reference_resolution: px that references are brought to first (released --object_resolution).
     saliency: give the fusion steps' maps and masks back.
     preset: "quality", "balanced" or "fast"; decides, where they are not given, num_inference_steps,
@@ -183,6 +185,11 @@ class Request:
             ("output_type", OutputType),
         ):
             object.__setattr__(self, name, _choice(name, kind, getattr(self, name)))
+        if not self.guidance_rule.fuses and self.final_step is not None:
+            raise RequestError(
+                f"final_step={self.final_step} ends a fusion, and guidance_rule "
+                f'"{self.guidance_rule}" has none; leave final_step out'
+            )
         if self.latents is not None:
             object.__setattr__(self, "latents", self._checked_latents())
 
@@ -215,9 +222,11 @@ class Request:
         """The stages of a run. shares: how much of the trajectory lies behind each step."""
         paper = StageBoundaries.from_fractions(self.alpha, self.beta, shares)
         start, final = self.start_merge_step, self.final_step
+        start = paper.start_merge_step if start is None else start
+        if not self.guidance_rule.fuses:
+            return StageBoundaries(start_merge_step=start, final_step=start)
         return StageBoundaries(
-            start_merge_step=paper.start_merge_step if start is None else start,
-            final_step=paper.final_step if final is None else final,
+            start_merge_step=start, final_step=paper.final_step if final is None else final
         )
 
     def _take_preset(self) -> None:

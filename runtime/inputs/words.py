@@ -8,6 +8,6 @@ PresetWord = Literal["quality", "balanced", "fast"]
 SchedulerWord = Literal[
     "ddim", "ddim-trailing", "pndm", "plms2", "dpmpp-2m", "dpmpp-2m-karras", "unipc-2"
 ]
-GuidanceRuleWord = Literal["paper", "released"]
+GuidanceRuleWord = Literal["paper", "released", "fastcomposer"]
 FusionWord = Literal["saliency", "addition"]
 OutputTypeWord = Literal["pil", "np", "latent"]
