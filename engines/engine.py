@@ -74,6 +74,19 @@ class DeviceTensor:
     dtype: np.dtype[Any]
 
 
+@dataclass(frozen=True, kw_only=True)
+class DeviceNeed:
+    """What an engine takes of a GPU's memory, as far as it is known before it is opened.
+
+    weights: the name of what holds them, which engines of the same name share. activations_nbytes:
+    for the shapes that were asked about; None where only the open engine tells.
+    """
+
+    weights: str
+    weights_nbytes: int
+    activations_nbytes: int | None
+
+
 class DeviceEngine(Protocol):
     """A component on the GPU: bound once to device buffers, then enqueued many times.
 
@@ -83,7 +96,9 @@ class DeviceEngine(Protocol):
     """
 
     provider: str
-    capturable: bool
+
+    @property
+    def capturable(self) -> bool: ...
 
     @property
     def dtypes(self) -> Mapping[str, np.dtype[Any]]:
@@ -105,8 +120,9 @@ class DeviceEngine(Protocol):
         """Fix every tensor's address and the workspace's, for all enqueues to come.
 
         The memory stays the caller's and must outlive the binding; workspace is the address of
-        workspace_nbytes() bytes, aligned to 256, that nothing else uses while the engine runs.
-        Raises ContractError if names, dtypes or shapes do not fit.
+        workspace_nbytes() bytes, aligned to 256, that nothing else uses while the engine runs. It
+        may be bound again while none of its work is under way or captured. Raises ContractError if
+        names, dtypes or shapes do not fit.
         """
         ...
 
@@ -130,6 +146,14 @@ class DeviceProvider(Protocol):
         Raises RequestError, listing what there is, if none does; DeviceMemoryError,
         ProviderUnavailableError, BundleCorruptError if it does not open.
         """
+        ...
+
+    def need(self, component: Component, shapes: Mapping[str, tuple[int, ...]]) -> DeviceNeed:
+        """What `open` would take, without opening anything; raises RequestError as it does."""
+        ...
+
+    def trim(self) -> None:
+        """Give back the weights that no open engine uses; who opens one again loads them again."""
         ...
 
     def close(self) -> None:

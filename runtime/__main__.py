@@ -170,7 +170,9 @@ def _add_machine(flags: argparse._ArgumentGroup) -> None:
         help="processor cores to use, from 1 (default: the fastest number measured, else all)",
     )  # fmt: skip
     flags.add_argument(
-        "--low-memory", action="store_true", help="hold one engine in memory at a time"
+        "--low-memory",
+        action="store_true",
+        help="hold only the engines that compute: one, and both U-Nets where a GPU fuses them",
     )
 
 

@@ -45,15 +45,14 @@ def opened_backend(
     """
     named = None if wanted is None else _named(wanted)
     threads, in_precision = checked_threads(threads), checked_precision(precision)
-    for what, asked in (("low_memory", low_memory), ("precision", in_precision is not None)):
-        if asked and named in GPU_PROVIDERS:
-            choices = " and ".join(HOST_PROVIDERS)
-            raise RequestError(f"{what} is for {choices}, not for {wanted}")
-    on_host = named in HOST_PROVIDERS or low_memory or in_precision is not None
+    if in_precision is not None and named in GPU_PROVIDERS:
+        choices = " and ".join(HOST_PROVIDERS)
+        raise RequestError(f"precision is for {choices}, not for {wanted}")
+    on_host = named in HOST_PROVIDERS or in_precision is not None
     declined: dict[Provider, str] = {}
     for provider in () if on_host else GPU_PROVIDERS if named is None else (named,):
         try:
-            return _opened_on_gpu(bundle, provider), declined
+            return _opened_on_gpu(bundle, provider, low_memory=low_memory), declined
         except _CANNOT as error:
             if named is not None:
                 raise
@@ -82,7 +81,7 @@ def _named(name: Provider | str) -> Provider:
         ) from None
 
 
-def _opened_on_gpu(bundle: Bundle, name: Provider) -> Backend:
+def _opened_on_gpu(bundle: Bundle, name: Provider, *, low_memory: bool) -> Backend:
     """Open a GPU backend, ready for a request's own defaults."""
     provider = GPU_PROVIDERS[name]
     if not provider.from_plans:
@@ -91,7 +90,7 @@ def _opened_on_gpu(bundle: Bundle, name: Provider) -> Backend:
     # Imported here: who draws on the CPU loads nothing of it.
     from runtime.gpu.backend import GpuBackend
 
-    backend = GpuBackend(bundle, bindings, provider.open)
+    backend = GpuBackend(bundle, bindings, provider.open, low_memory=low_memory)
     side = bundle.manifest.dimensions.native_px // LATENT_PX
     try:
         # A bundle may have plans for other sizes only; its requests then say which.

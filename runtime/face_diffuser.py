@@ -82,10 +82,11 @@ class FaceDiffuser:
         use, from 1 and at most as many as there are; None takes the fastest number. What is fastest
         here was measured by `engines.tune` or at an earlier opening, or is now, where the U-Nets
         are large (for at most three minutes, and only where there is a choice); for small ones it
-        is taken to be float32 on all cores. low_memory: keep one engine in memory at a time, at the
-        price of opening it again when its turn comes (on the CPU, which it chooses). quantization:
-        "int8" or "fp8" takes the U-Nets in 8 bits, of a bundle built with them. Raises
-        RequestError, the BundleError family, ProviderUnavailableError and DeviceMemoryError.
+        is taken to be float32 on all cores. low_memory: keep only the engines in memory that
+        compute, at the price of opening each again when its turn comes: one at a time, and on a GPU
+        both U-Nets in the fusion stage. quantization: "int8" or "fp8" takes the U-Nets in 8 bits,
+        of a bundle built with them. Raises RequestError, the BundleError family,
+        ProviderUnavailableError and DeviceMemoryError.
         """
         opened = Bundle.open(local_bundle(bundle)).quantized(quantization)
         backend, declined = opened_backend(

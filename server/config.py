@@ -58,7 +58,7 @@ class ServerConfig:
         ),
     )
     low_memory: bool = field(
-        default=False, metadata=_flag(_DRAWING, "hold one engine in memory at a time")
+        default=False, metadata=_flag(_DRAWING, "hold only the engines that compute")
     )
     ray: str | None = field(
         default=None,

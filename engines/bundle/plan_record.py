@@ -212,6 +212,11 @@ class BuiltPlan:
     proofs: BuildProofs
     parity: PlanParity | None
 
+    @property
+    def resident_nbytes(self) -> int:
+        """What its weights take on the GPU; of its file where the library did not tell."""
+        return self.weights_nbytes or self.file.nbytes
+
 
 @dataclass(frozen=True, kw_only=True)
 class BuiltOn:

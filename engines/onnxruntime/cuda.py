@@ -14,7 +14,7 @@ import numpy as np
 from engines.bundle.folder import Bundle
 from engines.bundle.weights import WeightCheck
 from engines.contract import CONTRACTS, NOISE_PREDICTORS, Component
-from engines.engine import DeviceTensor, Provider
+from engines.engine import DeviceNeed, DeviceTensor, Provider
 from engines.errors import (
     BundleCorruptError,
     ContractError,
@@ -42,6 +42,7 @@ class OnnxRuntimeCudaEngine:
 
     provider = str(Provider.ONNXRUNTIME_CUDA)
     capturable = False
+    is_open = True
 
     def __init__(self, ort: Any, opened: PlacedSession, stream: int) -> None:
         """stream: the one that the session was made for."""
@@ -97,6 +98,7 @@ class OnnxRuntimeCudaEngine:
             raise ContractError(f"{self._component} cannot run: {error}") from error
 
     def close(self) -> None:
+        self.is_open = False
         del self._binding, self._opened
 
     def _check_stream(self, stream: int) -> None:
@@ -125,6 +127,7 @@ class OnnxRuntimeCudaProvider:
         encoders = [each for each in Component if each not in NOISE_PREDICTORS]
         self._weights = WeightCheck(bundle, [*NOISE_PREDICTORS, *encoders])
         self._sessions: dict[Component, PlacedSession] = {}
+        self._engines: dict[Component, list[OnnxRuntimeCudaEngine]] = {}
         self._stack = ExitStack()
         self._profiles = Path(self._stack.enter_context(TemporaryDirectory()))
 
@@ -132,16 +135,32 @@ class OnnxRuntimeCudaProvider:
         self, component: Component, shapes: Mapping[str, tuple[int, ...]]
     ) -> OnnxRuntimeCudaEngine:
         if component not in self._sessions:
-            opened = self._session(component)
-            self._stack.callback(opened.close)
-            self._weights.require(component)
-            self._sessions[component] = opened
-        return OnnxRuntimeCudaEngine(self._ort, self._sessions[component], self._stream)
+            self._sessions[component] = self._session(component)
+            # It may be read again, long after it was compared.
+            self._weights.require_unchanged(component)
+        engine = OnnxRuntimeCudaEngine(self._ort, self._sessions[component], self._stream)
+        self._engines[component] = [*self._open_engines(component), engine]
+        return engine
+
+    def need(self, component: Component, shapes: Mapping[str, tuple[int, ...]]) -> DeviceNeed:
+        """Weights take what their file does; of its activations a session tells nothing."""
+        nbytes = self._bundle.component(component).onnx_nbytes()
+        return DeviceNeed(weights=component, weights_nbytes=nbytes, activations_nbytes=None)
+
+    def trim(self) -> None:
+        for component in list(self._sessions):
+            if not self._open_engines(component):
+                self._sessions.pop(component).close()
 
     def close(self) -> None:
         self._weights.close()
+        for opened in self._sessions.values():
+            opened.close()
         self._sessions.clear()
         self._stack.close()
+
+    def _open_engines(self, component: Component) -> list[OnnxRuntimeCudaEngine]:
+        return [each for each in self._engines.get(component, ()) if each.is_open]
 
     def _session(self, component: Component) -> PlacedSession:
         path = self._bundle.model(self._bundle.component(component).onnx, Provider.ONNXRUNTIME_CUDA)

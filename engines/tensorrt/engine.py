@@ -23,6 +23,7 @@ class TensorRtEngine:
 
     provider = str(Provider.TENSORRT)
     capturable = True
+    is_open = True
 
     def __init__(self, component: Component, trt: TensorRt, engine: vendor.ICudaEngine) -> None:
         """Raises ContractError for other tensors than the contract's, TensorRtError."""
@@ -71,6 +72,7 @@ class TensorRtEngine:
         accepted(self._context.execute_async_v3(stream), f"to run {self._component}")
 
     def close(self) -> None:
+        self.is_open = False
         del self._context, self._engine
 
     def _set_shapes(self, profile: int, shapes: Mapping[str, Shape], stream: int) -> None:

@@ -71,8 +71,8 @@ def fusion_nbytes(plans: Iterable[PlanRecord]) -> int:
     needs: dict[Component, list[int]] = {component: [] for component in NOISE_PREDICTORS}
     for plan in plans:
         if plan.spec.component in needs:
-            weights_nbytes = plan.built.weights_nbytes or plan.built.file.nbytes
-            needs[plan.spec.component].append(weights_nbytes + plan.built.device_memory_nbytes)
+            need = plan.built.resident_nbytes + plan.built.device_memory_nbytes
+            needs[plan.spec.component].append(need)
     return sum(map(min, needs.values())) if all(needs.values()) else 0
 
 

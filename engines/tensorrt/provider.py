@@ -8,7 +8,7 @@ from engines.bundle.folder import Bundle
 from engines.bundle.plan_record import PlanRecord
 from engines.contract import CONTRACTS, NOISE_PREDICTORS, Component, Shape, ShapeRanges
 from engines.cuda.gpu import Gpu
-from engines.engine import Provider
+from engines.engine import DeviceNeed, Provider
 from engines.errors import BundleCorruptError, ContractError, DeviceMemoryError, RequestError
 from engines.tensorrt import vendor
 from engines.tensorrt.engine import TensorRtEngine, sizes_in_words
@@ -37,6 +37,7 @@ class TensorRtProvider:
         self._plans = plans_for(bundle, self.library, gpu.architecture, version)
         self._bundle, self._gpu = bundle, gpu
         self._engines: dict[str, vendor.ICudaEngine] = {}
+        self._contexts: dict[str, list[TensorRtEngine]] = {}
         self._log = ErrorLog()
         self._logger = logger(self._trt, self._log.hear)
 
@@ -56,6 +57,23 @@ class TensorRtProvider:
             self._check_memory(record, error)
             said = f" ({self.library.title} said: {self._log.reason()})" if self._log.errors else ""
             raise TensorRtError(f"{error.reason}{said}", fix=error.fix) from error
+
+    def need(self, component: Component, shapes: Mapping[str, Shape]) -> DeviceNeed:
+        """The record tells of activations for the largest shapes of the only profile."""
+        record = self._record(component, shapes)
+        told = len(record.spec.shapes) == 1 and all(
+            most == shapes[name] for name, (_, _, most) in record.spec.shapes[0].items()
+        )
+        return DeviceNeed(
+            weights=record.spec.path,
+            weights_nbytes=record.built.resident_nbytes,
+            activations_nbytes=record.built.device_memory_nbytes if told else None,
+        )
+
+    def trim(self) -> None:
+        for path in list(self._engines):
+            if not self._open_contexts(path):
+                del self._engines[path]
 
     def close(self) -> None:
         self._engines.clear()
@@ -79,7 +97,12 @@ class TensorRtProvider:
         path = record.spec.path
         if path not in self._engines:
             self._engines[path] = self._deserialized(record)
-        return self._context(record, self._engines[path])
+        context = self._context(record, self._engines[path])
+        self._contexts[path] = [*self._open_contexts(path), context]
+        return context
+
+    def _open_contexts(self, path: str) -> list[TensorRtEngine]:
+        return [each for each in self._contexts.get(path, ()) if each.is_open]
 
     def _context(self, record: PlanRecord, engine: vendor.ICudaEngine) -> TensorRtEngine:
         return TensorRtEngine(record.spec.component, self._trt, engine)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from engines import commands
 from engines.bundle.folder import KERNELS_FOLDER, Bundle
 from engines.bundle.kernel_manifest import KernelManifest
 from engines.bundle.plan_record import BuiltPlan, LibraryName
+from engines.contract import NOISE_PREDICTORS, Component
 from engines.cuda.loadable import check_loadable
 from engines.engine import Provider
 from engines.errors import BundleError, DriverTooOldError, ProviderUnavailableError
@@ -112,21 +113,38 @@ def _plans_finding(bundle: Bundle, library: Library, gpu: GpuFacts, version: str
         plans = plans_for(bundle, library, gpu.architecture, version)
     except BundleError as error:
         return of_error(about, State.NOTE, error)
-    built = [min((r.built for r in each), key=_activations_nbytes) for each in plans.values()]
+    built = {
+        component: min((record.built for record in records), key=_activations_nbytes)
+        for component, records in plans.items()
+    }
     # Weights stay; activations of the two U-Nets lie side by side, the others' in the same place.
-    needed = sum(each.file.nbytes for each in built) + 2 * max(map(_activations_nbytes, built))
+    needed = _weights_nbytes(built.values()) + 2 * max(map(_activations_nbytes, built.values()))
     text = f"one of each component for sm_{gpu.architecture}, about {needed >> 20} MiB on the GPU"
     if needed > gpu.free_nbytes:
-        return Finding(
-            about=about, state=State.PROBLEM, text=f"{text}: more than is free", fix="nvidia-smi"
-        )
-    if any(each.parity is None for each in built):
+        in_turns = _in_turns_nbytes(built)
+        text += f", in low memory {in_turns >> 20}: more than is free"
+        if in_turns > gpu.free_nbytes:
+            return Finding(about=about, state=State.PROBLEM, text=text, fix="nvidia-smi")
+        text += " but in low memory, which --low-memory and open(low_memory=True) ask for"
+        return Finding(about=about, state=State.NOTE, text=text)
+    if any(each.parity is None for each in built.values()):
         text += (
             "; never compared with the CPU"
             if bundle.manifest.plans_only
             else "; compared with the CPU where they are first opened"
         )
     return Finding(about=about, state=State.OK, text=text)
+
+
+def _in_turns_nbytes(built: Mapping[Component, BuiltPlan]) -> int:
+    """Of both U-Nets at once, or of another component by itself, in one activation memory."""
+    others = [[built[each]] for each in built if each not in NOISE_PREDICTORS]
+    together = [[built[each] for each in NOISE_PREDICTORS], *others]
+    return max(_weights_nbytes(each) + max(map(_activations_nbytes, each)) for each in together)
+
+
+def _weights_nbytes(built: Iterable[BuiltPlan]) -> int:
+    return sum(each.resident_nbytes for each in built)
 
 
 def _activations_nbytes(built: BuiltPlan) -> int:

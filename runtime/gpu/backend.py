@@ -24,7 +24,8 @@ from engines.providers import OpenProvider
 from runtime.gpu.assembly import GpuParts
 from runtime.gpu.encoder import GpuEncoder
 from runtime.gpu.kernels import LatentsSize
-from runtime.gpu.programs import Concurrency, StepPrograms
+from runtime.gpu.programs import Concurrency, StepKind, StepPrograms
+from runtime.gpu.residents import Residents, ResidentsInTurns
 from runtime.gpu.run import GpuRun
 from runtime.gpu.steps import GpuSteps
 from runtime.outputs import check_output
@@ -40,7 +41,8 @@ class GpuBackend:
 
     The latest MAX_SIZES sizes and rules stay set up; where memory is short, older ones are given
     up. concurrency: how the fusion stage runs its models; None measures it for each size and rule,
-    with so many trials.
+    with so many trials. low_memory: only the engines that compute next are on the GPU, one after
+    the other in one activation memory, and one size stays set up.
     """
 
     # Steps of one size share their device buffers.
@@ -54,12 +56,14 @@ class GpuBackend:
         *,
         concurrency: Concurrency | None = None,
         trials: int = TRIALS,
+        low_memory: bool = False,
     ) -> None:
         """Open the GPU, the kernels and the provider; engines are opened when they are needed.
 
         Raises ProviderUnavailableError where the bundle has no kernels or plans for this GPU.
         """
         self._concurrency, self._trials = concurrency, trials
+        self._max_sizes = 1 if low_memory else MAX_SIZES
         self._encoders: dict[tuple[Component, int], GpuEncoder] = {}
         # By size, rule, and whether SDM's augmented pass runs by itself.
         self._sizes: OrderedDict[tuple[LatentsSize, GuidanceRule, bool], GpuSteps] = OrderedDict()
@@ -71,11 +75,18 @@ class GpuBackend:
                 library = stack.enter_context(_opened_kernels(bundle, gpu))
                 provider = open_provider(bundle, gpu, streams.main)
                 stack.callback(provider.close)
+                residents = (
+                    ResidentsInTurns(gpu, provider, streams.main)
+                    if low_memory
+                    else Residents(provider)
+                )
+                stack.callback(residents.close)
                 self._parts = GpuParts(
                     bundle=bundle,
                     gpu=gpu,
                     streams=streams,
                     provider=provider,
+                    residents=residents,
                     library=library,
                     workspaces=Workspaces(gpu),
                     sizes=bundle.manifest.dimensions.sizes(),
@@ -107,7 +118,9 @@ class GpuBackend:
     def run(
         self, component: Component, inputs: Mapping[str, Array], output_shape: tuple[int, ...]
     ) -> Array:
-        output = self._encoder(component, output_shape[0]).run(self._parts.streams.main, inputs)
+        encoder = self._encoder(component, output_shape[0])
+        self._parts.residents.hold([encoder.engine])
+        output = encoder.run(self._parts.streams.main, inputs)
         check_output(component, output, self.provider, "", self._parts.bundle.path)
         return output
 
@@ -117,13 +130,20 @@ class GpuBackend:
         Raises RequestError where no engine admits the size, DeviceMemoryError.
         """
         with self.active():
-            self._with_room(kind, lambda steps: steps.prepare(kind))
+            self._with_room(kind, lambda steps: steps.prepare(StepKind.all_of(kind)))
             for component, count in ENCODER_ROWS.items():
                 self._encoder(component, count)
 
     def stepper(self, trajectory: Trajectory) -> GpuRun:
-        """Raises DeviceMemoryError where maps find no room."""
-        return self._with_room(trajectory.kind, lambda steps: GpuRun(steps, trajectory))
+        """Raises DeviceMemoryError where maps, or in low memory a stage's U-Nets, find no room."""
+
+        def run(steps: GpuSteps) -> GpuRun:
+            # Once more: now that engines were open, they have told what they take to run.
+            self._parts.check_room(trajectory)
+            return GpuRun(steps, trajectory)
+
+        self._parts.check_room(trajectory)
+        return self._with_room(trajectory.kind, run)
 
     def close(self) -> None:
         """Wait for the GPU; then steps, encoders, weights, kernels, streams, in this order.
@@ -153,24 +173,12 @@ class GpuBackend:
         return self._encoders[key]
 
     def _steps(self, kind: RequestKind) -> GpuSteps:
-        size = LatentsSize(
-            images=kind.images,
-            height=kind.height,
-            width=kind.width,
-            channels=self._parts.sizes["latent_channels"],
-        )
-        key = (size, kind.guidance_rule, kind.runs_alone)
+        key = (self._parts.size(kind), kind.guidance_rule, kind.runs_alone)
         while key not in self._sizes:
-            if len(self._sizes) == MAX_SIZES:
+            if len(self._sizes) == self._max_sizes:
                 self._give_up_oldest()
             try:
-                self._sizes[key] = self._parts.steps(
-                    size,
-                    kind.guidance_rule,
-                    self._concurrency,
-                    self._trials,
-                    runs_alone=kind.runs_alone,
-                )
+                self._sizes[key] = self._parts.steps(kind, self._concurrency, self._trials)
             except DeviceMemoryError:
                 if not self._sizes:
                     raise

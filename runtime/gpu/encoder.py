@@ -34,11 +34,12 @@ class GpuEncoder:
         component: Component,
         shapes: Mapping[str, Shape],
     ) -> GpuEncoder:
-        """Allocate and bind; undone when the stack closes. Raises DeviceMemoryError."""
+        """Allocate zeros and bind; undone when the stack closes. Raises DeviceMemoryError."""
         layout = Layout({name: (shape, engine.dtypes[name]) for name, shape in shapes.items()})
         memory = gpu.memory(stack, layout.nbytes, f"{component}'s tensors")
         pinned = gpu.pinned(stack, layout.nbytes, f"{component}'s tensors")
         workspace = workspaces.lease(stack, engine.workspace_nbytes(shapes, stream.handle))
+        stream.fill_with_zeros(memory.address, memory.nbytes)
         engine.bind(layout.on_device(memory), workspace.address, stream.handle)
         return cls(
             engine=engine,
@@ -50,7 +51,6 @@ class GpuEncoder:
 
     def warm_up(self, stream: Stream) -> None:
         """Run once on zeros; the first run sets things up."""
-        stream.fill_with_zeros(self.memory.address, self.memory.nbytes)
         self.engine.enqueue(stream.handle)
         stream.synchronize()
 

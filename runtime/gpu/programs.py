@@ -9,17 +9,18 @@ from enum import Enum
 from functools import partial
 from statistics import median
 
+from engines.contract import Component
 from engines.cuda.gpu import Event, Stream
 from engines.cuda.graph import captured
 from engines.cuda.launcher import Launch
 from engines.cuda.streams import Streams
 from engines.engine import DeviceEngine
-from engines.guides import Guide
+from engines.guides import SDM_ALONE, SDM_GUIDES, TDM_GUIDE, GuidanceRule, Guide
 from runtime.gpu.kernels import Model, StepKernels
 from runtime.method.guidance import SubjectGuidance
 from runtime.method.saliency import Fusion
 from runtime.method.schedule import Stage
-from runtime.trajectory import RequestKind
+from runtime.trajectory import RequestKind, Trajectory
 
 Step = Callable[[], None]  # puts one step on the main stream and returns
 
@@ -29,6 +30,28 @@ class Concurrency(Enum):
 
     SERIAL = "serial"
     CONCURRENT = "concurrent"
+
+
+class Unet(Enum):
+    """A U-Net as a step runs it: SDM with all of its passes, or with the augmented one alone."""
+
+    TDM = "tdm"
+    SDM = "sdm"
+    SDM_ALONE = "sdm alone"
+
+    @property
+    def component(self) -> Component:
+        return Component.TDM_UNET if self is Unet.TDM else Component.SDM_UNET
+
+    def guide(self, rule: GuidanceRule) -> Guide:
+        """The passes it batches, and the guidance over them."""
+        match self:
+            case Unet.TDM:
+                return TDM_GUIDE
+            case Unet.SDM:
+                return SDM_GUIDES[rule]
+            case Unet.SDM_ALONE:
+                return SDM_ALONE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +75,17 @@ class StepKind:
     fusion: Fusion = Fusion.SALIENCY
     saliency: bool = False
 
+    @property
+    def unets(self) -> tuple[Unet, ...]:
+        """What it runs, in this order."""
+        match self.stage:
+            case Stage.SCENE:
+                return (Unet.TDM,)
+            case Stage.FUSION:
+                return (Unet.TDM, Unet.SDM)
+            case Stage.SUBJECT:
+                return (Unet.SDM_ALONE if self.guidance.alone else Unet.SDM,)
+
     @classmethod
     def of(cls, stage: Stage, guidance: SubjectGuidance, request: RequestKind) -> StepKind:
         """The kind of a step in requests of a kind."""
@@ -71,34 +105,40 @@ class StepKind:
         return [*others, *(cls.of(Stage.SUBJECT, each, request) for each in subject)]
 
 
+def unets_by_stage(trajectory: Trajectory) -> dict[Stage, list[Unet]]:
+    """What the steps of each stage of a trajectory run, in the order of the stages."""
+    found: dict[Stage, list[Unet]] = {}
+    for stage, guidance in zip(trajectory.stages(), trajectory.guidance, strict=True):
+        unets = found.setdefault(stage, [])
+        kind = StepKind.of(stage, guidance, trajectory.kind)
+        unets += [each for each in kind.unets if each not in unets]
+    return found
+
+
 @dataclass(repr=False)
 class StepPrograms:
-    """Captures each kind of step once, and keeps it.
+    """Captures each kind of step once, and keeps it until the graphs are closed.
 
-    measured_ms: milliseconds a step of the fusion stage took either way, if it was measured.
-    Engines that cannot be captured are enqueued anew in each step, one after the other.
+    models: SDM_ALONE's where some step runs it. measured_ms: milliseconds a step of the fusion
+    stage took either way, if it was measured. Engines that cannot be captured are enqueued anew in
+    each step, one after the other.
     """
 
     streams: Streams
-    tdm: BoundModel
-    sdm: BoundModel
-    sdm_alone: BoundModel | None  # where some step runs its augmented pass by itself
+    models: Mapping[Unet, BoundModel]
     kernels: StepKernels
-    graphs: ExitStack  # closed by the caller, before the engines
+    graphs: ExitStack  # closed before an engine leaves the GPU or is closed
     concurrency: Concurrency = Concurrency.SERIAL
     measured_ms: Mapping[Concurrency, float] = field(default_factory=dict)
     _steps: dict[StepKind, Step] = field(default_factory=dict)
 
-    @property
-    def capturable(self) -> bool:
-        return self.tdm.engine.capturable and self.sdm.engine.capturable
-
     def step(self, kind: StepKind) -> Step:
         """The step of this kind, captured now unless it was before."""
         if kind not in self._steps:
-            work = self._work(kind, self.concurrency)
             what = f"a step of the {kind.stage.value} stage"
-            self._steps[kind] = self._recorded(work, self.graphs, what)
+            step = self._recorded(kind, self.concurrency, self.graphs, what)
+            self._steps[kind] = step
+            self.graphs.callback(self._steps.clear)
         return self._steps[kind]
 
     def choose_concurrency(
@@ -112,24 +152,30 @@ class StepPrograms:
 
         reset is called before each trial. Engines that cannot be captured stay serial.
         """
-        if not self.capturable:
+        kind = StepKind(stage=Stage.FUSION)
+        if not self._capturable(kind):
             self.concurrency = Concurrency.SERIAL
             return
         if wanted is not None:
             self.concurrency = wanted
             return
-        kind = StepKind(stage=Stage.FUSION)
         with ExitStack() as stack:
             steps = {
-                each: self._recorded(self._work(kind, each), stack, f"a {each.value} fusion step")
+                each: self._recorded(kind, each, stack, f"a {each.value} fusion step")
                 for each in Concurrency
             }
             spent_ms = step_times(steps, self.streams.main, reset, timed, trials)
         self.measured_ms = spent_ms
         self.concurrency = min(spent_ms, key=lambda each: spent_ms[each])
 
-    def _recorded(self, work: Step, stack: ExitStack, what: str) -> Step:
-        if not self.capturable:
+    def _capturable(self, kind: StepKind) -> bool:
+        return all(self.models[each].engine.capturable for each in kind.unets)
+
+    def _recorded(
+        self, kind: StepKind, concurrency: Concurrency, stack: ExitStack, what: str
+    ) -> Step:
+        work = self._work(kind, concurrency)
+        if not self._capturable(kind):
             return work
         return captured(self.streams.main, stack, work, what).launch
 
@@ -144,38 +190,29 @@ class StepPrograms:
 
         return work
 
-    def _subject(self, guidance: SubjectGuidance) -> BoundModel:
-        if not guidance.alone:
-            return self.sdm
-        assert self.sdm_alone is not None  # of the request's kind, with which all was set up
-        return self.sdm_alone
-
     def _predictions(self, kind: StepKind, concurrency: Concurrency) -> Step:
-        stream, tdm, sdm = self.streams.main.handle, self.tdm.engine, self.sdm.engine
+        stream, engines = self.streams.main.handle, [self.models[u].engine for u in kind.unets]
+        if kind.stage is Stage.FUSION and concurrency is Concurrency.CONCURRENT:
+            tdm, sdm = engines
+            return partial(self.streams.beside, on_side=sdm.enqueue, on_main=tdm.enqueue)
 
         def one_after_the_other() -> None:
-            tdm.enqueue(stream)
-            sdm.enqueue(stream)
+            for engine in engines:
+                engine.enqueue(stream)
 
-        match kind.stage:
-            case Stage.SCENE:
-                return partial(tdm.enqueue, stream)
-            case Stage.SUBJECT:
-                return partial(self._subject(kind.guidance).engine.enqueue, stream)
-            case Stage.FUSION if concurrency is Concurrency.CONCURRENT:
-                return partial(self.streams.beside, on_side=sdm.enqueue, on_main=tdm.enqueue)
-            case Stage.FUSION:
-                return one_after_the_other
+        return one_after_the_other
 
     def _launches(self, kind: StepKind) -> tuple[Launch, ...]:
-        tdm, sdm = self.tdm, self.sdm
+        models = [self.models[each] for each in kind.unets]
         match kind.stage:
             case Stage.SCENE:
+                (tdm,) = models
                 return self.kernels.guided(tdm.prediction, tdm.guide, Model.TDM)
             case Stage.SUBJECT:
-                model = self._subject(kind.guidance)
-                return self.kernels.guided(model.prediction, model.guide, Model.SDM, kind.guidance)
+                (sdm,) = models
+                return self.kernels.guided(sdm.prediction, sdm.guide, Model.SDM, kind.guidance)
             case Stage.FUSION:
+                tdm, sdm = models
                 return self.kernels.fusion(
                     (tdm.prediction, sdm.prediction),
                     (tdm.guide, sdm.guide),

@@ -13,7 +13,7 @@ from engines.errors import FaceDiffuserError
 from engines.guides import SDM_ALONE, SDM_GUIDES, TDM_GUIDE, Guide
 from runtime.gpu.buffers import ALONE_EMBEDS
 from runtime.gpu.faults import check_faults, check_predictions
-from runtime.gpu.programs import StepKind
+from runtime.gpu.programs import StepKind, Unet, unets_by_stage
 from runtime.gpu.steps import AHEAD, MARKED, GpuSteps
 from runtime.method.guidance import Float32Array
 from runtime.method.saliency import Saliency
@@ -29,7 +29,8 @@ class GpuRun:
     """A Stepper whose turn it is on what GpuSteps keeps.
 
     Until finish the host only launches: nothing is allocated, copied or waited for, unless maps are
-    kept or steps are marked (a copy each that the host does not wait for) or somebody calls wait.
+    kept or steps are marked (a copy each that the host does not wait for) or somebody calls wait,
+    or, in low memory, a stage begins.
     """
 
     # While the host looks whether a step is done, and tells of it, the GPU has the next to do.
@@ -40,20 +41,18 @@ class GpuRun:
         self._steps, self._trajectory = steps, trajectory
         self._stream, self._turn, self._told = steps.streams.main, steps.next_turn(), -1
         stages, kind = trajectory.stages(), trajectory.kind
-        self._work = [
-            steps.programs.step(StepKind.of(stage, guidance, kind))
+        self._kinds = [
+            StepKind.of(stage, guidance, kind)
             for stage, guidance in zip(stages, trajectory.guidance, strict=True)
         ]
+        steps.prepare(self._kinds)
+        unets = unets_by_stage(trajectory)
+        models = steps.programs.models
+        self._engines = {stage: [models[u].engine for u in its] for stage, its in unets.items()}
         whole = {
-            stage
-            for stage, guidance in zip(stages, trajectory.guidance, strict=True)
-            if not guidance.alone
+            unet.component for its in unets.values() for unet in its if unet is not Unet.SDM_ALONE
         }
-        self._predictors = [
-            component
-            for component, alone in zip(NOISE_PREDICTORS, (Stage.SCENE, Stage.SUBJECT), strict=True)
-            if {alone, Stage.FUSION} & whole
-        ]
+        self._predictors = [each for each in NOISE_PREDICTORS if each in whole]
         self._slots = steps.maps.slots(stages.count(Stage.FUSION) if kind.keeps_maps else 0)
         self._kept: dict[int, Memory] = {}
         self._timeline = Timeline(self._stream, steps.marks)
@@ -106,6 +105,7 @@ class GpuRun:
             self._download("latents")
         else:
             self._timeline.mark("decode")
+            steps.residents.hold([steps.decoder.engine])
             steps.decoder.enqueue(self._stream, output_type)
         self._download("faults")
         device, host = steps.buffers.predictions, steps.buffers.predicted
@@ -125,7 +125,8 @@ class GpuRun:
 
     def _launch(self, step: int, stage: Stage) -> None:
         self._timeline.mark(stage.value)
-        self._work[step]()
+        self._steps.residents.hold(self._engines[stage])
+        self._steps.programs.step(self._kinds[step])()
 
     def _stage_inputs(self) -> None:
         trajectory, staged = self._trajectory, self._steps.buffers.staged

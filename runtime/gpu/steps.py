@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from engines.cuda.streams import Streams
 from runtime.gpu.buffers import GpuBuffers
 from runtime.gpu.decoder import GpuDecoder
 from runtime.gpu.programs import StepKind, StepPrograms
-from runtime.trajectory import RequestKind
+from runtime.gpu.residents import Residents
 
 # Three stages, decoding, the end.
 MARKS = 5
@@ -80,6 +81,7 @@ class GpuSteps:
     buffers: GpuBuffers
     programs: StepPrograms
     decoder: GpuDecoder
+    residents: Residents
     maps: MapRoom
     marks: tuple[Event, ...]
     step_marks: tuple[StepMark, ...]
@@ -88,10 +90,11 @@ class GpuSteps:
     bundle: Path
     turn: int = 0
 
-    def prepare(self, kind: RequestKind) -> None:
-        """Capture every kind of step of requests of this kind."""
-        for each in StepKind.all_of(kind):
-            self.programs.step(each)
+    def prepare(self, kinds: Iterable[StepKind]) -> None:
+        """Capture these kinds of steps; where engines take turns, that waits for theirs."""
+        if not self.residents.in_turns:
+            for each in kinds:
+                self.programs.step(each)
 
     def next_turn(self) -> int:
         """End the run before, which may have been left in the middle, and number the next one."""

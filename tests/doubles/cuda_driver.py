@@ -11,6 +11,7 @@ import ctypes
 import itertools
 import threading
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -311,6 +312,7 @@ class CudaDriver(Recorder):
         return SUCCESS, hEnd.at_ms - hStart.at_ms
 
     def cuEventDestroy(self, hEvent: Event) -> tuple[Any, ...]:
+        hEvent.capture = None  # and with it what was captured
         return self._closed("event")
 
     def cuGraphInstantiate(self, hGraph: Graph, flags: int) -> tuple[Any, ...]:
@@ -372,6 +374,15 @@ class CudaDriver(Recorder):
             stream.now_ms += ms
 
         stream.put(self._from_now(stream, timed) if stream.capture is None else work, ms=ms)
+
+    def taken(self, nbytes: int) -> Callable[[], Any]:
+        """Device memory that a library takes by itself; what is returned gives it back.
+
+        Libraries do that in whatever thread, and in no context of the caller's.
+        """
+        status, address, *_ = self.cuMemAlloc(nbytes)
+        assert not status, "a library finds no memory"
+        return lambda: CudaDriver.cuMemFree(self, address)
 
     def _from_now(self, stream: Stream, work: Work) -> Work:
         """Work that begins no earlier than the host gave it."""

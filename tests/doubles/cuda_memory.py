@@ -10,9 +10,13 @@ ALIGNMENT = 256
 
 @dataclass
 class Blocks:
-    """Live blocks by address. New ones are full of NaN; freed ones stay readable, but are known."""
+    """Live blocks by address. New ones are full of NaN; freed ones stay readable, but are known.
+
+    peak_nbytes: the most that was alive at once since somebody set it.
+    """
 
     live: dict[int, int] = field(default_factory=dict)
+    peak_nbytes: int = 0
     _kept: list[ctypes.Array[ctypes.c_uint8]] = field(default_factory=list)
 
     def allocate(self, nbytes: int) -> int:
@@ -21,6 +25,7 @@ class Blocks:
         ctypes.memset(address, 0xFF, nbytes)
         self._kept.append(block)
         self.live[address] = nbytes
+        self.peak_nbytes = max(self.peak_nbytes, self.nbytes)
         return address
 
     def free(self, address: int) -> None:

@@ -5,19 +5,30 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from engines.bundle.folder import Bundle
 from engines.contract import Component
-from engines.engine import DeviceTensor, Provider
-from engines.errors import RequestError
+from engines.cuda.driver import checked
+from engines.engine import DeviceNeed, DeviceTensor, Provider
+from engines.errors import DeviceMemoryError, RequestError
 from engines.onnxruntime.cpu import OnnxRuntimeEngine, open_on_cpu
-from tests.doubles.cuda_driver import CudaDriver, Misuse
+from tests.doubles.cuda_driver import OUT_OF_MEMORY, CudaDriver, Misuse
 
 Shapes = Mapping[str, tuple[int, ...]]
-WORKSPACE_NBYTES = 1000
+# What each takes on the device: weights, and activations while it runs.
+WEIGHTS_NBYTES = {
+    Component.TDM_UNET: 300 << 10, Component.SDM_UNET: 310 << 10, Component.VAE_DECODER: 40 << 10,
+    Component.IMAGE_ENCODER: 120 << 10, Component.TEXT_ENCODER: 80 << 10,
+    Component.FUSION_MLP: 20 << 10,
+}  # fmt: skip
+WORKSPACE_NBYTES = {
+    Component.TDM_UNET: 100 << 10, Component.SDM_UNET: 150 << 10, Component.VAE_DECODER: 270 << 10,
+    Component.IMAGE_ENCODER: 30 << 10, Component.TEXT_ENCODER: 20 << 10, Component.FUSION_MLP: 1000,
+}  # fmt: skip
 
 
 @dataclass
@@ -25,7 +36,7 @@ class HostEngine:
     """A DeviceEngine. spoil: called with the outputs after each run.
 
     What it enqueues is two pieces of work: the first fills the workspace, the second finds it as it
-    was. Set up by its first run, it cannot be captured before that.
+    was. Set up by the first run after it is bound, it cannot be captured before that.
     """
 
     component: Component
@@ -37,6 +48,7 @@ class HostEngine:
     workspace: int = 0
     runs: int = 0
     has_run: bool = False
+    is_open: bool = True
     provider: str = str(Provider.TENSORRT)
 
     @property
@@ -47,12 +59,12 @@ class HostEngine:
         return True
 
     def workspace_nbytes(self, shapes: Shapes, stream: int) -> int:
-        return WORKSPACE_NBYTES
+        return WORKSPACE_NBYTES[self.component]
 
     def bind(self, tensors: Mapping[str, DeviceTensor], workspace: int, stream: int) -> None:
-        assert not self.tensors, "bound twice"
         assert workspace % 256 == 0
-        self.tensors, self.workspace = dict(tensors), workspace
+        assert workspace != self.workspace, "bound twice"
+        self.tensors, self.workspace, self.has_run = dict(tensors), workspace, False
         self.engine.bind({name: self.array(name) for name in tensors})
 
     def enqueue(self, stream: int) -> None:
@@ -62,10 +74,12 @@ class HostEngine:
         self.driver.calls.append(f"run {self.component}")
         if not self.has_run:
             self._first(stream)
-        self.driver.put(stream, self._begin, ms=0.0)
-        self.driver.put(stream, self._run)
+        # A graph keeps the workspace that it was captured with.
+        self.driver.put(stream, partial(self._begin, self.workspace), ms=0.0)
+        self.driver.put(stream, partial(self._run, self.workspace))
 
     def close(self) -> None:
+        self.is_open = False
         self.driver.calls.append(f"close {self.component}")
         self.engine.close()
 
@@ -82,28 +96,33 @@ class HostEngine:
             capture.valid = False
         self.has_run = capture is None
 
-    def _begin(self) -> None:
-        self._check_alive()
-        ctypes.memset(self.workspace, self._mark, WORKSPACE_NBYTES)
+    def _begin(self, workspace: int) -> None:
+        self._check_alive(workspace)
+        ctypes.memset(workspace, self._mark, self._workspace_nbytes)
 
-    def _run(self) -> None:
+    def _run(self, workspace: int) -> None:
         self.runs += 1
-        self._check_alive()
-        if ctypes.string_at(self.workspace, WORKSPACE_NBYTES) != bytes([self._mark]) * (
-            WORKSPACE_NBYTES
-        ):
+        self._check_alive(workspace)
+        nbytes = self._workspace_nbytes
+        if ctypes.string_at(workspace, nbytes) != bytes([self._mark]) * nbytes:
             raise Misuse(f"something else used the workspace of {self.component} while it ran")
         # Whatever else lies in the workspace is lost, as with a real engine.
-        ctypes.memset(self.workspace, 0xFF, WORKSPACE_NBYTES)
+        ctypes.memset(workspace, 0xFF, nbytes)
         self.engine.enqueue()
         self.spoil(self)
 
-    def _check_alive(self) -> None:
+    def _check_alive(self, workspace: int) -> None:
         """What a graph replays may be long after it was captured."""
+        if not self.is_open:
+            raise Misuse(f"{self.component} runs after it was closed")
         places = [(tensor.address, _nbytes(tensor)) for tensor in self.tensors.values()]
-        for address, nbytes in (*places, (self.workspace, WORKSPACE_NBYTES)):
+        for address, nbytes in (*places, (workspace, self._workspace_nbytes)):
             if not self.driver.device.holds(address, nbytes):
                 raise Misuse(f"{self.component} runs on memory that was given back")
+
+    @property
+    def _workspace_nbytes(self) -> int:
+        return WORKSPACE_NBYTES[self.component]
 
     @property
     def _mark(self) -> int:
@@ -112,25 +131,52 @@ class HostEngine:
 
 @dataclass
 class HostProvider:
-    """A DeviceProvider of such engines. largest: latents beyond this are not admitted."""
+    """A DeviceProvider of such engines, whose weights are on the device once each.
+
+    largest: latents beyond this are not admitted. tells: whether it knows before an engine is open
+    what that takes to run.
+    """
 
     bundle: Bundle
     driver: CudaDriver
     capturable: bool = True
     largest: int = 512
     spoil: Callable[[HostEngine], None] = lambda _: None
+    tells: bool = True
     engines: list[HostEngine] = field(default_factory=list)
+    weights: dict[Component, int] = field(default_factory=dict)
     provider: Provider = Provider.TENSORRT
 
     def open(self, component: Component, shapes: Shapes) -> HostEngine:
-        if max(shapes.get("latents", (0,))) > self.largest:
-            raise RequestError(f"there are sizes up to {self.largest}")
+        self.need(component, shapes)
+        self.driver.calls.append(f"open {component}")
+        if component not in self.weights:
+            answer = self.driver.cuMemAlloc(WEIGHTS_NBYTES[component])
+            if answer[0] == OUT_OF_MEMORY:
+                raise DeviceMemoryError(f"{component} does not fit")
+            self.weights[component] = checked(answer, "cuMemAlloc", f"weights of {component}")
         engine = open_on_cpu(self.bundle, component, threads=1)
         opened = HostEngine(component, engine, self.driver, self.capturable, self.spoil)
         self.engines.append(opened)
         return opened
 
+    def need(self, component: Component, shapes: Shapes) -> DeviceNeed:
+        if max(shapes.get("latents", (0,))) > self.largest:
+            raise RequestError(f"there are sizes up to {self.largest}")
+        return DeviceNeed(
+            weights=component,
+            weights_nbytes=WEIGHTS_NBYTES[component],
+            activations_nbytes=WORKSPACE_NBYTES[component] if self.tells else None,
+        )
+
+    def trim(self) -> None:
+        used = {each.component for each in self.engines if each.is_open}
+        for component in self.weights.keys() - used:
+            self.driver.cuMemFree(self.weights.pop(component))
+
     def close(self) -> None:
+        assert not any(each.is_open for each in self.engines)
+        self.trim()
         self.driver.calls.append("close provider")
 
     def of(self, component: Component) -> HostEngine:

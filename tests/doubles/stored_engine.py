@@ -19,7 +19,7 @@ import numpy as np
 from engines.bundle.folder import Bundle
 from engines.contract import CONTRACTS, Component, ElementType
 from engines.cuda.gpu import Gpu, Stream
-from engines.engine import Array, DeviceTensor, Provider
+from engines.engine import Array, DeviceNeed, DeviceTensor, Provider
 from engines.providers import OpenProvider
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -131,6 +131,13 @@ class StoredProvider:
 
     def open(self, component: Component, shapes: Shapes) -> StoredEngine:
         return StoredEngine(component, self.element, self.gpu, self.capturable)
+
+    def need(self, component: Component, shapes: Shapes) -> DeviceNeed:
+        """Predictions lie with the engine that copies them."""
+        return DeviceNeed(weights=component, weights_nbytes=0, activations_nbytes=0)
+
+    def trim(self) -> None:
+        """Nothing is shared."""
 
     def close(self) -> None:
         """Nothing is shared."""

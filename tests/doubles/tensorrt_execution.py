@@ -2,7 +2,8 @@
 
 Device addresses are host addresses. A context's workspace is overwritten at each execution, so a
 buffer that overlaps it is noticed. `enqueue` is what `execute_async_v3` does with its work: replace
-it to record a capture instead of running at once.
+it to record a capture instead of running at once. `take` is what a plan's weights are on the device
+with, from when it is deserialized until nothing refers to it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import json
 import re
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -38,7 +40,12 @@ def _run_at_once(stream: int, work: Callable[[], None]) -> None:
     work()
 
 
+def _take_nothing(nbytes: int) -> Callable[[], Any]:
+    return lambda: None
+
+
 enqueue: Callable[[int, Callable[[], None]], None] = _run_at_once
+take: Callable[[int], Callable[[], Any]] = _take_nothing
 
 
 class Runtime:
@@ -71,6 +78,7 @@ class ICudaEngine:
 
     def __init__(self, header: dict[str, Any], model: bytes, logger: Any) -> None:
         self._header, self._logger = header, logger
+        weakref.finalize(self, take(len(model)))
         self._model = onnx.load_from_string(model)
         self._profiles = [
             {name: tuple(tuple(shape) for shape in shapes) for name, shapes in profile.items()}

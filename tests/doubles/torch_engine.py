@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from engines.contract import CONTRACTS, Component
-from engines.engine import DeviceTensor, Provider
+from engines.engine import DeviceNeed, DeviceTensor, Provider
 from tests.doubles.stored_engine import dtypes_of
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -102,6 +102,12 @@ class TorchProvider:
 
     def open(self, component: Component, shapes: Shapes) -> TorchEngine:
         return TorchEngine(component, self.element, self.device, self.capturable, self.put)
+
+    def need(self, component: Component, shapes: Shapes) -> DeviceNeed:
+        return DeviceNeed(weights=component, weights_nbytes=0, activations_nbytes=0)
+
+    def trim(self) -> None:
+        """Nothing is shared."""
 
     def close(self) -> None:
         """Nothing is shared."""

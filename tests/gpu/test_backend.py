@@ -40,10 +40,13 @@ def on_gpu(
     *,
     concurrency: Concurrency | None = Concurrency.CONCURRENT,
     capturable: bool = True,
+    low_memory: bool = False,
 ) -> Iterator[FaceDiffuser]:
     bundle = Bundle.open(machine.bundle)
     engines = stored_engine.on_device(machine.element, capturable=capturable)
-    backend = GpuBackend(bundle, driver or machine.driver, engines, concurrency=concurrency)
+    backend = GpuBackend(
+        bundle, driver or machine.driver, engines, concurrency=concurrency, low_memory=low_memory
+    )
     with FaceDiffuser(bundle, backend) as opened:
         yield opened
 
@@ -145,6 +148,24 @@ def test_memory_stays_flat_over_many_requests(machine: Machine) -> None:
         for seed in range(machine.many):
             opened.generate(drawn(machine, seed=seed))
         assert gpu.free_nbytes()[0] == before
+
+
+@pytest.mark.parametrize("capturable", [True, False])
+def test_in_low_memory_engines_take_turns_and_draw_the_same(
+    *, capturable: bool, machine: Machine
+) -> None:
+    request = drawn(machine, output_type="np")
+    with on_gpu(machine) as opened:
+        expected = opened.generate(request).array
+    with (
+        on_gpu(machine, capturable=capturable, low_memory=True) as opened,
+        opened_gpu(machine.driver) as gpu,
+    ):
+        opened.generate(request)
+        before = gpu.free_nbytes()[0]
+        for _ in range(machine.many):
+            np.testing.assert_array_equal(opened.generate(request).array, expected)
+            assert gpu.free_nbytes()[0] == before
 
 
 def test_two_bundles_draw_in_turns_in_one_process(machine: Machine) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from engines.bundle.folder import KERNELS_FOLDER
+from engines.bundle.folder import KERNELS_FOLDER, Bundle
+from engines.contract import NOISE_PREDICTORS
 from engines.cuda.driver import CudaError
 from engines.cuda.launcher import opened_library
 from engines.errors import (
@@ -160,6 +161,22 @@ def test_too_little_gpu_memory_is_a_problem(
     assert code == 1
     assert found["plans"]["text"].endswith("more than is free")
     assert found["plans"]["fix"] == "nvidia-smi"
+
+
+def test_gpu_memory_that_is_enough_in_low_memory_is_told(
+    bundle: Path, server: CudaDriver, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plans = {plan.spec.component: plan.built for plan in Bundle.open(bundle).manifest.plans}
+    both = sum(plans[each].file.nbytes for each in NOISE_PREDICTORS)
+    # The double's plans tell of a MiB to run each.
+    in_turns = both + (1 << 20)
+    for free, state in ((in_turns, "note"), (in_turns - 1, "problem")):
+        server.total_nbytes = free
+        _, found = report(capsys, "--bundle", str(bundle))
+        assert f", in low memory {in_turns >> 20}: more than is free" in found["plans"]["text"]
+        assert found["plans"]["state"] == state
+    server.total_nbytes = sum(each.file.nbytes for each in plans.values()) + (2 << 20)
+    assert report(capsys, "--bundle", str(bundle))[1]["plans"]["state"] == "ok"
 
 
 def test_a_driver_older_than_tensorrts_cuda_is_a_problem(

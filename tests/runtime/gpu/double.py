@@ -53,6 +53,8 @@ def on_cuda(
     capturable: bool = True,
     largest: int = 512,
     spoil: Callable[[HostEngine], None] = lambda _: None,
+    tells: bool = True,
+    low_memory: bool = False,
 ) -> Iterator[OnCuda]:
     """Open a bundle that with_kernels made; closing it must leave nothing open."""
     bundle = Bundle.open(path)
@@ -60,10 +62,12 @@ def on_cuda(
     providers: list[HostProvider] = []
 
     def opened(bundle: Bundle, *_: Any) -> HostProvider:
-        providers.append(HostProvider(bundle, used, capturable, largest, spoil))
+        providers.append(HostProvider(bundle, used, capturable, largest, spoil, tells))
         return providers[0]
 
-    backend = GpuBackend(bundle, used, opened, concurrency=concurrency, trials=1)
+    backend = GpuBackend(
+        bundle, used, opened, concurrency=concurrency, trials=1, low_memory=low_memory
+    )
     with FaceDiffuser(bundle, backend) as face_diffuser:
         yield OnCuda(face_diffuser, backend, used, providers)
     if driver is None:

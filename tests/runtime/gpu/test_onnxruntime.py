@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import tomllib
+import weakref
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -17,7 +19,7 @@ import pytest
 
 import engines.onnxruntime.library
 import runtime.backends
-from engines.bundle.folder import KERNELS_FOLDER
+from engines.bundle.folder import KERNELS_FOLDER, Bundle
 from engines.contract import Component
 from engines.engine import DeviceTensor
 from engines.errors import (
@@ -67,6 +69,8 @@ class Session:
         own.enable_profiling, own.profile_file_prefix = True, options.profile_file_prefix
         self._session = onnxruntime.InferenceSession(path, own, providers=[CPU_PROVIDER])
         self._inputs = {each.name: each for each in self._session.get_inputs()}
+        nbytes = sum(each.stat().st_size for each in (path, path.with_suffix(".data")))
+        weakref.finalize(self, driver.taken(nbytes))
 
     def get_providers(self) -> list[str]:
         return [CUDA_PROVIDER, CPU_PROVIDER]
@@ -163,6 +167,7 @@ def driver(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CudaDriver
     # The double warms up small pictures only; the golden bundle's own size takes it minutes.
     monkeypatch.setattr(GpuBackend, "warm_up", lambda *_: None)
     yield driver
+    gc.collect()  # of an error that was caught, and what it refers to
     assert not +driver.open
 
 
@@ -193,6 +198,33 @@ def test_the_picture_is_the_cpus_and_sessions_are_shared(
     assert "cuGraphLaunch" not in driver.calls
     # What it prints must not get into --json's one object.
     assert capsys.readouterr().out == ""
+
+
+def test_in_low_memory_sessions_take_turns(
+    bundle: Path, driver: CudaDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_in_place(monkeypatch, module(driver))
+    requests = [small(output_type="np"), small(height=128), small(output_type="np")]
+    with FaceDiffuser.open(bundle, provider="onnxruntime-cuda") as face_diffuser:
+        expected = [face_diffuser.generate(each).array for each in requests]
+    unet, decoder = (
+        Bundle.open(bundle).component(each).onnx_nbytes()
+        for each in (Component.TDM_UNET, Component.VAE_DECODER)
+    )
+    with FaceDiffuser.open(bundle, provider="onnxruntime-cuda", low_memory=True) as face_diffuser:
+        for request, array in zip(requests, expected, strict=True):
+            np.testing.assert_array_equal(face_diffuser.generate(request).array, array)
+        left = driver.device.nbytes - decoder
+        assert 0 < left < unet // 2
+        driver.device.peak_nbytes = 0
+        face_diffuser.generate(requests[0])
+        assert driver.device.peak_nbytes == left + 2 * unet
+        driver.total_nbytes = left + 2 * unet - 1024
+        with pytest.raises(DeviceMemoryError, match="the fusion stage takes at least 7 MiB"):
+            face_diffuser.generate(requests[0])
+        driver.device.peak_nbytes = 0
+        face_diffuser.generate(small(output_type="np", alpha=0.5, beta=0.5))
+        assert driver.device.peak_nbytes == left + unet
 
 
 def _raising(reason: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -17,9 +18,10 @@ import pytest
 import runtime.backends
 import runtime.gpu.backend
 from engines.bundle.folder import KERNELS_FOLDER, Bundle
-from engines.contract import NOISE_PREDICTORS, Component
+from engines.contract import CONTRACTS, NOISE_PREDICTORS, Component
 from engines.cuda.driver import Driver
-from engines.cuda.gpu import Gpu, Memory
+from engines.cuda.gpu import Gpu, Memory, opened_gpu
+from engines.engine import DeviceNeed
 from engines.errors import (
     BundleCorruptError,
     ContractError,
@@ -43,6 +45,7 @@ from tests.runtime.gpu.drawing import quiet_steps, relative_l2, small
 from tests.vendor import tensorrt as double
 
 Open = Callable[..., FaceDiffuser]
+DECODER = Component.VAE_DECODER
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +67,9 @@ def machine(driver: CudaDriver, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cud
     monkeypatch.setattr(runtime.gpu.backend, "GpuBackend", partial(GpuBackend, trials=1))
     monkeypatch.setattr(tensorrt_provider, "load", lambda _: double)
     monkeypatch.setattr(tensorrt_execution, "enqueue", driver.put)
+    monkeypatch.setattr(tensorrt_execution, "take", driver.taken)
     yield driver
+    gc.collect()  # of an error that was caught, and what it refers to
     assert not +driver.open
 
 
@@ -133,6 +138,58 @@ def test_activations_take_what_the_size_needs_not_what_the_plans_largest_would(
         assert relative_l2(found, expected) < 1e-4
     # The double takes 8 bytes an element of each model's inputs, of which the latents shrink.
     assert sizes[128] - sizes[64] == 2 * 8 * 4 * (16**2 - 8**2)
+
+
+def test_in_low_memory_a_plan_is_on_the_gpu_while_it_is_used(
+    bundle: Path, machine: CudaDriver
+) -> None:
+    plans = Bundle.open(bundle).manifest.plans
+    weights = {plan.spec.component: plan.built.file.nbytes for plan in plans}
+    requests = [small(output_type="np"), small(num_images=2), small(output_type="np")]
+    with FaceDiffuser.open(bundle, provider="tensorrt") as face_diffuser:
+        expected = [face_diffuser.generate(each).array for each in requests]
+        assert machine.device.nbytes > 0.9 * sum(weights.values())
+    with FaceDiffuser.open(bundle, low_memory=True) as face_diffuser:
+        assert face_diffuser.provider == "tensorrt"
+        for request, array in zip(requests, expected, strict=True):
+            np.testing.assert_array_equal(face_diffuser.generate(request).array, array)
+        machine.device.peak_nbytes = 0
+        face_diffuser.generate(requests[0])
+        # Nothing but the decoder is left; a plan is a little more than its weights.
+        left = machine.device.nbytes - weights[Component.VAE_DECODER]
+        both = sum(weights[each] for each in NOISE_PREDICTORS)
+        assert 0 < left < both // 4
+        assert 0 < machine.device.peak_nbytes - 0.99 * both < 2 * left
+        machine.device.peak_nbytes = 0
+        face_diffuser.generate(small(alpha=0.5, beta=0.5))
+        assert machine.device.peak_nbytes - left < 0.55 * both
+
+
+def test_what_a_plan_takes_is_known_for_the_largest_shapes_of_its_only_profile(
+    bundle: Path, machine: CudaDriver
+) -> None:
+    opened = Bundle.open(bundle)
+    plan = next(each for each in opened.manifest.plans if each.spec.component is DECODER)
+    with opened_gpu(machine) as gpu:
+        provider = tensorrt_provider.TensorRtProvider(opened, gpu)
+        for side, told in ((8, None), (16, plan.built.device_memory_nbytes)):
+            shapes = CONTRACTS[DECODER].shapes(
+                opened.manifest.dimensions.sizes() | {"images": 1, "h": side, "w": side}
+            )
+            need = provider.need(DECODER, shapes)
+            assert need == DeviceNeed(
+                weights=plan.spec.path, weights_nbytes=plan.built.file.nbytes,
+                activations_nbytes=told,
+            )  # fmt: skip
+        one, other = (provider.open(DECODER, shapes) for _ in range(2))
+        taken = machine.device.nbytes
+        one.close()
+        provider.trim()
+        assert machine.device.nbytes == taken > 0, "another engine uses the same weights"
+        other.close()
+        assert machine.device.nbytes == taken, "until somebody asks for it, weights stay"
+        provider.trim()
+        assert machine.device.nbytes == 0
 
 
 def test_a_size_outside_the_plans_lists_the_sizes_there_are(
