@@ -326,6 +326,21 @@ def test_weights_are_compared_with_their_digests_before_they_draw(
         face_diffuser.generate(small())
 
 
+def test_in_low_memory_weights_that_changed_since_the_last_picture_draw_nothing(
+    bundle: Path, tmp_path: Path, driver: CudaDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(shutil.copytree(bundle, tmp_path / "bundle"))
+    put_in_place(monkeypatch, module(driver))
+    with FaceDiffuser.open(path, provider="onnxruntime-cuda", low_memory=True) as face_diffuser:
+        face_diffuser.generate(small())
+        weights = path / "onnx" / "tdm_unet.data"
+        content = bytearray(weights.read_bytes())
+        content[len(content) // 2] ^= 1
+        weights.write_bytes(content)
+        with pytest.raises(BundleCorruptError, match=r"tdm_unet\.data was altered"):
+            face_diffuser.generate(small())
+
+
 @pytest.mark.parametrize("kind", ["Conv", "MatMul", "Concat"])
 def test_a_node_that_computes_on_the_cpu_is_refused_by_its_name(
     kind: str, bundle: Path, driver: CudaDriver, monkeypatch: pytest.MonkeyPatch
