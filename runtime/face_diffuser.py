@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, cast, overload
+
+import numpy as np
 
 from engines.bundle.folder import Bundle
 from engines.bundle.quantization import Quantization
@@ -15,6 +18,7 @@ from engines.engine import HostPrecision, Provider
 from engines.errors import CancelledError, FaceDiffuserError, NonFiniteError, RequestError
 from engines.guides import GuidanceRule
 from engines.hub.snapshot import local_bundle
+from engines.tune.chosen import measured_call
 from engines.tune.settings import HostSettings
 from runtime.backends import opened_backend
 from runtime.clock import Clock
@@ -23,6 +27,7 @@ from runtime.inputs.check import RequestCheck
 from runtime.inputs.identity import Identity
 from runtime.inputs.photo import Photo
 from runtime.inputs.prompt import PromptTokens, TextTokens
+from runtime.inputs.together import companions, drawn_of, form_of, joined, places, told_of
 from runtime.method.saliency import Fusion
 from runtime.pictures.previews import Previews
 from runtime.preparation import drawing_badly, initial_latents, kind_of, planned_steps, unusual
@@ -30,7 +35,7 @@ from runtime.presets import Preset
 from runtime.request import BY_PRESET, Request, check_reference_resolution
 from runtime.result import Result, SaliencySteps, StepInfo
 from runtime.sampler import sample
-from runtime.trajectory import Backend, PassEmbeds, Trajectory
+from runtime.trajectory import Backend, Drawn, PassEmbeds, Trajectory
 from runtime.turns import CancelToken, StopOf, Turns
 
 OnStepCallback = Callable[[StepInfo], Any]
@@ -56,6 +61,8 @@ class FaceDiffuser:
         self._asked = RequestCheck.of(bundle)
         unets = {bundle.component(each).onnx_digest() for each in NOISE_PREDICTORS}
         self._one_unet = len(unets) == 1
+        settings = backend.host_settings
+        self.call_time = None if settings is None else measured_call(bundle, settings)
         digest = bundle.component(Component.IMAGE_ENCODER).input_digest
         self._conditioning = Conditioning(backend, manifest.dimensions, digest)
 
@@ -199,7 +206,46 @@ class FaceDiffuser:
                 "write generate(Request(prompt=..., references=[...]))"
             )
         with self._turn(cancel):
-            return self._drawn(request, on_step, cancel)
+            return self._drawn([request], on_step, cancel)[0]
+
+    def companions(self, requests: Sequence[Request]) -> tuple[int, ...]:
+        """Which requests that wait are best drawn in one call with the first of them, by index.
+
+        Those that `generate_together` takes with it, as many as `engines.tune` measured to cost
+        less together than alone on this machine; the first alone where it measured nothing.
+        """
+        return companions(requests, self.call_time, self.native_px)
+
+    def generate_together(
+        self,
+        requests: Sequence[Request],
+        *,
+        on_step: Callable[[int, StepInfo], Any] | None = None,
+        cancel: CancelToken | None = None,
+    ) -> list[Result]:
+        """Draw several requests in one call of the engines a step; a result for each.
+
+        They have all but words, people, seeds, preset and numbers of images in common. A picture is
+        the one that `generate` draws, within what an engine's results depend on the number of rows
+        (nothing on ONNX Runtime's CPU, as far as it was tried; rounding elsewhere). on_step also
+        gets the request's index; a falsy answer other than None cancels the call, and so does the
+        token. timings_ms: of the call. Raises RequestError for requests of different forms, and
+        what `generate` does, whichever request is the reason.
+        """
+        if not requests or len({form_of(each, self.native_px) for each in requests}) > 1:
+            raise RequestError(
+                "requests that are drawn together have their size, steps, scheduler, guidance, "
+                "fusion and output_type in common; draw others one after the other"
+            )
+        where = places(requests)
+
+        def after_step(info: StepInfo) -> bool:
+            parts = (told_of(info, place) for place in where)
+            answers = [on_step(at, part) for at, part in enumerate(parts)] if on_step else []
+            return all(answer is None or answer for answer in answers)
+
+        with self._turn(cancel):
+            return self._drawn(requests, after_step if on_step else None, cancel)
 
     def check(self, request: Request) -> None:
         """Raise now what `generate` would of the request's words and numbers; takes no turn.
@@ -259,21 +305,28 @@ class FaceDiffuser:
                 yield
 
     def _drawn(
-        self, request: Request, on_step: OnStepCallback | None, cancel: CancelToken | None
-    ) -> Result:
-        clock = Clock()
-        latents, seeds = initial_latents(request, self._dimensions)
+        self,
+        requests: Sequence[Request],
+        on_step: OnStepCallback | None,
+        cancel: CancelToken | None,
+    ) -> list[Result]:
+        """Results of requests of one form."""
+        clock, request = Clock(), requests[0]
+        starts = [initial_latents(each, self._dimensions) for each in requests]
         plan = planned_steps(request, self._asked.noise_schedule)
         with clock.measure("text"):
-            tokens, negative = self._asked.tokens(request)
-        embeds = self._embeds(request, tokens, negative, clock)
+            tokens = [self._asked.tokens(each) for each in requests]
+        embeds = [
+            self._embeds(each, *texts, clock) for each, texts in zip(requests, tokens, strict=True)
+        ]
+        images = sum(each.num_images for each in requests)
         trajectory = Trajectory(
-            kind=kind_of(request, self.native_px),
-            latents=latents,
+            kind=replace(kind_of(request, self.native_px), images=images),
+            latents=np.concatenate([latents for latents, _ in starts]),
             table=plan.table,
             boundaries=plan.boundaries,
             guidance=plan.guidance,
-            embeds=embeds,
+            embeds=joined(embeds, requests),
             guidance_scale=request.guidance_scale,
             output_type=request.output_type,
             previews=self._previews,
@@ -296,17 +349,35 @@ class FaceDiffuser:
                 still_wanted=lambda: self._turns.check(cancel),
             )
         except NonFiniteError as error:
-            if (blamed := unusual(request)) is None:
+            if (blamed := next(filter(None, map(unusual, requests)), None)) is None:
                 raise
             raise NonFiniteError(
                 f"{error.reason.partition(';')[0]}; the request's {blamed} is the likely cause"
             ) from error
+        timings_ms, evaluations = clock.timings_ms(drawn.timings_ms), trajectory.evaluations()
+        return [
+            self._result(each, seeds, texts, drawn_of(drawn, place), timings_ms, evaluations)
+            for each, (_, seeds), texts, place in zip(
+                requests, starts, tokens, places(requests), strict=True
+            )
+        ]
+
+    def _result(
+        self,
+        request: Request,
+        seeds: tuple[int, ...],
+        texts: tuple[PromptTokens, TextTokens],
+        drawn: Drawn,
+        timings_ms: Mapping[str, float],
+        evaluations: int,
+    ) -> Result:
+        tokens, negative = texts
         return Result(
             images=drawn.images,
             seed=seeds[0],
             seeds=seeds,
-            timings_ms=clock.timings_ms(drawn.timings_ms),
-            evaluations=trajectory.evaluations(),
+            timings_ms=dict(timings_ms),
+            evaluations=evaluations,
             provider=self.provider,
             bundle=self._bundle_digest,
             quantization=self.quantization,

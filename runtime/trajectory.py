@@ -56,7 +56,7 @@ class Trajectory:
 
     latents: initial noise [images, 4, h, w] float32. table: one row per step (schedule.Column).
     guidance: of every step, of meaning in the subject stage. embeds: prompt embeds
-    [tokens, text_width] float32 of each guidance pass.
+    [images, tokens, text_width] float32 of each guidance pass.
     """
 
     kind: RequestKind

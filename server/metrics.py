@@ -31,6 +31,10 @@ class Metrics:
         self.identities = Gauge("facediffuser_identities", "Identities kept", registry=registry)
         self.ready = Gauge("facediffuser_ready", "1 while jobs are admitted", registry=registry)
         self.queue_seconds = histogram("facediffuser_queue_seconds", "Wait of a job for its turn")
+        self.jobs_per_call = Histogram(
+            "facediffuser_jobs_per_call", "Jobs that were drawn in one call", registry=registry,
+            buckets=(1, 2, 3, 4, 6, 8, 12, 16),
+        )  # fmt: skip
         self.stage_seconds = histogram(
             "facediffuser_stage_seconds", "Time of a job's stages", "stage"
         )

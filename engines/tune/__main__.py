@@ -1,8 +1,9 @@
 """`python -m engines.tune BUNDLE`: measure what computes the U-Nets fastest on this processor.
 
 Times one U-Net call (two rows, the model's own picture size) on every CPU provider that is
-installed, in every precision and on fewer and fewer threads, and keeps the result for whoever opens
-the bundle here without saying what to compute with.
+installed, in every precision and on fewer and fewer threads, then the fastest with several images
+in a call, and keeps the result for whoever opens the bundle here without saying what to compute
+with, and for the server, which draws jobs together where that pays.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def _tuned(options: argparse.Namespace) -> dict[str, Any]:
     provider, precision, threads = asked
     record = race(
         bundle, provider=provider, precision=precision, threads=threads, limit_s=options.limit,
-        say=say,
+        together=True, say=say,
     )  # fmt: skip
     best = record.fastest(*asked)
     assert best is not None  # a race measures something that fits, or raises

@@ -12,7 +12,7 @@ from engines.engine import HostPrecision, Provider
 from engines.errors import ProviderUnavailableError
 from engines.providers import HOST_PROVIDERS
 from engines.tune.record import kept
-from engines.tune.settings import HostSettings, default_settings, kinds
+from engines.tune.settings import CallTime, HostSettings, default_settings, kinds
 
 # "never" keeps an opening from measuring anything.
 VARIABLE = "FACE_DIFFUSER_TUNE"
@@ -53,6 +53,13 @@ def chosen_settings(
                 raise
             reasons.append(f"{each}: {error}")
     raise ProviderUnavailableError("; ".join(reasons))
+
+
+def measured_call(bundle: Bundle, settings: HostSettings) -> CallTime | None:
+    """What was measured here of these very settings."""
+    record = kept(bundle)
+    found = () if record is None else record.calls
+    return next((each for each in found if each.settings == settings), None)
 
 
 def _is_worth_measuring(bundle: Bundle) -> bool:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from engines.bundle.records import Count, Seconds
 from engines.engine import HostPrecision, Provider
 from engines.errors import ProviderUnavailableError, RequestError, did_you_mean, shown
 from engines.providers import HOST_PROVIDERS
 from engines.threads import processors
+
+# Of the time of calls alone, what a call together must stay below. A near-linear processor gains
+# nothing by it, and whoever shares a call waits for its whole length.
+_PAYS = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +34,27 @@ class HostSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class CallTime:
-    """How long a U-Net's call takes with these settings. load_s: to open it."""
+    """How long a U-Net's call takes with these settings. load_s: to open it.
+
+    images_s: of a call with so many images, 1 among them; empty where that was not measured.
+    """
 
     settings: HostSettings
     call_s: Seconds
     load_s: Seconds
+    images_s: dict[int, Seconds] = field(default_factory=dict)
+
+    def pays(self, images: Sequence[int]) -> bool:
+        """Whether calls of so many images each are clearly slower than one with all of them."""
+        together, alone = self._seconds(sum(images)), list(map(self._seconds, images))
+        return together < _PAYS * sum(alone) < math.inf
+
+    def _seconds(self, images: int) -> float:
+        """Between what was measured a straight line; beyond, nothing is known."""
+        counts = sorted(self.images_s)
+        if not counts or not counts[0] <= images <= counts[-1]:
+            return math.inf
+        return float(np.interp(images, counts, [self.images_s[each] for each in counts]))
 
 
 @dataclass(frozen=True, kw_only=True)

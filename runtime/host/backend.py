@@ -165,8 +165,7 @@ class HostStepper:
         self._latents = updated_latents(self._latents, noise, self._history, row)
 
     def _prompt_rows(self, guide: Guide) -> Float32Array:
-        embeds, images = self._trajectory.embeds, self._trajectory.kind.images
-        return np.concatenate([np.repeat(embeds[each][None], images, 0) for each in guide.passes])
+        return np.concatenate([self._trajectory.embeds[each] for each in guide.passes])
 
     def _pictures(self) -> Float32Array:
         """Decode one picture at a time: activations of the decoder are the largest of all."""

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,11 +21,13 @@ from ray import serve
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import RayServeException
 
+from engines.tune.settings import CallTime
 from runtime import CancelledError, CancelToken, Identity, Request, Result
 from runtime.inputs.check import RequestCheck
-from server.cluster.replica import Raised, Replica, ReplicaFacts
+from runtime.inputs.together import companions
+from server.cluster.replica import Raised, Replica, ReplicaFacts, Sent
 from server.config import ServerConfig
-from server.jobs.engine import EngineLostError, PhotoDecoder, Step
+from server.jobs.engine import EngineLostError, OnStep, PhotoDecoder
 from server.logs import tell
 
 _APPLICATION = "face-diffuser-engines"
@@ -56,11 +58,15 @@ def opened_on_ray(bundle: Path, config: ServerConfig) -> tuple[RayEngine, str]:
         ray_actor_options=resources(config, cluster.cluster_resources()),
         graceful_shutdown_timeout_s=config.drain_s,
     )(Replica)
+    # Engines are asked through their handle. Ray's own HTTP proxy would take our port, and a busy
+    # machine that starts it too late would start nothing.
+    serve.start(proxy_location="Disabled")
     handle = serve.run(
         deployment.bind(str(bundle.resolve()), options), name=_APPLICATION, route_prefix=None
     )
     facts: ReplicaFacts = handle.facts.remote().result(timeout_s=_OPEN_S)
-    return RayEngine(handle, RequestCheck.open(bundle), config), facts.provider
+    engine = RayEngine(handle, RequestCheck.open(bundle), config, facts.call_time)
+    return engine, facts.provider
 
 
 def resources(config: ServerConfig, cluster: Mapping[str, float]) -> dict[str, float]:
@@ -91,12 +97,19 @@ def _connect(config: ServerConfig) -> None:
 
 
 class RayEngine:
-    """Replicas of a deployment, each of which draws one picture at a time."""
+    """Replicas of a deployment, each of which makes one call at a time."""
 
-    def __init__(self, handle: Any, check: RequestCheck, config: ServerConfig) -> None:
-        """handle: the deployment's, as `serve.run` gives it."""
+    def __init__(
+        self,
+        handle: Any,
+        check: RequestCheck,
+        config: ServerConfig,
+        call_time: CallTime | None = None,
+    ) -> None:
+        """handle: the deployment's, as `serve.run` gives it. call_time: of a replica's engine."""
         self._handle = handle
         self._check = check
+        self._call_time = call_time
         self._engines = config.engines
         self._photos = PhotoDecoder(config.max_photo_pixels)
 
@@ -125,23 +138,26 @@ class RayEngine:
 
         return await _again_if_lost(encoded)
 
+    def companions(self, requests: Sequence[Request]) -> Sequence[int]:
+        return companions(requests, self._call_time, self.native_px)
+
     async def draw(
         self,
-        request: Request,
+        requests: Sequence[Request],
         *,
         cancel: CancelToken,
-        on_step: Callable[[Step], None],
-        previews: bool,
-    ) -> Result:
-        async def drawn() -> Result:
-            stream = self._handle.options(stream=True).draw.remote(request, previews=previews)
+        on_step: OnStep,
+        previews: Sequence[bool],
+    ) -> list[Result]:
+        async def drawn() -> list[Result]:
+            stream = self._handle.options(stream=True).draw.remote(requests, previews=previews)
             try:
                 async for each in _until_cancelled(stream, cancel):
                     if isinstance(each, Raised):
                         raise each.error
-                    if isinstance(each, Result):
+                    if isinstance(each, list):
                         return each
-                    on_step(each)
+                    on_step(*each)
             finally:
                 stream.cancel()
             raise EngineLostError("an engine ended its answer without a picture")
@@ -167,9 +183,7 @@ async def _again_if_lost(work: Callable[[], Awaitable[Answer]]) -> Answer:
     raise AssertionError
 
 
-async def _until_cancelled(
-    stream: Any, cancel: CancelToken
-) -> AsyncIterator[Step | Result | Raised]:
+async def _until_cancelled(stream: Any, cancel: CancelToken) -> AsyncIterator[Sent]:
     """What a replica sends, as it comes. Raises CancelledError."""
     coming = aiter(stream)
     while True:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import pickle
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engines.tune.settings import CallTime
 from runtime import FaceDiffuser, FaceDiffuserError, Identity, Request, Result, StepInfo
 from server.jobs.engine import Step, step_of
 
@@ -25,12 +26,17 @@ class Raised:
     error: Exception
 
 
+# What a replica sends: which request and its step; at the end all results, or an error.
+Sent = tuple[int, Step] | list[Result] | Raised
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReplicaFacts:
     """Of an engine's process."""
 
     provider: str
     pid: int
+    call_time: CallTime | None
 
 
 class Replica:
@@ -43,7 +49,10 @@ class Replica:
         self._owner = ThreadPoolExecutor(1, thread_name_prefix="engine")
 
     async def facts(self) -> ReplicaFacts:
-        return ReplicaFacts(provider=self._face_diffuser.provider, pid=os.getpid())
+        return ReplicaFacts(
+            provider=self._face_diffuser.provider, pid=os.getpid(),
+            call_time=self._face_diffuser.call_time,
+        )  # fmt: skip
 
     async def encode(self, pixels: npt.NDArray[np.uint8]) -> Identity | Raised:
         """A person from a photo that was decoded elsewhere."""
@@ -57,24 +66,28 @@ class Replica:
             return carried(error)
 
     async def draw(
-        self, request: Request, *, previews: bool
-    ) -> AsyncIterator[Step | Result | Raised]:
-        """Each step when it is done, then the result, or what was raised.
+        self, requests: Sequence[Request], *, previews: Sequence[bool]
+    ) -> AsyncIterator[Sent]:
+        """Each request's steps when they are done, then all results, or what was raised.
 
         Whoever stops listening ends the drawing after its step; the replica takes no other before.
         """
-        loop, told = asyncio.get_running_loop(), asyncio.Queue[Step | Result | Raised]()
+        loop, told = asyncio.get_running_loop(), asyncio.Queue[Sent]()
         unwanted = threading.Event()
 
-        def tell(each: Step | Result | Raised) -> None:
+        def tell(each: Sent) -> None:
             loop.call_soon_threadsafe(told.put_nowait, each)
 
-        def after_step(info: StepInfo) -> None:
-            tell(step_of(info, preview=previews))
+        def after_step(at: int, info: StepInfo) -> None:
+            tell((at, step_of(info, preview=previews[at])))
 
         def drawn() -> None:
             try:
-                tell(self._face_diffuser.generate(request, on_step=after_step, cancel=unwanted))
+                tell(
+                    self._face_diffuser.generate_together(
+                        requests, on_step=after_step, cancel=unwanted
+                    )
+                )
             except Exception as error:
                 tell(carried(error))
 
@@ -83,7 +96,7 @@ class Replica:
             while True:
                 each = await told.get()
                 yield each
-                if not isinstance(each, Step):
+                if not isinstance(each, tuple):
                     return
         finally:
             unwanted.set()

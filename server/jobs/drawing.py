@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from functools import partial
 
-from runtime import Result
+from runtime import CancelToken, Result
 from server.jobs.engine import EngineClient, Step
 from server.jobs.job import Job, Order
 from server.jobs.table import JobTable
-from server.logs import tell_defect
+from server.logs import tell, tell_defect
 from server.pictures import Encoder, drawn_of
 
 
@@ -24,29 +25,56 @@ class Drawing:
         self._encodings: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Draw one job after the other, until the task is cancelled."""
+        """Draw one job after the other, or several at once where the engine says that this pays,
+        until the task is cancelled."""
         while True:
-            job = await self._table.next_job()
-            order = job.order
-            assert order is not None
-            started = self._loop.time()
+            jobs = await self._table.next_jobs(self._companions)
             try:
-                result = await self._engine.draw(
-                    order.request, cancel=job.cancel, on_step=partial(self._tell_step, job),
-                    previews=order.previews,
-                )  # fmt: skip
+                await self._draw(jobs)
             except Exception as error:
-                self._failed(job, error)
-                continue
-            self._table.job_s += 0.2 * (self._loop.time() - started - self._table.job_s)
-            encoding = asyncio.create_task(self._encode(job, order, result))
-            self._encodings.add(encoding)
-            encoding.add_done_callback(self._encodings.discard)
+                await self._apart(jobs, error)
 
     def close(self) -> None:
         self._encoder.close()
 
-    def _tell_step(self, job: Job, step: Step) -> None:
+    def _companions(self, orders: Sequence[Order]) -> Sequence[int]:
+        return self._engine.companions([order.request for order in orders])
+
+    async def _draw(self, jobs: Sequence[Job]) -> None:
+        """Raises what the engine does."""
+        orders = [job.order for job in jobs if job.order is not None]
+        started = self._loop.time()
+        results = await self._engine.draw(
+            [order.request for order in orders],
+            cancel=_Nobody(jobs),
+            on_step=partial(self._tell_step, jobs),
+            previews=[order.previews for order in orders],
+        )
+        took_s = (self._loop.time() - started) / len(jobs)
+        self._table.job_s += 0.2 * (took_s - self._table.job_s)
+        for job, order, result in zip(jobs, orders, results, strict=True):
+            encoding = asyncio.create_task(self._encode(job, order, result))
+            self._encodings.add(encoding)
+            encoding.add_done_callback(self._encodings.discard)
+
+    async def _apart(self, jobs: Sequence[Job], error: Exception) -> None:
+        """After a call that failed: of several jobs, the one that is the reason meets it again."""
+        if len(jobs) > 1:
+            tell("drawn_apart", jobs=[job.id for job in jobs], error=type(error).__name__)
+        for job in jobs:
+            if len(jobs) == 1 or job.cancelled_at is not None:
+                self._failed(job, error)
+                continue
+            try:
+                await self._draw([job])
+            except Exception as its_own:
+                self._failed(job, its_own)
+
+    def _tell_step(self, jobs: Sequence[Job], at: int, step: Step) -> None:
+        job = jobs[at]
+        if len(jobs) > 1 and job.cancelled_at is not None and not job.ended:
+            # The others are drawn on, and this one's share of it is dropped.
+            self._table.end_cancelled(job)
         if job.ended:
             return
         job.publish("step", step=step.step + 1, of=step.num_steps, stage=step.stage)
@@ -75,3 +103,13 @@ class Drawing:
         self._table.end_failed(job, error)
         if job.problem is not None and job.problem.status_code == 500:
             tell_defect(error, job=job.id)
+
+
+class _Nobody:
+    """The token of a call: set once none of its jobs is wanted any more."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self._tokens: Sequence[CancelToken] = [job.cancel for job in jobs]
+
+    def is_set(self) -> bool:
+        return all(each.is_set() for each in self._tokens)

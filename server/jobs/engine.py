@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -39,6 +40,10 @@ class Step:
     preview: Image.Image | None = None
 
 
+# Which request of a call, and its step.
+OnStep = Callable[[int, Step], None]
+
+
 class EngineClient(Protocol):
     """What draws. Its methods are called from the event loop.
 
@@ -65,15 +70,22 @@ class EngineClient(Protocol):
         """A person from a photo."""
         ...
 
+    def companions(self, requests: Sequence[Request]) -> Sequence[int]:
+        """Which requests that wait are best drawn in one call with the first, by index."""
+        ...
+
     async def draw(
         self,
-        request: Request,
+        requests: Sequence[Request],
         *,
         cancel: CancelToken,
-        on_step: Callable[[Step], None],
-        previews: bool,
-    ) -> Result:
-        """Draw; on_step is called on the event loop. Raises what FaceDiffuser.generate does."""
+        on_step: OnStep,
+        previews: Sequence[bool],
+    ) -> list[Result]:
+        """Draw requests in one call; on_step, on the event loop, hears of each request's steps.
+
+        Raises what FaceDiffuser.generate_together does.
+        """
         ...
 
     async def close(self) -> None: ...
@@ -139,23 +151,24 @@ class LocalEngine:
         loop, pixels = asyncio.get_running_loop(), await self._photos.decoded(photo)
         return await loop.run_in_executor(self._owner, self._face_diffuser.encode_reference, pixels)
 
+    def companions(self, requests: Sequence[Request]) -> Sequence[int]:
+        return self._face_diffuser.companions(requests)
+
     async def draw(
         self,
-        request: Request,
+        requests: Sequence[Request],
         *,
         cancel: CancelToken,
-        on_step: Callable[[Step], None],
-        previews: bool,
-    ) -> Result:
+        on_step: OnStep,
+        previews: Sequence[bool],
+    ) -> list[Result]:
         loop = asyncio.get_running_loop()
 
-        def tell(info: StepInfo) -> None:
-            loop.call_soon_threadsafe(on_step, step_of(info, preview=previews))
+        def tell(at: int, info: StepInfo) -> None:
+            loop.call_soon_threadsafe(on_step, at, step_of(info, preview=previews[at]))
 
-        return await loop.run_in_executor(
-            self._owner,
-            lambda: self._face_diffuser.generate(request, on_step=tell, cancel=cancel),
-        )
+        draw = partial(self._face_diffuser.generate_together, requests, on_step=tell, cancel=cancel)
+        return await loop.run_in_executor(self._owner, draw)
 
     async def close(self) -> None:
         loop = asyncio.get_running_loop()

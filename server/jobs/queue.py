@@ -53,6 +53,11 @@ class FairQueue:
         }
         return first.job
 
+    def head(self) -> list[Job]:
+        """Those of the first one's priority, in their order."""
+        first = self._waiting[0].rank
+        return [each.job for each in self._waiting if each.rank == first]
+
     def remove(self, job: Job) -> bool:
         """Take a job out; whether it was there."""
         left = [each for each in self._waiting if each.job is not job]
@@ -63,6 +68,3 @@ class FairQueue:
     def position(self, job: Job) -> int:
         """How many are drawn before it."""
         return next(n for n, each in enumerate(self._waiting) if each.job is job)
-
-    def of_tenant(self, name: str) -> int:
-        return sum(each.job.tenant.name == name for each in self._waiting)

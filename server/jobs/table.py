@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from server.config import ServerConfig
@@ -17,6 +17,8 @@ from server.tenants import Tenant
 from server.traces import tell_job
 
 _FIRST_GUESS_S = 5.0
+
+Companions = Callable[[Sequence[Order]], Sequence[int]]
 
 
 class JobTable:
@@ -63,16 +65,24 @@ class JobTable:
         if self.draining:
             raise Problem(503, "draining", "the server is stopping; ask another", retry_after_s=5)
 
-    async def next_job(self) -> Job:
-        """The job whose turn it is, once there is one."""
+    async def next_jobs(self, companions: Companions = lambda _: (0,)) -> list[Job]:
+        """The job whose turn it is, once there is one, and those that are drawn with it.
+
+        companions: says which, of the orders that wait in the first one's priority, by index.
+        """
         while not len(self._queue):
             self._admitted.clear()
             await self._admitted.wait()
-        job = self._queue.pop()
-        job.state, job.started = State.RUNNING, self._loop.time()
-        self._metrics.queue_seconds.observe(self._loop.time() - job.admitted)
-        job.publish("started", id=job.id)
-        return job
+        head = self._queue.head()
+        beside = companions([each.order for each in head if each.order is not None])
+        jobs = [self._queue.pop(), *(head[at] for at in beside if at)]
+        for job in jobs:
+            self._queue.remove(job)
+            job.state, job.started = State.RUNNING, self._loop.time()
+            self._metrics.queue_seconds.observe(self._loop.time() - job.admitted)
+            job.publish("started", id=job.id)
+        self._metrics.jobs_per_call.observe(len(jobs))
+        return jobs
 
     def job(self, tenant: Tenant, job_id: str) -> Job:
         """A tenant's job. Raises Problem 404."""
@@ -157,6 +167,8 @@ class JobTable:
 
     def end_done(self, job: Job, drawn: Drawn) -> None:
         """The files are there; or nobody wants them any more."""
+        if job.ended:
+            return
         if job.cancelled_at is not None:
             self.end_cancelled(job)
             return
@@ -181,6 +193,8 @@ class JobTable:
 
     def end_failed(self, job: Job, error: Exception) -> None:
         """The work raised an error."""
+        if job.ended:
+            return
         if job.cancelled_at is not None:
             self.end_cancelled(job)
             return

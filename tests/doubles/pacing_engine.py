@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 
 from runtime import CancelledError, CancelToken, Identity, Request, Result
-from server.jobs.engine import Step
+from server.jobs.engine import OnStep, Step
 
 
 class PacingEngine:
-    """Keeps what it was asked to draw. step_s: how long a step takes, may be changed."""
+    """Keeps what it was asked to draw. step_s: how long a step takes, may be changed; so may
+    together, the most requests of a call, and fails_at, a seed that no call draws."""
 
     native_px = 64
     engines = 1
@@ -28,6 +30,9 @@ class PacingEngine:
         self.idle = threading.Event()
         self.idle.set()
         self.fails: Exception | None = None
+        self.fails_at: int | None = None
+        self.together = 1
+        self.calls: list[int] = []
         self._owner = ThreadPoolExecutor(1)
 
     def check(self, request: Request) -> None:
@@ -42,56 +47,64 @@ class PacingEngine:
         embeds = np.full(8, sum(photo) % 251, np.float32)
         return Identity(embeds=embeds, encoder="double", reference_resolution=512)
 
+    def companions(self, requests: Sequence[Request]) -> Sequence[int]:
+        """All that wait, up to as many as `together` says."""
+        return range(min(self.together, len(requests)))
+
     async def draw(
         self,
-        request: Request,
+        requests: Sequence[Request],
         *,
         cancel: CancelToken,
-        on_step: Callable[[Step], None],
-        previews: bool,
-    ) -> Result:
+        on_step: OnStep,
+        previews: Sequence[bool],
+    ) -> list[Result]:
         loop = asyncio.get_running_loop()
 
         def tell(step: Step) -> None:
-            loop.call_soon_threadsafe(on_step, step)
+            for at, preview in enumerate(previews):
+                seen = step if preview else replace(step, preview=None)
+                loop.call_soon_threadsafe(on_step, at, seen)
 
-        return await loop.run_in_executor(
-            self._owner, lambda: self._draw(request, cancel, tell, previews=previews)
-        )
+        return await loop.run_in_executor(self._owner, lambda: self._draw(requests, cancel, tell))
 
     async def close(self) -> None:
         self._owner.shutdown()
 
     def _draw(
         self,
-        request: Request,
+        requests: Sequence[Request],
         cancel: CancelToken,
         tell: Callable[[Step], None],
-        *,
-        previews: bool,
-    ) -> Result:
+    ) -> list[Result]:
         self.idle.clear()
         try:
-            self.drawn.append(request)
+            self.drawn += requests
+            self.calls.append(len(requests))
             if self.fails is not None:
                 raise self.fails
-            picture = noise(request.seed or 0)
-            for step in range(request.num_inference_steps):
+            if any(each.seed == self.fails_at for each in requests):
+                raise ValueError("of this seed")
+            picture = noise(requests[0].seed or 0)
+            count = requests[0].num_inference_steps
+            for step in range(count):
                 time.sleep(self.step_s)
                 self.steps += 1
-                preview = picture if previews else None
-                count = request.num_inference_steps
-                tell(Step(step=step, num_steps=count, stage="scene", preview=preview))
+                tell(Step(step=step, num_steps=count, stage="scene", preview=picture))
                 if cancel.is_set():
                     raise CancelledError("cancelled")
         finally:
             self.idle.set()
-        seeds = tuple((request.seed or 0) + n for n in range(request.num_images))
-        return Result(
-            images=[noise(seed) for seed in seeds], seed=seeds[0], seeds=seeds,
-            timings_ms={"total": 1.0}, provider="double", bundle="none", request=request,
-            unread={}, warnings=(), evaluations=1, saliency=None,
-        )  # fmt: skip
+        return [result(each) for each in requests]
+
+
+def result(request: Request) -> Result:
+    seeds = tuple((request.seed or 0) + n for n in range(request.num_images))
+    return Result(
+        images=[noise(seed) for seed in seeds], seed=seeds[0], seeds=seeds,
+        timings_ms={"total": 1.0}, provider="double", bundle="none", request=request,
+        unread={}, warnings=(), evaluations=1, saliency=None,
+    )  # fmt: skip
 
 
 def noise(seed: int) -> Image.Image:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from engines.errors import ProviderUnavailableError, RequestError
 from engines.providers import HOST_PROVIDERS
 from engines.tune import chosen, race, record
 from engines.tune.__main__ import main
-from engines.tune.chosen import chosen_settings
+from engines.tune.chosen import chosen_settings, measured_call
 from engines.tune.measure import call_time, measured
 from engines.tune.record import PROCESSORS_FOLDER, Conditions, TuneRecord, keep, kept
 from engines.tune.settings import CallTime, HostSettings, NotMeasured, default_settings
@@ -30,7 +30,7 @@ from tests.runtime.small_request import small
 
 ORT, OPENVINO = Provider.ONNXRUNTIME_CPU, Provider.OPENVINO
 FLOAT32, BFLOAT16 = HostPrecision.FLOAT32, HostPrecision.BFLOAT16
-CallTimeOf = Callable[[Bundle, HostSettings, float], CallTime | NotMeasured]
+CallTimeOf = Callable[[Bundle, HostSettings, float, Sequence[int]], CallTime | NotMeasured]
 Times = dict[tuple[Provider, HostPrecision, int], float]
 
 
@@ -41,13 +41,16 @@ def settings_of(provider: Provider, precision: HostPrecision, threads: int) -> H
 def clock(times: Times, asked: list[HostSettings]) -> CallTimeOf:
     """Stands for the child processes: a call's seconds by settings; what is left out fails."""
 
-    def time_of(_: Bundle, settings: HostSettings, limit_s: float) -> CallTime | NotMeasured:
+    def time_of(
+        _: Bundle, settings: HostSettings, limit_s: float, images: Sequence[int] = ()
+    ) -> CallTime | NotMeasured:
         assert limit_s > 0
         asked.append(settings)
         seconds = times.get((settings.provider, settings.precision, settings.threads))
         if seconds is None:
             return NotMeasured(settings=settings, reason="killed")
-        return CallTime(settings=settings, call_s=seconds, load_s=0.5)
+        images_s = {each: seconds * each for each in images}
+        return CallTime(settings=settings, call_s=seconds, load_s=0.5, images_s=images_s)
 
     return time_of
 
@@ -121,6 +124,23 @@ def test_what_is_asked_for_wins_over_what_is_fastest(
     raced(bundle, times=clock(ALL_ON_8 | {(OPENVINO, FLOAT32, 4): 4.0}, []))
     found = chosen_settings(bundle, provider, precision, threads)
     assert found == settings_of(*expected)
+
+
+def test_the_fastest_alone_is_also_measured_with_several_images(bundle: Bundle) -> None:
+    asked: list[HostSettings] = []
+    said: list[str] = []
+    found = raced(bundle, times=clock(ALL_ON_8, asked), together=True, say=said.append)
+    assert asked[-1] == settings_of(OPENVINO, FLOAT32, 8)
+    assert {each.settings: each.images_s for each in found.calls if each.images_s} == {
+        settings_of(OPENVINO, FLOAT32, 8): {1: 5.0, 2: 10.0, 4: 20.0}
+    }
+    assert "  with 4 images 20 s" in said
+    assert len(found.calls) == len({each.settings for each in found.calls})
+    # A race without it, as at an opening, leaves it be.
+    again = raced(bundle, times=clock(ALL_ON_8, []))
+    assert again.fastest() == found.fastest()
+    assert measured_call(bundle, settings_of(OPENVINO, FLOAT32, 8)) == found.fastest()
+    assert measured_call(bundle, settings_of(OPENVINO, FLOAT32, 1)) is None
 
 
 def test_what_cannot_be_measured_is_left_out_and_said(bundle: Bundle) -> None:
@@ -228,6 +248,10 @@ def test_a_call_is_timed_in_a_process_of_its_own(bundle: Bundle) -> None:
     assert isinstance(found, CallTime), found
     assert found.settings == settings
     assert 0 < found.call_s < 60
+    several = call_time(bundle, settings, 120, (1, 2))
+    assert isinstance(several, CallTime), several
+    assert several.images_s.keys() == {1, 2}
+    assert several.call_s == several.images_s[1] < several.images_s[2]
     broken = call_time(bundle, settings_of(ORT, BFLOAT16, 1), 120)
     assert isinstance(broken, NotMeasured)
     assert "bfloat16" in broken.reason

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ class Handle:
         assert stream
         return self
 
-    def remote(self, request: object, *, previews: bool) -> Stream:
+    def remote(self, requests: object, *, previews: Sequence[bool]) -> Stream:
         return self._left.pop(0)
 
 
@@ -75,29 +75,33 @@ def drawn(
         Handle(*streams), RequestCheck.open(bundle), ServerConfig(ray="local", engines=2)
     )
     return asyncio.run(
-        engine.draw(small(), cancel=cancel or threading.Event(), on_step=on_step, previews=False)
-    )
+        engine.draw(
+            [small()], cancel=cancel or threading.Event(), on_step=lambda _, step: on_step(step),
+            previews=[False],
+        )
+    )[0]  # fmt: skip
 
 
-STEP = Step(step=0, num_steps=3, stage="scene")
+FIRST = Step(step=0, num_steps=3, stage="scene")
+STEP = (0, FIRST)
 
 
 def test_steps_are_told_and_the_result_is_given(golden_bundle: Path) -> None:
     steps: list[Step] = []
     wanted = Drawn()
-    found = drawn(golden_bundle, Stream([STEP, STEP, wanted]), on_step=steps.append)
+    found = drawn(golden_bundle, Stream([STEP, STEP, [wanted]]), on_step=steps.append)
     assert found is wanted
-    assert steps == [STEP, STEP]
+    assert steps == [FIRST, FIRST]
 
 
 def test_a_lost_engine_is_replaced_once(golden_bundle: Path) -> None:
     wanted = Drawn()
     lost = [STEP, RayActorError()]
-    assert drawn(golden_bundle, Stream(lost), Stream([STEP, wanted])) is wanted
+    assert drawn(golden_bundle, Stream(lost), Stream([STEP, [wanted]])) is wanted
     # An answer that ends without a picture is no picture either.
-    assert drawn(golden_bundle, Stream([STEP]), Stream([STEP, wanted])) is wanted
+    assert drawn(golden_bundle, Stream([STEP]), Stream([STEP, [wanted]])) is wanted
     with pytest.raises(EngineLostError) as error:
-        drawn(golden_bundle, Stream(lost), Stream(lost), Stream([wanted]))
+        drawn(golden_bundle, Stream(lost), Stream(lost), Stream([[wanted]]))
     problem = problem_of(error.value)
     assert problem.status_code == 503
     assert problem.headers == {"Retry-After": "10"}
@@ -105,7 +109,7 @@ def test_a_lost_engine_is_replaced_once(golden_bundle: Path) -> None:
 
 def test_what_was_raised_is_raised_and_not_tried_again(golden_bundle: Path) -> None:
     with pytest.raises(RequestError, match="so and so"):
-        drawn(golden_bundle, Stream([Raised(RequestError("so and so"))]), Stream([Drawn()]))
+        drawn(golden_bundle, Stream([Raised(RequestError("so and so"))]), Stream([[Drawn()]]))
 
 
 def test_cancelling_ends_the_stream(golden_bundle: Path) -> None:
@@ -134,27 +138,28 @@ def test_a_replica_takes_nothing_new_before_an_unwanted_drawing_has_ended(
     engine: FaceDiffuser = replica._face_diffuser
 
     async def one_step() -> int:
-        steps = replica.draw(small(num_inference_steps=900), previews=False)
-        first = await anext(steps)
-        assert isinstance(first, Step)
+        steps = replica.draw([small(num_inference_steps=900)], previews=[False])
+        sent = await anext(steps)
+        assert isinstance(sent, tuple)
+        first = sent[1]
         await steps.aclose()  # type: ignore[attr-defined]
         return first.step
 
     async def whole() -> list[Any]:
-        return [each async for each in replica.draw(small(), previews=True)]
+        return [each async for each in replica.draw([small()], previews=[True])]
 
     assert asyncio.run(one_step()) == 0
     assert replica._owner._work_queue.qsize() == 0
-    *steps, result = asyncio.run(whole())
-    assert [each.step for each in steps] == [0, 1, 2]
-    assert isinstance(result, Result)
+    *steps, results = asyncio.run(whole())
+    assert [(at, each.step) for at, each in steps] == [(0, 0), (0, 1), (0, 2)]
+    assert [type(each) for each in results] == [Result]
     (refused,) = asyncio.run(_all(replica, small(references=[])))
     assert isinstance(refused, Raised)
     engine.close()
 
 
 async def _all(replica: Replica, request: Any) -> list[Any]:
-    return [each async for each in replica.draw(request, previews=False)]
+    return [each async for each in replica.draw([request], previews=[False])]
 
 
 @pytest.mark.parametrize(
