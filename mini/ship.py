@@ -27,7 +27,8 @@ from mini.architecture import INDEX, UNET, VAE, VISION
 from mini.models import new_probes, new_sdm, new_tdm, text_config, trained_vae
 from mini.probes import PROBES_FILE
 from mini.tokenizer import make_tokenizer
-from mini.train import PLANS
+from mini.train import FASTCOMPOSER, PLANS
+from mini.training.diffusion import SubjectAugmented, TextDriven
 from mini.training.loop import latest_average
 from mini.world import Look, draw_portrait, random_look
 
@@ -65,17 +66,32 @@ def ship(folder: Path, out: Path) -> None:
     vae = trained_vae(folder)
     save(base / "vae" / "diffusion_pytorch_model.safetensors", {"": vae})
     save(out / "TDM" / "model.safetensors", {"unet": tdm.unet})
-    parts = {
-        "text_encoder": tdm.text_encoder,
-        "image_encoder": sdm.image_encoder,
-        "postfuse_module": sdm.fusion_mlp,
-        "unet": sdm.unet,
-    }
-    save(out / "SDM" / "model.safetensors", parts)
+    save(out / "SDM" / "model.safetensors", _with_people(tdm, sdm))
     probes = latest_average(new_probes(), folder, "probes")
     save(out.parent / PROBES_FILE.name, {"": probes})
-    curves = {name: json.loads((folder / f"{name}.json").read_text("utf-8")) for name in PLANS}
+    curves = {
+        name: json.loads((folder / f"{name}.json").read_text("utf-8"))
+        for name in PLANS
+        if name != FASTCOMPOSER
+    }
     _write_json(out.parent / "curves.json", curves, indent=None)
+
+
+def ship_fastcomposer(folder: Path, out: Path) -> None:
+    """FastComposer's last checkpoint, to be exported as both U-Nets."""
+    tdm = latest_average(new_tdm(folder), folder, "tdm")
+    model = latest_average(new_sdm(), folder, FASTCOMPOSER)
+    save(out / "model.safetensors", _with_people(tdm, model))
+
+
+def _with_people(tdm: TextDriven, model: SubjectAugmented) -> dict[str, nn.Module]:
+    """A model that draws with people, with TDM's text encoder, by the released names."""
+    return {
+        "text_encoder": tdm.text_encoder,
+        "image_encoder": model.image_encoder,
+        "postfuse_module": model.fusion_mlp,
+        "unet": model.unet,
+    }
 
 
 def draw_references(folder: Path) -> None:
@@ -121,12 +137,19 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument(
         "--out", type=Path, default=shipped.MODEL, help="where the weights are written"
     )
+    flags.add_argument(
+        "--fastcomposer", type=Path, metavar="FOLDER",
+        help="write FastComposer's checkpoint here, and nothing else",
+    )  # fmt: skip
     return flags
 
 
 def main() -> None:
     """Model and references."""
     options = parser().parse_args()
+    if options.fastcomposer:
+        ship_fastcomposer(options.folder, options.fastcomposer)
+        return
     ship(options.folder, options.out)
     if options.out == shipped.MODEL:
         draw_references(shipped.REFERENCES)

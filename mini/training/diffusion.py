@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -72,6 +73,19 @@ class Batch:
     positions: list[tuple[int, ...]]
 
 
+@dataclass(frozen=True, eq=False)
+class SubjectStep:
+    """One step of a model that is shown people: its loss, its error of the noise, what it saw.
+
+    text_only: the samples whose prompt had no people mixed in [n].
+    """
+
+    loss: Tensor
+    plain: float
+    batch: Batch
+    text_only: npt.NDArray[np.bool_]
+
+
 def tdm_loss(
     model: TextDriven, data: Latents, plan: Plan, step: int
 ) -> tuple[Tensor, dict[str, float]]:
@@ -87,15 +101,29 @@ def tdm_loss(
 def sdm_loss(
     model: SubjectAugmented, text_encoder: Any, data: Latents, plan: Plan, step: int
 ) -> tuple[Tensor, dict[str, float]]:
+    """The noise's error with people mixed into the prompt; the text encoder is TDM's."""
+    found = subject_step(model, text_encoder, data, plan, step, null_share=SDM_NULL_SHARE)
+    return found.loss, {"plain": found.plain}
+
+
+def subject_step(
+    model: SubjectAugmented,
+    text_encoder: Any,
+    data: Latents,
+    plan: Plan,
+    step: int,
+    *,
+    null_share: float,
+) -> SubjectStep:
     """The noise's error with people mixed into the prompt.
 
-    The text encoder is TDM's and stays as it is. A fifth of the samples are text alone. For half of
-    the others the error counts inside the people's region alone, so that a person's embedding says
-    nothing of the scene.
+    The text encoder stays as it is. A fifth of the samples are text alone. For half of the others
+    the error counts inside the people's region alone, so that a person's embedding says nothing of
+    the scene.
     """
     chance, device = step_generator(plan.name, step), model.unet.device
     batch = _batch(
-        data, plan, chance, device, null_share=SDM_NULL_SHARE, settling_share=SDM_SETTLING_SHARE
+        data, plan, chance, device, null_share=null_share, settling_share=SDM_SETTLING_SHARE
     )
     text_only = chance.random_sample(plan.batch) < TEXT_ONLY_SHARE
     in_region = (chance.random_sample(plan.batch) < REGION_SHARE) & ~text_only
@@ -113,7 +141,7 @@ def sdm_loss(
         weights
         * level_weights(data.alphas_cumprod)[batch.timesteps.cpu()].to(device)[:, None, None]
     )
-    return (error * weights).mean(), {"plain": float(error.detach().mean())}
+    return SubjectStep((error * weights).mean(), float(error.detach().mean()), batch, text_only)
 
 
 def level_weights(alphas_cumprod: Tensor) -> Tensor:

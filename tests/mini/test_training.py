@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 
 from export.checkpoint.fusion_mlp import FusionMLP
@@ -24,7 +25,7 @@ from mini.dataset import Shard, render_shard
 from mini.probes import answers, open_probes, person_views, setting_view
 from mini.ship import HER, HIM
 from mini.tokenizer import make_tokenizer
-from mini.training import decoder, diffusion
+from mini.training import decoder, diffusion, fastcomposer
 from mini.training.decoder import Sharpened, decoder_loss
 from mini.training.diffusion import (
     Latents,
@@ -32,6 +33,12 @@ from mini.training.diffusion import (
     TextDriven,
     sdm_loss,
     tdm_loss,
+)
+from mini.training.fastcomposer import (
+    cross_attention,
+    fastcomposer_loss,
+    localization,
+    own_regions,
 )
 from mini.training.loop import Plan, learning_rate, step_generator, trained
 from mini.training.vae import encoded, vae_loss
@@ -74,9 +81,9 @@ def _text_encoder() -> Any:
 
 def _sdm() -> SubjectAugmented:
     torch.manual_seed(0)
-    return SubjectAugmented(
-        unet_from(_TINY_UNET), image_encoder_from(_TINY_VISION), FusionMLP(16, 16)
-    )
+    unet = unet_from(_TINY_UNET)
+    unet.set_attn_processor(AttnProcessor())  # as models.py trains it
+    return SubjectAugmented(unet, image_encoder_from(_TINY_VISION), FusionMLP(16, 16))
 
 
 class _Killed(Exception):
@@ -123,7 +130,7 @@ def test_the_learning_rate_warms_up_and_falls_to_a_twentieth() -> None:
     assert rates[-1] == pytest.approx(0.1, rel=0.02)
 
 
-def _losses(model: nn.Module, loss: Any, steps: int) -> list[float]:
+def losses(model: nn.Module, loss: Any, steps: int) -> list[float]:
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=6e-3)
     values = []
     for step in range(steps):
@@ -139,7 +146,7 @@ def test_the_text_driven_model_learns(data: Latents) -> None:
     torch.manual_seed(0)
     model = TextDriven(_text_encoder(), unet_from(_TINY_UNET))
     plan = Plan(name="tdm", steps=30, batch=8, learning_rate=0)
-    values = _losses(model, lambda step: tdm_loss(model, data, plan, step), 30)
+    values = losses(model, lambda step: tdm_loss(model, data, plan, step), 30)
     assert np.mean(values[-10:]) < 0.85 * np.mean(values[:5])
 
 
@@ -150,7 +157,7 @@ def test_the_subject_model_learns_and_leaves_what_the_paper_freezes(data: Latent
         copy.deepcopy(text_encoder.state_dict()),
     )
     plan = Plan(name="sdm", steps=30, batch=8, learning_rate=0)
-    values = _losses(model, lambda step: sdm_loss(model, text_encoder, data, plan, step), 30)
+    values = losses(model, lambda step: sdm_loss(model, text_encoder, data, plan, step), 30)
     assert np.mean(values[-10:]) < 0.85 * np.mean(values[:5])
     changed = {
         name for name, old in before.items() if not torch.equal(old, model.state_dict()[name])
@@ -174,6 +181,76 @@ def test_the_photo_of_each_person_reaches_the_loss(data: Latents) -> None:
     assert first.item() != second.item()
 
 
+def test_fastcomposer_learns_where_people_are(
+    data: Latents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where localization counts, attention to a person's word moves into the person."""
+    plan = Plan(name="fastcomposer", steps=12, batch=8, learning_rate=0)
+    text_encoder = _text_encoder()
+    last: list[float] = []
+    for weight in (0.0, 1e4):
+        monkeypatch.setattr(fastcomposer, "LOCALIZATION_WEIGHT", weight)
+        model = _sdm()
+        outside: list[float] = []
+
+        def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+            value, shown = fastcomposer_loss(model, text_encoder, data, plan, step)  # noqa: B023
+            outside.append(shown["outside"])  # noqa: B023
+            return value, shown
+
+        losses(model, loss, 12)
+        last.append(float(np.mean(outside[-4:])))
+    assert last[1] < last[0] - 1e-3
+
+
+def test_fastcomposer_differs_from_sdm_by_its_localization(
+    data: Latents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, text_encoder = _sdm(), _text_encoder()
+    plan = Plan(name="fastcomposer", steps=1, batch=8, learning_rate=0)
+    monkeypatch.setattr(diffusion, "SDM_NULL_SHARE", diffusion.NULL_SHARE)
+    monkeypatch.setattr(fastcomposer, "LOCALIZATION_WEIGHT", 1)
+    with torch.no_grad():
+        subject, plain = sdm_loss(model, text_encoder, data, plan, 0)
+        whole, shown = fastcomposer_loss(model, text_encoder, data, plan, 0)
+    assert shown["plain"] == plain["plain"] and shown["outside"] != 0
+    # Of losses of about 1 in float32.
+    assert whole.item() - subject.item() == pytest.approx(shown["outside"], abs=1e-6)
+
+
+def test_attention_is_kept_while_it_is_asked_for_and_no_longer() -> None:
+    unet = unet_from(_TINY_UNET)
+    unet.set_attn_processor(AttnProcessor())
+    inputs = (torch.randn(2, 4, 16, 16), torch.tensor([5, 5]), torch.randn(2, 77, 16))
+    with torch.no_grad(), cross_attention(unet) as maps:
+        first = unet(*inputs).sample
+        again, kept = unet(*inputs).sample, len(maps)
+    assert torch.equal(first, again) and kept == len(maps) > 0 and kept % 2 == 0
+    for each in maps:
+        assert each.shape[-1] == 77
+        torch.testing.assert_close(each.sum(dim=-1), torch.ones(each.shape[:2]))
+    with torch.no_grad():
+        unet(*inputs)
+    assert len(maps) == kept
+
+
+def test_two_people_have_a_half_of_the_picture_each() -> None:
+    regions = torch.ones(3, 4, 4)
+    own = own_regions(regions, torch.tensor([0, 0, 1]), torch.tensor([1, 2, 2]))
+    assert own[0].sum() == 16
+    assert own[1][:, :2].all() and own[1].sum() == 8
+    assert own[2][:, 2:].all() and own[2].sum() == 8
+
+
+def test_attention_inside_of_a_person_is_what_localization_asks_for() -> None:
+    region = torch.zeros(1, 8, 8)
+    region[:, :, :4] = 1
+    inside, outside = region[:, ::2, ::2].clone(), 1 - region  # of two layers
+    assert localization([inside], region).item() == pytest.approx(-1)
+    assert localization([outside], region).item() == pytest.approx(1)
+    assert localization([inside, outside], region).item() == pytest.approx(0)
+
+
 def test_the_shares_of_two_processes_make_one_batch(
     data: Latents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,14 +258,14 @@ def test_the_shares_of_two_processes_make_one_batch(
     tdm, sdm = TextDriven(_text_encoder(), unet_from(_TINY_UNET)), _sdm()
     plan = Plan(name="tdm", steps=1, batch=8, learning_rate=0)
 
-    def losses(share: slice) -> list[float]:
+    def of_share(share: slice) -> list[float]:
         monkeypatch.setattr(diffusion, "own_share", lambda batch: share)
         with torch.no_grad():
             text, _ = tdm_loss(tdm, data, plan, 0)
             people, _ = sdm_loss(sdm, tdm.text_encoder, data, plan, 0)
         return [text.item(), people.item()]
 
-    whole, first, second = (losses(slice(*ends)) for ends in ((0, 8), (0, 8, 2), (1, 8, 2)))
+    whole, first, second = (of_share(slice(*ends)) for ends in ((0, 8), (0, 8, 2), (1, 8, 2)))
     # Eight bits of mantissa in the products.
     assert np.add(first, second) / 2 == pytest.approx(np.array(whole), rel=2e-2)
     assert first != second
@@ -198,7 +275,7 @@ def test_the_vae_learns_and_encodes_to_latents_an_eighth_as_large(shard: Shard) 
     torch.manual_seed(0)
     vae = vae_from(_TINY_VAE)
     plan = Plan(name="vae", steps=30, batch=4, learning_rate=0)
-    values = _losses(vae, lambda step: vae_loss(vae, shard, plan, step, 32), 30)
+    values = losses(vae, lambda step: vae_loss(vae, shard, plan, step, 32), 30)
     assert np.mean(values[-5:]) < 0.8 * np.mean(values[:5])
     assert encoded(vae, shard.pixels[:2]).shape == (2, 4, 16, 16)
 
@@ -222,7 +299,7 @@ def _gradients(shard: Shard, step: int = 1000) -> tuple[dict[str, Tensor], Tenso
 def test_the_decoder_learns_from_latents_that_stay_as_they_are(shard: Shard) -> None:
     model, plan = _decoder(), Plan(name="decoder", steps=30, batch=4, learning_rate=0)
     latents = torch.randn(8, 4, 16, 16, generator=torch.Generator().manual_seed(0))
-    values = _losses(model, lambda step: decoder_loss(model, latents, shard, plan, step, 32), 30)
+    values = losses(model, lambda step: decoder_loss(model, latents, shard, plan, step, 32), 30)
     assert np.mean(values[-5:]) < 0.9 * np.mean(values[:5])
     assert not any("encoder" in name.replace("decoder", "") for name, _ in model.named_parameters())
 
