@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from benchmarks.harness.record import table
 from benchmarks.quality.cases import Pixels, Variant
+from benchmarks.quality.cost_plot import draw_costs
 from benchmarks.schema.quality import CurveRecord, CurveRow
 from engines.engine import HostPrecision
 from engines.providers import HOST_PROVIDERS
@@ -140,30 +141,11 @@ def curve_section(record: CurveRecord) -> str:
 
 
 def draw_curve(rows: Sequence[CurveRow], path: Path) -> None:
-    """Identity over evaluations, with intervals; the presets joined."""
+    """Identity over evaluations as a picture of its own."""
     from matplotlib import pyplot
 
-    figure, axis = pyplot.subplots(figsize=(8, 4.4))
-    presets = sorted(
-        (row for row in rows if row.row in set(Preset)), key=lambda row: row.evaluations
-    )
-    axis.plot(
-        [row.evaluations for row in presets], [row.identity for row in presets],
-        color="tab:blue", label="presets",
-    )  # fmt: skip
-    for row in rows:
-        color = "tab:blue" if row in presets else "tab:gray"
-        error = [[row.identity - row.identity_95[0]], [row.identity_95[1] - row.identity]]
-        axis.errorbar(row.evaluations, row.identity, yerr=error, fmt="o", color=color, capsize=2)
-        axis.annotate(
-            row.row, (row.evaluations, row.identity), fontsize=6, xytext=(4, 3),
-            textcoords="offset points",
-        )  # fmt: skip
-    axis.set_xscale("log")
-    axis.set_xlabel("U-Net evaluations a picture")
-    axis.set_ylabel("identity")
-    axis.grid(alpha=0.3)
-    figure.tight_layout()
+    figure, axes = pyplot.subplots(figsize=(9, 4.4), layout="constrained")
+    draw_costs(axes, rows)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 

@@ -12,6 +12,7 @@ matplotlib.use("Agg")
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmarks.quality.cost_plot import draw_costs
 from benchmarks.schema.latency import Kind, LatencyRecord
 from benchmarks.schema.peers import PeersRecord
 from benchmarks.schema.quality import CurveRecord, QualityRecord
@@ -216,9 +217,10 @@ def cost_plot(records: Sequence[Record]) -> bytes | None:
     curve = next((each for each in records if isinstance(each, CurveRecord) and each.rows), None)
     quality = next((each for each in records if isinstance(each, QualityRecord)), None)
     if curve is not None:
-        label = "U-Net evaluations a picture"
-        points = [(row.row, row.evaluations, row.identity, row.identity_95) for row in curve.rows]
-    elif quality is not None:
+        figure = _figure(height=4.0)
+        draw_costs(figure.subplots(), curve.rows)
+        return _png(figure)
+    if quality is not None:
         label = "steps, all else as the full method (cost of presets and solvers: not measured)"
         points = [
             (row.row, steps, row.identity, row.identity_95)

@@ -96,7 +96,7 @@ def test_the_released_sampler_is_reproduced(
         ),
     )  # fmt: skip
     error = np.linalg.norm(found.array - expected) / np.linalg.norm(expected)
-    # float32 against float64 around the same float32 U-Net: 1e-6 seen.
+    # float32 against float64 around the same float32 U-Net.
     assert error < 1e-5
     assert found.evaluations == 2 * len(start)
     assert not found.warnings or scheduler is Scheduler.PNDM
