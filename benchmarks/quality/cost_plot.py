@@ -42,7 +42,7 @@ def draw_costs(axes: Axes, rows: Sequence[CurveRow]) -> None:
         number = kinds.index(_kind(row))
         beside[row.evaluations] = place = beside.get(row.evaluations, 0) + 1
         at = row.evaluations * _APART**place
-        look = {"color": f"C{1 + number % 9}", "label": _kind(row)}
+        look: dict[str, Any] = {"color": f"C{1 + number % 9}", "label": _kind(row)}
         if row.identity >= lowest:
             _point(axes, row, at, fmt=_MARKS[number % len(_MARKS)], markersize=5, **look)
             continue
