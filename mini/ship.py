@@ -139,7 +139,7 @@ def parser() -> argparse.ArgumentParser:
     )
     flags.add_argument(
         "--fastcomposer", type=Path, metavar="FOLDER",
-        help="write FastComposer's checkpoint here, and nothing else",
+        help="write FastComposer's checkpoint here, and nothing else (default: the shipped model)",
     )  # fmt: skip
     return flags
 

@@ -79,7 +79,7 @@ def test_the_released_sampler_is_reproduced(
         )
     )  # fmt: skip
     start = trajectories[0]
-    null, text, augmented = (start.embeds[each].astype(np.float64) for each in Pass)
+    null, text, augmented = (start.embeds[each][0].astype(np.float64) for each in Pass)
     engines, schedule = EnginePool(one_unet), NoiseSchedule()
 
     def unet(latents: Array, timestep: int, embeds: Array) -> Array:
