@@ -11,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 from tqdm import tqdm
 
+from engines.contract import LATENT_PX
 from mini.world import (
     ATTRIBUTES,
     POSES,
@@ -24,7 +25,6 @@ from mini.world import (
 MAX_PEOPLE = 2
 SHARD_PICTURES = 2000
 PHOTO_PX = 96
-_LATENT_PX = 8
 WEATHERS = ("none", "sunny", "rainy", "sunset", "snowy")
 
 
@@ -65,7 +65,7 @@ def render_shard(number: int, size: int = SHARD_PICTURES, *, held_out: bool = Fa
         np.zeros((size, MAX_PEOPLE, PHOTO_PX, PHOTO_PX, 3), np.uint8),
         np.full((size, MAX_PEOPLE, len(ATTRIBUTES)), -1, np.int8),
         np.zeros((size, 4), np.int8),
-        np.zeros((size, 128 // _LATENT_PX, 128 // _LATENT_PX), np.uint8),
+        np.zeros((size, 128 // LATENT_PX, 128 // LATENT_PX), np.uint8),
     )
     for index in range(size):
         seed = number * size + index
@@ -78,7 +78,7 @@ def render_shard(number: int, size: int = SHARD_PICTURES, *, held_out: bool = Fa
             POSES.index(setting.pose),
             STYLES.index(setting.style),
         )
-        cells = picture.masks.any(axis=0).reshape(16, _LATENT_PX, 16, _LATENT_PX)
+        cells = picture.masks.any(axis=0).reshape(16, LATENT_PX, 16, LATENT_PX)
         shard.regions[index] = np.round(cells.mean(axis=(1, 3)) * 255)
         for place, look in enumerate(picture.looks):
             rng = random.Random(f"photo {seed} {place} {held_out}")

@@ -39,8 +39,7 @@ def new_decoder(vae: Any) -> Sharpened:
 def trained_vae(folder: Path) -> Any:
     """The VAE of the first training with the decoder of the second."""
     vae = latest_average(new_vae(), folder, "vae")
-    sharpened = latest_average(new_decoder(vae), folder, "decoder")
-    vae.post_quant_conv, vae.decoder = sharpened.post_quant_conv, sharpened.decoder
+    latest_average(new_decoder(vae), folder, "decoder")  # whose decoder is the VAE's own
     return vae
 
 

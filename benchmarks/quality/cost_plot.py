@@ -58,9 +58,10 @@ def draw_costs(axes: Axes, rows: Sequence[CurveRow]) -> None:
     axes.set_xlabel("U-Net evaluations a picture; rows of equal cost side by side")
     axes.set_ylabel("identity, with its 95 % interval")
     axes.grid(alpha=0.3)
-    found = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    handles, labels = axes.get_legend_handles_labels()
+    by_label = dict(zip(labels, handles, strict=True))  # a solver has a handle for each of its rows
     axes.legend(
-        found.values(), found.keys(), frameon=False, fontsize="small", loc="center left",
+        by_label.values(), by_label.keys(), frameon=False, fontsize="small", loc="center left",
         bbox_to_anchor=(1.0, 0.5),
     )  # fmt: skip
 

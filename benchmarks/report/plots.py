@@ -220,15 +220,13 @@ def cost_plot(records: Sequence[Record]) -> bytes | None:
         figure = _figure(height=4.0)
         draw_costs(figure.subplots(), curve.rows)
         return _png(figure)
-    if quality is not None:
-        label = "steps, all else as the full method (cost of presets and solvers: not measured)"
-        points = [
-            (row.row, steps, row.identity, row.identity_95)
-            for row in quality.rows
-            if (steps := _steps_of(row.row, quality.facts.steps)) is not None
-        ]
-    else:
+    if quality is None:
         return None
+    points = [
+        (row.row, steps, row.identity, row.identity_95)
+        for row in quality.rows
+        if (steps := _steps_of(row.row, quality.facts.steps)) is not None
+    ]
     if len(points) < 2:
         return None
     figure = _figure(height=4.0)
@@ -236,7 +234,9 @@ def cost_plot(records: Sequence[Record]) -> bytes | None:
     for color, (name, cost, mean, (low, high)) in zip(cycle(COLORS), points, strict=False):
         error = [[max(mean - low, 0.0)], [max(high - mean, 0.0)]]
         axes.errorbar(cost, mean, yerr=error, fmt="o", capsize=3, color=color, label=name)
-    axes.set_xlabel(label)
+    axes.set_xlabel(
+        "steps, all else as the full method (cost of presets and solvers: not measured)"
+    )
     axes.set_ylabel("identity, with its 95 % interval")
     axes.set_xlim(left=0)
     axes.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))

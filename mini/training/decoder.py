@@ -19,7 +19,9 @@ from torch.func import functional_call
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
+from engines.contract import LATENT_PX
 from mini.dataset import Shard
+from mini.probes import as_input
 from mini.training.loop import Plan, half_precision, step_generator
 from mini.training.vae import distance
 
@@ -28,7 +30,6 @@ _FEATURES_WEIGHT = 0.3
 _RAMP_STEPS = 300
 # Of the latents' deviation: what a U-Net makes is never exactly what the encoder would.
 _NOISE_SHARE = 0.03
-_FACTOR = 8
 _WIDTHS = (3, 32, 64, 96)
 
 
@@ -119,13 +120,13 @@ def _crops(
 ) -> tuple[Tensor, Tensor]:
     """Latents [batch, 4, side/8, side/8] and pixels [batch, 3, side, side] in [-1, 1] of the same
     places; every second one is around people's heads."""
-    cells = side // _FACTOR
+    cells = side // LATENT_PX
     free = latents.shape[-1] - cells
     parts, pixels = [], np.empty((batch, side, side, 3), np.uint8)
     for index, picture in enumerate(chance.randint(0, len(latents), batch)):
         top = chance.randint(0, 1 + (free // 2 if index % 2 else free))
         left = chance.randint(0, 1 + free)
         parts.append(latents[picture, :, top : top + cells, left : left + cells])
-        y, x = _FACTOR * top, _FACTOR * left
+        y, x = LATENT_PX * top, LATENT_PX * left
         pixels[index] = shard.pixels[picture, y : y + side, x : x + side]
-    return torch.stack(parts), torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.stack(parts), as_input(pixels)

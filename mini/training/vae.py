@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from engines.contract import LATENT_PX
 from mini.dataset import Shard
+from mini.probes import as_input
 from mini.training.loop import Plan, half_precision, step_generator
 
 _KL_WEIGHT = 2e-5
@@ -22,7 +24,8 @@ def vae_loss(
     chance = step_generator(plan.name, step)
     device = vae.device
     pixels = _crops(shard, plan.batch, crop_px, chance).to(device)
-    noise = torch.from_numpy(chance.standard_normal((plan.batch, 4, crop_px // 8, crop_px // 8)))
+    cells = crop_px // LATENT_PX
+    noise = torch.from_numpy(chance.standard_normal((plan.batch, 4, cells, cells)))
     with half_precision(device):
         posterior = vae.encode(pixels).latent_dist
         latents = posterior.mean.float() + posterior.std.float() * noise.float().to(device)
@@ -46,7 +49,7 @@ def _crops(shard: Shard, batch: int, side: int, chance: np.random.RandomState) -
         else:
             left, top = chance.randint(0, size - side + 1, 2)
         crops[index] = shard.pixels[picture, top : top + side, left : left + side]
-    return torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return as_input(crops)
 
 
 def distance(drawn: Tensor, pixels: Tensor) -> Tensor:
@@ -67,7 +70,7 @@ def encoded(vae: Any, pixels: np.ndarray) -> Tensor:
     """Latent means [n, 4, h, w] float32, not scaled, of uint8 pictures [n, H, W, 3]."""
     latents = []
     for start in range(0, len(pixels), 32):
-        part = torch.tensor(pixels[start : start + 32]).permute(0, 3, 1, 2).float() / 127.5 - 1
+        part = as_input(pixels[start : start + 32])
         with half_precision(vae.device):
             latents.append(vae.encode(part.to(vae.device)).latent_dist.mean.float().cpu())
     return torch.cat(latents)

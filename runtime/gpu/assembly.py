@@ -22,7 +22,7 @@ from runtime.gpu.decoder import GpuDecoder
 from runtime.gpu.encoder import GpuEncoder
 from runtime.gpu.kernels import LatentsSize, StepKernels, sums_elements
 from runtime.gpu.programs import BoundModel, Concurrency, StepPrograms, Unet, unets_by_stage
-from runtime.gpu.residents import Residents
+from runtime.gpu.residents import Residents, ResidentsInTurns
 from runtime.gpu.steps import MARKED, MARKS, GpuSteps, MapRoom, StepMark
 from runtime.trajectory import RequestKind, Trajectory
 
@@ -50,7 +50,9 @@ class GpuParts:
         )
 
     def check_room(self, trajectory: Trajectory) -> None:
-        """Raise DeviceMemoryError where what a stage runs cannot be held at once."""
+        """In low memory: raise DeviceMemoryError where what a stage runs cannot be held at once."""
+        if not isinstance(self.residents, ResidentsInTurns):
+            return
         size, rule = self.size(trajectory.kind), trajectory.kind.guidance_rule
         self.residents.check_room(
             {

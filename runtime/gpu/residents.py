@@ -42,12 +42,6 @@ class Residents:
         Raises what opening and binding them does, DeviceMemoryError.
         """
 
-    def check_room(self, together: Mapping[str, Sequence[tuple[Component, Shapes]]]) -> None:
-        """Raise DeviceMemoryError where engines that must be held together cannot be.
-
-        together: for each stage, by its name.
-        """
-
     def close(self) -> None:
         """Give back what the engines share, after all of them were closed."""
 
@@ -112,6 +106,10 @@ class ResidentsInTurns(Residents):
             self._drop_scratch()
 
     def check_room(self, together: Mapping[str, Sequence[tuple[Component, Shapes]]]) -> None:
+        """Raise DeviceMemoryError where engines that must be held together cannot be.
+
+        together: for each stage, by its name.
+        """
         self._leave(self._held)
         free, total = self._gpu.free_nbytes()
         for stage, engines in together.items():

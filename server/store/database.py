@@ -11,7 +11,7 @@ from engines import commands
 from engines.errors import FaceDiffuserError, NotInstalledError
 
 # Types by names that both know: SQLite stores a double for DOUBLE PRECISION and bytes for BYTEA.
-SCHEMA = (
+_SCHEMA = (
     """
     CREATE TABLE IF NOT EXISTS identities (
         tenant TEXT NOT NULL,
@@ -73,6 +73,13 @@ class Database(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+def create_tables(database: Database) -> None:
+    """Those that are not there; raises StoreError."""
+    with database.transaction("schema") as run:
+        for words in _SCHEMA:
+            run(words)
 
 
 def opened(where: str | None) -> Database:

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from server.store.database import SCHEMA, Run, StoreError
+from server.store.database import Run, StoreError, create_tables
 
 # A database that is gone for longer is told to the client, who may try again.
 _CONNECT_S, _STATEMENT = 5, "5s"
@@ -28,9 +28,7 @@ class Postgresql:
         self._url = url
         self._turn = threading.Lock()
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
-        with self.transaction("schema") as run:
-            for words in SCHEMA:
-                run(words)
+        create_tables(self)
 
     @contextmanager
     def transaction(self, lock: str | None = None) -> Iterator[Run]:

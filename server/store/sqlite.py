@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from server.store.database import SCHEMA, Run, StoreError
+from server.store.database import Run, StoreError, create_tables
 
 # Other servers of this machine write too.
 _WAIT_S = 5.0
@@ -34,9 +34,7 @@ class Sqlite:
             self._run("PRAGMA secure_delete = ON")
         except (OSError, sqlite3.Error) as error:
             raise self._error(error) from error
-        with self.transaction() as run:
-            for words in SCHEMA:
-                run(words)
+        create_tables(self)
 
     @contextmanager
     def transaction(self, lock: str | None = None) -> Iterator[Run]:
