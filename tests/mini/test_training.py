@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from export.checkpoint.fusion_mlp import FusionMLP
@@ -20,10 +21,12 @@ from export.checkpoint.modules_from_weights import (
     unet_from,
     vae_from,
 )
+from export.shipped import MODEL
 from mini import architecture
 from mini.dataset import Shard, render_shard
+from mini.models import new_decoder, new_sdm, new_tdm, new_vae, trained_vae
 from mini.probes import answers, open_probes, person_views, setting_view
-from mini.ship import HER, HIM
+from mini.ship import HER, HIM, ship_fastcomposer
 from mini.tokenizer import make_tokenizer
 from mini.training import decoder, diffusion, fastcomposer
 from mini.training.decoder import Sharpened, decoder_loss
@@ -321,6 +324,46 @@ def test_neither_network_gets_gradients_from_the_others_loss(
         assert torch.equal(gradient, plain[name]) == of_judge, name
         assert torch.equal(early[name], plain_early[name]), name
         assert of_judge or not judging[name].any(), name
+
+
+def _stored(folder: Path, name: str, module: nn.Module, value: float) -> None:
+    """A stage's last checkpoint, whose averaged weights are all of one value."""
+    averaged = {
+        key: torch.full_like(each, value) if each.is_floating_point() else each
+        for key, each in module.state_dict().items()
+    }
+    torch.save({"averaged": averaged}, folder / f"{name}.pt")
+
+
+def _values(module: nn.Module) -> set[float]:
+    return {float(each) for weight in module.parameters() for each in np.unique(weight.numpy())}
+
+
+def test_the_shipped_vae_has_the_first_trainings_encoder_and_the_seconds_decoder(
+    tmp_path: Path,
+) -> None:
+    vae = new_vae()
+    _stored(tmp_path, "vae", vae, 1.0)
+    _stored(tmp_path, "decoder", new_decoder(vae), 2.0)
+    found = trained_vae(tmp_path)
+    assert _values(found.encoder) == _values(found.quant_conv) == {1.0}
+    assert _values(found.decoder) == _values(found.post_quant_conv) == {2.0}
+
+
+def test_fastcomposers_checkpoint_has_the_names_of_sdms(tmp_path: Path) -> None:
+    _stored(tmp_path, "tdm", new_tdm(tmp_path), 1.0)
+    _stored(tmp_path, "fastcomposer", new_sdm(), 2.0)
+    ship_fastcomposer(tmp_path, tmp_path / "out")
+    found = load_file(tmp_path / "out" / "model.safetensors")
+    shipped = load_file(MODEL / "SDM" / "model.safetensors")
+    assert {name: each.shape for name, each in found.items()} == {
+        name: each.shape for name, each in shipped.items()
+    }
+    for name, tensor in found.items():
+        if "position_ids" not in name:
+            assert np.unique(tensor.numpy()).tolist() == [
+                1.0 if name.startswith("text_") else 2.0
+            ], name
 
 
 def test_sharpness_is_the_energy_of_edges(shard: Shard) -> None:
