@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -267,6 +266,8 @@ class FaceDiffuser:
         on_step is called in that thread. A task that is cancelled stops the drawing at its next
         step, and ends when that has happened.
         """
+        import asyncio  # a tenth of this package's import, for those alone who wait in an event loop
+
         stop = StopOf(cancel)
         drawing = asyncio.ensure_future(
             asyncio.to_thread(self.generate, request, on_step=on_step, cancel=stop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -40,21 +41,29 @@ def test_the_runtime_draws_where_the_export_stack_cannot_be_imported(
     assert out.read_bytes().startswith(b"\x89PNG")
 
 
-def import_s(module: str) -> float:
-    """Processor seconds that importing a module takes in a fresh interpreter."""
+def import_s(module: str, bytecode: Path) -> float:
+    """Processor seconds that importing a module takes in a fresh interpreter.
+
+    Its bytecode is kept, as pip keeps that of what it installs; the first time compiles.
+    """
     measure = (
         f"import time; t = time.process_time(); import {module}; print(time.process_time() - t)"
     )
+    variables = {**os.environ, "PYTHONPYCACHEPREFIX": str(bytecode)}
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)
     command = [sys.executable, "-c", measure]
-    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    finished = subprocess.run(
+        command, cwd=ROOT, env=variables, capture_output=True, text=True, check=True
+    )
     return float(finished.stdout)
 
 
 @pytest.mark.parametrize("module", ["runtime", "face_diffuser"])
-def test_an_import_takes_under_0_3_s(module: str) -> None:
+def test_an_import_takes_under_0_3_s(module: str, tmp_path: Path) -> None:
+    import_s(module, tmp_path)
     times: list[tuple[float, float]] = []
     while len(times) < 5:
-        times.append((import_s(module), import_s("numpy")))
+        times.append((import_s(module, tmp_path), import_s("numpy", tmp_path)))
         module_s, numpy_s = (min(column) for column in zip(*times, strict=True))
         # NumPy's own import takes 0.08 to 0.1 s where nothing else runs; a machine that is busy,
         # or slow, takes longer for both.

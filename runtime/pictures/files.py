@@ -7,7 +7,6 @@ import io
 import json
 import os
 from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +42,8 @@ _AI_MARK = (
 
 def toolkit_version() -> str:
     """The installed version of this toolkit."""
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version("face-diffuser")
     except PackageNotFoundError:
