@@ -266,7 +266,7 @@ class FaceDiffuser:
         on_step is called in that thread. A task that is cancelled stops the drawing at its next
         step, and ends when that has happened.
         """
-        import asyncio  # a tenth of this package's import, for those alone who wait in an event loop
+        import asyncio  # a tenth of this package's import, for those alone who wait in a loop
 
         stop = StopOf(cancel)
         drawing = asyncio.ensure_future(

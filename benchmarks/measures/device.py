@@ -1,11 +1,12 @@
 """A GPU measured without PyTorch: with the CUDA driver, numpy and the bundle alone.
 
-    python -m benchmarks device --what kernels | steps | calls | fusion | memory [--bundle BUNDLE]
+    python -m benchmarks device --what PART [--bundle BUNDLE]
 
 kernels: the bundle's cubins against the formulas. steps: one step of each stage and one picture.
 calls: one call of each U-Net with 1, 2, 4 and 8 images. fusion: the two models one after the other
-and side by side. memory: what the GPU has less of. Each on every GPU provider that runs here, or on
-those named. What is measured is kept after every point; a point that fails leaves the others be.
+and side by side. memory: what the GPU has less of. 8-bit: infinities, distance and time of U-Nets
+in 8 bits. Each on every GPU provider that runs here, or on those named. What is measured is kept
+after every point; a point that fails leaves the others be.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from benchmarks.device import calls, drawn
+from benchmarks.device.eight_bits import scanned
 from benchmarks.device.kernels import checked_kernels
 from benchmarks.device.opened import drawing_on, engines_on
 from benchmarks.harness.bundle_facts import bundle_facts
@@ -97,6 +99,9 @@ def _rows(bundle: Bundle, options: DeviceOptions) -> Iterator[Row]:
 
 def _on_provider(bundle: Bundle, provider: Provider, options: DeviceOptions) -> Iterator[Row]:
     size_px = options.size_px or bundle.manifest.dimensions.native_px
+    if options.what == "8-bit":
+        yield from scanned(bundle, provider, side=size_px // LATENT_PX, repeats=options.repeats)
+        return
     if options.what == "calls":
         with engines_on(bundle, provider) as (gpu, stream, opened):
             call = partial(

@@ -78,13 +78,14 @@ def parts(options: GpuOptions) -> dict[str, Part]:
     torch += ("--work", "trajectory", "--steps", "50", "--rounds", "3", "--peers")
     return {
         "kernels: correctness": Part(kernels, 0.05),
-        "kernels: times beside eager and compiled PyTorch": Part(("kernels", *quick), 0.14),
-        "one step of each stage, one picture": Part((*device, "steps"), 0.16),
-        "one call with 1, 2, 4 and 8 images": Part((*device, "calls"), 0.12),
+        "kernels: times beside eager and compiled PyTorch": Part(("kernels", *quick), 0.12),
+        "one step of each stage, one picture": Part((*device, "steps"), 0.14),
+        "8 bits: infinities, distance, time": Part((*device, "8-bit"), 0.12),
+        "one call with 1, 2, 4 and 8 images": Part((*device, "calls"), 0.10),
         "fusion side by side and one after the other": Part((*device, "fusion"), 0.06),
         "memory": Part((*device, "memory"), 0.06),
-        "PyTorch, eager": Part((*torch, "eager fp16"), 0.18),
-        "PyTorch, compiled": Part((*torch, "torch.compile fp16"), 0.23),
+        "PyTorch, eager": Part((*torch, "eager fp16"), 0.16),
+        "PyTorch, compiled": Part((*torch, "torch.compile fp16"), 0.19),
     }
 
 

@@ -10,7 +10,7 @@ from benchmarks.schema.facts import BundleFacts
 from benchmarks.schema.record import Record, Status
 
 # What `python -m benchmarks device` measures, and what the rows of its record are about.
-Part = Literal["kernels", "steps", "calls", "fusion", "memory"]
+Part = Literal["kernels", "steps", "calls", "fusion", "memory", "8-bit"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +125,27 @@ class PointRow:
     reason: str
 
 
-Row = CheckRow | StageRow | PictureRow | CallRow | FusionRow | MemoryRow | PointRow
+@dataclass(frozen=True, kw_only=True)
+class EightBitRow:
+    """One call of a U-Net in 8 bits, for one image, beside the same call in half precision.
+
+    form: as it is published, or another way to quantize. finite: whether every number of the
+    prediction is; largest, relative_l2 (from half precision's) are None where not.
+    """
+
+    provider: str
+    component: str
+    quantization: str
+    form: str
+    finite: bool
+    largest: float | None
+    relative_l2: float | None
+    p50_ms: float
+    half_p50_ms: float
+    times_as_fast: float
+
+
+Row = CheckRow | StageRow | PictureRow | CallRow | FusionRow | MemoryRow | EightBitRow | PointRow
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from engines.plans.building.child import OnEvent, plan_in_process
 from engines.plans.building.job import PlanJob
 from engines.plans.forecast import forecast, told_room
 from engines.plans.profiles import DEFAULT_PROFILE, planned, profile_named
+from engines.plans.proofs.quantization import proven_activations
 from engines.plans.store import (
     finished_plan,
     plan_file,
@@ -156,6 +157,9 @@ def build_plans(
             built=_built(job, target, display, build),
             built_on=target.built_on(),
         )
+        half = _in_half(job.spec, records.values())
+        if half is not None:
+            proven_activations(job.name, record.built, half.built)
         write_journal(path, record)
         records[job.name] = record
         display.say(_result(record))
@@ -211,6 +215,21 @@ def _quantized_nodes(bundle: Bundle, spec: PlanSpec) -> tuple[str, ...]:
     if spec.quantization is None:
         return ()
     return bundle.manifest.components[spec.component].quantized[spec.quantization].recipe.nodes
+
+
+def _in_half(spec: PlanSpec, records: Iterable[PlanRecord]) -> PlanRecord | None:
+    """The half-precision plan beside one in 8 bits: alike but for its graph, and perhaps for more
+    architectures, as fewer of them multiply in 8 bits."""
+
+    def twin(record: PlanRecord) -> PlanSpec:
+        own = record.spec
+        return replace(
+            spec, quantization=None, onnx_digest=own.onnx_digest, architectures=own.architectures
+        )
+
+    if spec.quantization is None:
+        return None
+    return next((record for record in records if twin(record) == record.spec), None)
 
 
 def _built(job: PlanJob, target: PlanTarget, display: Display, build: BuildPlan) -> BuiltPlan:

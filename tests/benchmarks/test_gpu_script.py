@@ -100,10 +100,11 @@ def test_a_dry_run_goes_through_all_of_it(
     assert isinstance(record, GpuRecord)
     # Of what needs PyTorch's CUDA build, nothing runs here; the rest does.
     assert [row.status for row in record.rows] == [
-        Status.MEASURED, Status.FAILED, *[Status.MEASURED] * 4, *[Status.FAILED] * 2
+        Status.MEASURED, Status.FAILED, Status.MEASURED, Status.FAILED, *[Status.MEASURED] * 3,
+        *[Status.FAILED] * 2,
     ]  # fmt: skip
     assert [words.split()[0] for words in started] == [
-        "device", "kernels", *["device"] * 4, "peers", "peers"
+        "device", "kernels", *["device"] * 5, "peers", "peers"
     ]  # fmt: skip
     found = [row for each in records_of("device", tmp_path) for row in each.rows]
     for kind in (CheckRow, StageRow, PictureRow, CallRow, FusionRow, MemoryRow):
@@ -111,7 +112,9 @@ def test_a_dry_run_goes_through_all_of_it(
     stages = {row.stage: row.steps for row in found if isinstance(row, StageRow)}
     assert stages == {"scene": 2, "fusion": 1, "subject": 1}
     # What does not run here is told beside, with its reason.
-    left = {row.provider: row for row in found if isinstance(row, PointRow)}
+    points = [row for row in found if isinstance(row, PointRow)]
+    assert any("has no U-Nets in 8 bits" in row.reason for row in points)
+    left = {row.provider: row for row in points if "in 8 bits" not in row.reason}
     assert set(left) == {"tensorrt-rtx", "onnxruntime-cuda"}
     assert all(row.reason for row in left.values())
     assert {(row.component, row.images) for row in found if isinstance(row, CallRow)} == {
@@ -196,7 +199,8 @@ def test_all_parts_together_take_under_nine_minutes_and_come_in_their_order() ->
     assert GpuOptions().budget_s < 9 * 60
     assert list(found) == [
         "kernels: correctness", "kernels: times beside eager and compiled PyTorch",
-        "one step of each stage, one picture", "one call with 1, 2, 4 and 8 images",
+        "one step of each stage, one picture", "8 bits: infinities, distance, time",
+        "one call with 1, 2, 4 and 8 images",
         "fusion side by side and one after the other", "memory", "PyTorch, eager",
         "PyTorch, compiled",
     ]  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from engines.bundle.plan_record import QuantizedLayers
+from engines.bundle.plan_record import BuiltPlan, QuantizedLayers
 from engines.errors import PlanRefusedError
 from engines.plans.building.job import PlanJob
 from engines.plans.proofs.layers import EngineLayer
@@ -19,6 +19,9 @@ _GEMM = re.compile(r"gemm", re.I)
 # A product whose scale a later layer applies has the unquantized build's factor, 1, among its
 # constants, named after its node. Its sum is in half before it is scaled, and exceeds 65504.
 _FACTOR_OF_ONE = re.compile(r"_alpha_myl", re.I)
+# An 8-bit plan's activation memory over half precision's. With auxiliary streams, or with sums in
+# single precision, it is twice to seven times as much.
+MOST_ACTIVATIONS = 1.05
 
 
 def proven_quantization(layers: Sequence[EngineLayer], job: PlanJob) -> QuantizedLayers | None:
@@ -55,3 +58,17 @@ def proven_quantization(layers: Sequence[EngineLayer], job: PlanJob) -> Quantize
                 f"published; see {job.log}"
             )
     return QuantizedLayers(nodes=len(job.quantized_nodes), layers=len(eight_bit))
+
+
+def proven_activations(name: str, plan: BuiltPlan, half: BuiltPlan) -> None:
+    """Hold an 8-bit plan's activation memory against that of the same plan in half precision.
+
+    Raises PlanRefusedError where it is more than MOST_ACTIVATIONS times as much.
+    """
+    found, bound = plan.device_memory_nbytes, MOST_ACTIVATIONS * half.device_memory_nbytes
+    if found > bound:
+        raise PlanRefusedError(
+            f"{name}: {found / 2**20:.1f} MiB of activations, expected at most {MOST_ACTIVATIONS} "
+            f"times the {half.device_memory_nbytes / 2**20:.1f} MiB of the plan in half precision; "
+            "the plan is not published"
+        )

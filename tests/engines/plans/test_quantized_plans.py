@@ -12,11 +12,12 @@ import pytest
 from engines.bundle.files import file_record
 from engines.bundle.folder import Bundle
 from engines.bundle.manifest import MANIFEST_NAME
-from engines.bundle.plan_record import NetworkPrecision, PlanSpec, QuantizedLayers
+from engines.bundle.plan_record import BuiltPlan, NetworkPrecision, PlanSpec, QuantizedLayers
 from engines.bundle.quantization import Quantization
 from engines.contract import NOISE_PREDICTORS, Component
 from engines.errors import BundleCorruptError, PlanRefusedError
 from engines.plans.building.build_log import BuildLog
+from engines.plans.building.child import OnEvent
 from engines.plans.building.job import PlanJob
 from engines.plans.building.plan_from_onnx import Built
 from engines.plans.building.worker import proofs_of_log
@@ -143,6 +144,46 @@ def test_a_plan_of_8_bit_graphs_that_changed_is_stale_alone(bundle: Path) -> Non
     kept, _ = published_plans(bundle, components)
     assert [record.spec.quantization for record in kept] == [FP8, None]
     assert [job.spec.quantization for job in _built(bundle).jobs] == [INT8]
+
+
+class _Activations(Builds):
+    """Builds with as many bytes of activations as each kind of plan is said to take."""
+
+    def __init__(self, nbytes: dict[Quantization | None, int], images_nbytes: int = 0) -> None:
+        super().__init__()
+        self._nbytes, self._images_nbytes = nbytes, images_nbytes
+
+    def __call__(self, job: PlanJob, on_event: OnEvent) -> BuiltPlan:
+        built = super().__call__(job, on_event)
+        more = self._images_nbytes if job.spec.profile == "images" else 0
+        return replace(built, device_memory_nbytes=self._nbytes[job.spec.quantization] + more)
+
+
+@pytest.mark.parametrize("target", [TARGET, RTX_TARGET])
+def test_a_plan_that_needs_more_activations_than_in_half_is_refused(
+    bundle: Path, target: PlanTarget
+) -> None:
+    def built(nbytes: dict[Quantization | None, int]) -> Builds:
+        builds = _Activations(nbytes)
+        build_plans(bundle, target, TDM, Said(), lambda *_: None, builds)
+        return builds
+
+    with pytest.raises(PlanRefusedError, match=r"tdm_unet\.int8\..* 106\.0 MiB of activations, ex"):
+        built({None: 100 << 20, INT8: 106 << 20, FP8: 0})
+    # The other was finished before, and is what the next is held against.
+    with pytest.raises(PlanRefusedError, match=r"fp8\..*at most 1\.05 times the 100\.0 MiB"):
+        built({INT8: 105 << 20, FP8: 106 << 20})
+    assert [job.spec.quantization for job in built({FP8: 105 << 20}).jobs] == [FP8]
+    assert {record.spec.quantization for record in Bundle.open(bundle).manifest.plans} == {
+        None, INT8, FP8,
+    }  # fmt: skip
+
+
+def test_a_plan_of_another_profile_is_no_measure_of_activations(bundle: Path) -> None:
+    request = replace(TDM, profiles=("native", "images"))
+    builds = _Activations({None: 1 << 20, INT8: 1 << 20, FP8: 1 << 20}, images_nbytes=1 << 20)
+    build_plans(bundle, TARGET, request, Said(), lambda *_: None, builds)
+    assert len(builds.jobs) == 6
 
 
 GEMM = EngineLayer(

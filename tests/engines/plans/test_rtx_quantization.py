@@ -28,6 +28,7 @@ from engines.plans.proofs.quantization import proven_quantization
 from engines.tensorrt.libraries import TENSORRT_RTX
 from engines.tensorrt.library import load, logger
 from engines.tensorrt.target import plan_target
+from export.quantization.forms import scales_per_channel
 from export.quantization.qdq import Format, quantized_graph
 from export.quantization.sites import Kind, Site
 
@@ -73,23 +74,6 @@ def _quantized(form: Format, sites: Sequence[Site] | None = None) -> ModelProto:
     peaks = {(name, form): 4.0 for name in ("embeds", "bent")}
     asked = _sites() if sites is None else sites
     return quantized_graph(_half_graph(), asked, peaks, {Kind.MATRIX: form}, Path())
-
-
-def _scale_for_each_channel(model: ModelProto) -> ModelProto:
-    """The usual form of quantized weights: one scale for each column."""
-    for initializer in model.graph.initializer:
-        if initializer.name in ("a.scale", "b.scale"):
-            scale = numpy_helper.to_array(initializer)
-            initializer.CopyFrom(numpy_helper.from_array(np.full(WIDTH, scale), initializer.name))
-        elif initializer.name in ("a.zero", "b.zero"):
-            zeros = helper.make_tensor(
-                initializer.name, initializer.data_type, (WIDTH,), bytes(WIDTH), raw=True
-            )
-            initializer.CopyFrom(zeros)
-    for node in model.graph.node:
-        if node.name in ("dq.a", "dq.b"):
-            node.attribute.append(helper.make_attribute("axis", 1))
-    return model
 
 
 class _Session:
@@ -150,7 +134,7 @@ def test_a_graph_of_the_recipe_is_in_8_bits_and_scaled(
 def test_a_scale_for_each_channel_is_refused_because_its_sums_are_unscaled(
     form: Format, job: Made, session: _Session
 ) -> None:
-    made = job(_scale_for_each_channel(_quantized(form)))
+    made = job(scales_per_channel(_quantized(form), Path()))
     layers = session.layers(made)
     with pytest.raises(PlanRefusedError, match="leave their sum unscaled in half"):
         proven_quantization(layers, made)
