@@ -13,6 +13,7 @@ import json
 import re
 import weakref
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -203,12 +204,8 @@ class IExecutionContext:
             say(self._engine._logger, ILogger.ERROR, reason)
             return False
         if self._session is None:
-            options = onnxruntime.SessionOptions()
-            options.log_severity_level = 3
             assert self._engine._model is not None
-            self._session = onnxruntime.InferenceSession(
-                self._engine._model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
+            self._session = _session(self._engine._model.SerializeToString())
         # Shapes and addresses are those of this call, whenever the work is done.
         shapes = {name: self.get_tensor_shape(name) for name in self._engine._tensors}
         addresses, memory = dict(self._addresses), self._memory
@@ -249,6 +246,14 @@ class IExecutionContext:
         nbytes = int(np.prod(shape)) * dtype.itemsize
         memory = (ctypes.c_uint8 * nbytes).from_address(address)
         return np.ctypeslib.as_array(memory).view(dtype).reshape(shape)
+
+
+@lru_cache(maxsize=12)
+def _session(graph: bytes) -> Any:
+    """What computes a graph; it remembers nothing, so contexts, and tests, may share it."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 class EngineInspector:
