@@ -31,9 +31,10 @@ from engines.gate import bound_of, relative_l2
 from engines.system.heap import trim_heap
 from export.checks.parity import example_inputs, gate_cases, measured_parity
 from export.graph.cpu_graph import cpu_graph
+from export.graph.file import load_graph
 from export.graph.lint import lint, polygraphy_lint
 from export.graph.modules import library_module, wrapped
-from export.graph.onnx_from_module import load_graph, onnx_from_module
+from export.graph.onnx_from_module import onnx_from_module
 from export.graph.unet import BatchedPassesUNet
 from export.options import BuildOptions
 from export.source import ModelSource

@@ -44,6 +44,7 @@ from engines.tensorrt.library import load, logger
 from engines.tensorrt.target import plan_target
 
 PUBLISHED = "as published"
+FORMS = (PUBLISHED, "scales per channel", "FP8 convolutions")
 _LIBRARIES = {
     Provider.TENSORRT: LibraryName.TENSORRT,
     Provider.TENSORRT_RTX: LibraryName.TENSORRT_RTX,
@@ -61,8 +62,6 @@ def scanned(
     cannot be built or opened leaves the others be. Raises RequestError for a bundle without 8-bit
     U-Nets and a provider that runs no plans.
     """
-    from export.quantization.forms import FORMS
-
     if provider not in _LIBRARIES:
         raise RequestError(f"{provider} runs no plans, so there is none in 8 bits to measure")
     if not bundle.quantizations():
@@ -72,10 +71,10 @@ def scanned(
         )
     half = _called(bundle.quantized(None), provider, side, repeats)
     for quantization in bundle.quantizations():
-        for form in (PUBLISHED, *FORMS):
+        for form in FORMS:
             try:
                 yield from _rows(bundle, provider, quantization, form, half, side, repeats)
-            except (FaceDiffuserError, OSError, RuntimeError) as error:
+            except (FaceDiffuserError, ImportError, OSError, RuntimeError) as error:
                 yield PointRow(
                     provider=str(provider),
                     point=f"{quantization}, {form}",
@@ -137,9 +136,11 @@ def with_form(bundle: Bundle, quantization: Quantization, form: str, folder: Pat
     import onnx
 
     from export.graph.cpu_graph import cpu_graph
-    from export.graph.onnx_from_module import load_graph
-    from export.quantization.forms import FORMS
+    from export.graph.file import load_graph
+    from export.quantization.forms import fp8_throughout, scales_per_channel
     from export.quantization.qdq import save_beside
+
+    made_by = dict(zip(FORMS[1:], (scales_per_channel, fp8_throughout), strict=True))[form]
 
     shutil.copytree(bundle.path, folder, ignore=shutil.ignore_patterns(BUILD_FOLDER))
     records = dict(bundle.manifest.components)
@@ -147,7 +148,7 @@ def with_form(bundle: Bundle, quantization: Quantization, form: str, folder: Pat
         record = records[component]
         graph = record.quantized[quantization]
         half = bundle.path / record.onnx
-        made = FORMS[form](load_graph(bundle.path / graph.onnx), half)
+        made = made_by(load_graph(bundle.path / graph.onnx), half)
         for name in graph.files:
             (folder / name).unlink()
         save_beside(made, bundle.path / graph.onnx, folder / graph.onnx)

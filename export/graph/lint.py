@@ -13,7 +13,7 @@ import onnx
 from engines.bundle.manifest import Precision
 from engines.errors import FaceDiffuserError
 from export.graph.cpu_graph import FUSED_ATTENTION, MICROSOFT_DOMAIN
-from export.graph.onnx_from_module import load_graph
+from export.graph.file import load_graph
 
 
 class LintError(FaceDiffuserError):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from engines.contract import CONTRACTS, Component
+from export.graph.file import load_graph
 
 # Initializers from this size on live in the weights file; smaller ones (shapes, scalars) inside.
 EXTERNAL_NBYTES = 1024
@@ -76,11 +77,6 @@ def onnx_from_module(
         for value, tensor in zip(values, tensors, strict=True):
             _name_dimensions(value, tensor.shape)
     onnx.save(model, path)
-
-
-def load_graph(path: Path) -> onnx.ModelProto:
-    """A graph without its weights file."""
-    return onnx.load(path, load_external_data=False)
 
 
 def _name_dimensions(value: onnx.ValueInfoProto, shape: tuple[str | int, ...]) -> None:

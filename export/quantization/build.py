@@ -26,7 +26,7 @@ from engines.system.heap import trim_heap
 from export.checks.parity import ParityError
 from export.component import published
 from export.graph.cpu_graph import cpu_graph
-from export.graph.onnx_from_module import load_graph
+from export.graph.file import load_graph
 from export.quantization.calibration import Peaks, Ranges
 from export.quantization.calls import BundlePipeline, Call
 from export.quantization.gate import holds, measured_error

@@ -20,7 +20,7 @@ from engines.onnxruntime.cpu import session_in_memory
 from engines.system.heap import trim_heap
 from export.checkpoint.checkpoint import CheckpointError
 from export.checks.torch_pipeline import TorchPipeline, TorchRequest
-from export.graph.onnx_from_module import load_graph
+from export.graph.file import load_graph
 from export.source import ModelSource
 
 Float32Array = npt.NDArray[np.float32]

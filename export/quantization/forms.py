@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from export.graph.onnx_from_module import load_graph
+from export.graph.file import load_graph
 from export.quantization.qdq import Format, quantized_graph
 from export.quantization.sites import Kind, Site
-
-# Of an 8-bit graph and the half-precision graph that it was made of.
-Form = Callable[[ModelProto, Path], ModelProto]
 
 
 def scales_per_channel(model: ModelProto, half: Path) -> ModelProto:
@@ -66,12 +62,6 @@ def fp8_throughout(model: ModelProto, half: Path) -> ModelProto:
         for site in sites
     }
     return quantized_graph(graph, sites, fp8, dict.fromkeys(Kind, Format.FP8), half.parent)
-
-
-FORMS: dict[str, Form] = {
-    "scales per channel": scales_per_channel,
-    "FP8 convolutions": fp8_throughout,
-}
 
 
 def _peaks(model: ModelProto) -> dict[tuple[str, Format], float]:

@@ -22,7 +22,7 @@ from engines.bundle.manifest import (
 )
 from engines.contract import CONTRACTS, Component, ElementType
 from export.graph.cpu_graph import cpu_graph
-from export.graph.onnx_from_module import load_graph
+from export.graph.file import load_graph
 from tests.doubles.small_tokenizer import VOCABULARY, clip_tokenizer
 
 WIDTH = 8

@@ -19,7 +19,7 @@ from engines.bundle.quantization import (
 )
 from engines.contract import NOISE_PREDICTORS, Component
 from export.graph.cpu_graph import cpu_graph
-from export.graph.onnx_from_module import load_graph
+from export.graph.file import load_graph
 from export.quantization.qdq import Format, quantized_graph, save_beside
 from export.quantization.sites import Kind, Site
 

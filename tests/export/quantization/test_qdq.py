@@ -15,7 +15,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from engines.gate import relative_l2
 from export.graph.cpu_graph import cpu_graph
-from export.graph.onnx_from_module import load_graph
+from export.graph.file import load_graph
 from export.quantization.qdq import Format, quantized_graph, save_beside
 from export.quantization.sites import Kind, Site, blocks_of, sites_of
 
