@@ -13,10 +13,11 @@ import numpy as np
 
 from benchmarks.harness.machine import gpu_facts
 from engines.bundle.folder import Bundle
+from engines.bundle.quantization import Quantization
 from engines.contract import CONTRACTS, Component
 from engines.cuda.driver import driver
 from engines.cuda.gpu import Gpu, Stream
-from engines.engine import Array, Engine, Provider
+from engines.engine import Array, Engine, HostPrecision, Provider
 from engines.errors import ProviderUnavailableError
 from engines.providers import GPU_PROVIDERS, HOST_PROVIDERS
 from engines.tune.chosen import chosen_settings
@@ -128,17 +129,24 @@ def gpu_of(provider: str) -> str | None:
 
 @contextmanager
 def opened_backend(
-    path: str | Path, provider: str, threads: int | None, source: ModelSource | None = None
+    path: str | Path,
+    provider: str,
+    threads: int | None,
+    source: ModelSource | None = None,
+    *,
+    precision: HostPrecision | str | None = None,
+    quantization: Quantization | str | None = None,
 ) -> Iterator[OpenedBackend]:
     """Open a bundle on a provider, with its engine calls logged where they are host calls.
 
-    source: the bundle's checkpoint, for TORCH alone. Raises ProviderUnavailableError or
+    source: the bundle's checkpoint, for TORCH alone. precision, quantization: as
+    FaceDiffuser.open takes them. Raises ProviderUnavailableError or
     PlanMismatchError where this machine or the bundle is not made for the provider.
     """
     if provider in HOST_PROVIDERS:
         log = CallLog()
-        bundle = Bundle.open(path)
-        backend = _logged_backend(bundle, Provider(provider), threads, log)
+        bundle = Bundle.open(path).quantized(quantization)
+        backend = _logged_backend(bundle, Provider(provider), precision, threads, log)
         with FaceDiffuser(bundle, backend) as face_diffuser:
             yield OpenedBackend(face_diffuser, log)
     elif provider == TORCH:
@@ -148,14 +156,20 @@ def opened_backend(
         with FaceDiffuser(bundle, _torch_backend(bundle, source)) as face_diffuser:
             yield OpenedBackend(face_diffuser, None)
     else:
-        with FaceDiffuser.open(path, provider=provider, threads=threads) as face_diffuser:
+        with FaceDiffuser.open(
+            path, provider=provider, threads=threads, quantization=quantization
+        ) as face_diffuser:
             yield OpenedBackend(face_diffuser, None)
 
 
 def _logged_backend(
-    bundle: Bundle, provider: Provider, threads: int | None, log: CallLog
+    bundle: Bundle,
+    provider: Provider,
+    precision: HostPrecision | str | None,
+    threads: int | None,
+    log: CallLog,
 ) -> Backend:
-    settings = chosen_settings(bundle, provider, None, threads)
+    settings = chosen_settings(bundle, provider, precision, threads)
     open_engine = open_with(settings)
 
     def open_logged(opened: Bundle, component: Component) -> Engine:

@@ -35,7 +35,10 @@ from benchmarks.schema.peers import (
 )
 from benchmarks.schema.results import keep
 from engines.bundle.folder import Bundle
+from engines.bundle.quantization import Quantization
 from engines.bundle.records import Count
+from engines.contract import NOISE_PREDICTORS
+from engines.engine import HostPrecision
 from engines.errors import ProviderUnavailableError
 from export.checkpoint.model_facts import dimensions_of, noise_schedule_of
 from export.source import ModelSource
@@ -56,6 +59,19 @@ class PeersOptions(BundleOptions):
     provider: str = field(
         default=CPU,
         metadata=flag("what runs the bundle (default: %(default)s)", choices=PROVIDERS),
+    )
+    precision: HostPrecision | None = field(
+        default=None,
+        metadata=flag(
+            "of the bundle's U-Nets on a CPU (default: the faster)", choices=list(HostPrecision)
+        ),
+    )
+    quantization: Quantization | None = field(
+        default=None,
+        metadata=flag(
+            "the bundle's U-Nets in 8 bits, beside both of its float32 sides (default: none)",
+            choices=list(Quantization),
+        ),
     )
     work: tuple[WorkKind, ...] = field(
         default=tuple(WorkKind),
@@ -99,9 +115,10 @@ def measured_peers(options: PeersOptions) -> PeersRecord:
         with tempfile.TemporaryDirectory() as folder:
             setup = _setup(kind, options, name, source, Path(folder))
             reference, *_ = peers(options.device)
-            own = reference if bundle is None else ours(options.provider)
+            own = reference if bundle is None else ours_of(options)
             chosen = chosen_peers(kind, options)
-            for row in compared(setup, own, reference, chosen, rounds=options.rounds):
+            bound = bound_of(options, bundle)
+            for row in compared(setup, own, reference, chosen, rounds=options.rounds, bound=bound):
                 record = replace(record, rows=(*record.rows, row))
                 keep(record, options.results)
     return record
@@ -127,6 +144,21 @@ def _setup(
     )
 
 
+def ours_of(options: PeersOptions) -> Peer:
+    """The bundle as the options say; its plain name where they say nothing."""
+    return ours(options.provider, precision=options.precision, quantization=options.quantization)
+
+
+def bound_of(options: PeersOptions, bundle: Bundle | None) -> float:
+    """Of ours from the reference: in 8 bits what its build allowed a call, measured from half."""
+    if bundle is None or options.quantization is None:
+        return BOUND
+    records = bundle.quantized(options.quantization).manifest.components
+    return BOUND + max(
+        records[each].quantized[options.quantization].error.call_bound for each in NOISE_PREDICTORS
+    )
+
+
 def steps_of(options: PeersOptions) -> int:
     """One number for all sides: a ratio is never of other steps in disguise."""
     if options.preset is None:
@@ -138,7 +170,7 @@ def chosen_peers(kind: WorkKind, options: PeersOptions) -> list[Peer]:
     """The peers that can do this work, of those that were named or that a quick run has."""
     return [
         peer
-        for peer in peers(options.device)
+        for peer in peers(options.device, eight_bit=options.quantization is not None)
         if kind in peer.works
         and (peer.wants != "bundle" or not options.without_bundle)
         and (peer.quick or not options.quick or options.peers)
@@ -155,7 +187,7 @@ def _facts(options: PeersOptions, bundle: Bundle | None) -> PeersFacts | PeersAl
     return PeersFacts(
         **vars(bundle_facts(bundle, cores)),
         provider=options.provider,
-        bound=BOUND,
+        bound=bound_of(options, bundle),
         rounds=options.rounds,
         device=options.device,
     )

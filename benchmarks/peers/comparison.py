@@ -35,16 +35,23 @@ SETTLE_S = 0.3
 
 
 def compared(
-    setup: Setup, ours: Peer, reference: Peer, peers: Sequence[Peer], *, rounds: int
+    setup: Setup,
+    ours: Peer,
+    reference: Peer,
+    peers: Sequence[Peer],
+    *,
+    rounds: int,
+    bound: float = BOUND,
 ) -> Iterator[MeasuredPeer | UnmeasuredPeer]:
     """A row for ours, then one for each other peer, in turns with it; each as it is measured.
 
-    Raises ReferenceMismatchError where ours itself does not agree with the reference.
+    bound: ours' from the reference; the others' is BOUND. Raises ReferenceMismatchError where ours
+    itself does not agree with the reference.
     """
     setup.prepare()
     check = AnswerCheck(setup, reference)
     with setup.started(ours) as worker:
-        agree = check.agreement(ours.name, worker)
+        agree = check.agreement(ours.name, worker, bound)
         comparison = Comparison(setup, ours.name, worker, check, rounds)
         yield comparison.own_row(agree)
         for peer in peers:
@@ -60,9 +67,9 @@ class AnswerCheck:
         with setup.started(reference) as worker:
             self._expected = self._checked_part(self._answer(worker))
 
-    def agreement(self, name: str, worker: Worker[TimedRun]) -> Agreement:
-        """Raises ReferenceMismatchError beyond BOUND; the run is also the worker's warm-up."""
-        return agreement(name, self._checked_part(self._answer(worker)), self._expected, BOUND)
+    def agreement(self, name: str, worker: Worker[TimedRun], bound: float = BOUND) -> Agreement:
+        """Raises ReferenceMismatchError beyond the bound; the run is also the worker's warm-up."""
+        return agreement(name, self._checked_part(self._answer(worker)), self._expected, bound)
 
     def _answer(self, worker: Worker[TimedRun]) -> Arrays:
         path = self._setup.folder / "answer.npz"

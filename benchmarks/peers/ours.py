@@ -22,12 +22,25 @@ from runtime import FaceDiffuser, OutputType, Request, StepInfo
 
 
 def bundle_backend(
-    *, work: Work, inputs: Path, bundle: Path, source: SourceName, provider: str, threads: int
+    *,
+    work: Work,
+    inputs: Path,
+    bundle: Path,
+    source: SourceName,
+    provider: str,
+    threads: int,
+    precision: str | None = None,
+    quantization: str | None = None,
 ) -> Callable[..., TimedRun]:
-    """Open the bundle and denoise what the inputs say; the prompt is the inputs' own."""
+    """Open the bundle and denoise what the inputs say; the prompt is the inputs' own.
+
+    precision, quantization: of the U-Nets, as FaceDiffuser.open takes them.
+    """
     # Opening a checkpoint imports torch, which no other backend needs.
     checkpoint = source.opened() if provider == TORCH else None
-    opened = opened_backend(bundle, provider, threads, checkpoint)
+    opened = opened_backend(
+        bundle, provider, threads, checkpoint, precision=precision, quantization=quantization
+    )
     backend = opened.__enter__()
     # Without a reference to it the generator would be closed, and the bundle with it.
     atexit.register(opened.__exit__, None, None, None)

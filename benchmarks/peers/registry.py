@@ -12,7 +12,8 @@ from benchmarks.peers.ours import bundle_backend
 from benchmarks.peers.sessions import onnxruntime_session, openvino_session
 from benchmarks.peers.work import WorkKind
 from benchmarks.schema.peers import Device
-from engines.engine import Provider
+from engines.bundle.quantization import Quantization
+from engines.engine import HostPrecision, Provider
 
 ALL_WORK = frozenset(WorkKind)
 
@@ -47,20 +48,39 @@ OURS_ON_OPENVINO = "this toolkit on OpenVINO"
 _BF16 = "avx512_bf16"
 
 
-def peers(device: Device) -> list[Peer]:
+def peers(device: Device, *, eight_bit: bool = False) -> list[Peer]:
     """All that ours is compared with, the reference first.
 
-    On the CPU the bundle takes part a second time, on OpenVINO.
+    On the CPU the bundle takes part a second time, on OpenVINO. eight_bit: ours is in 8 bits, and
+    both of the bundle's float32 sides take part instead.
     """
-    return _on_cuda() if device == "cuda" else _on_cpu()
+    if device == "cuda":
+        return _on_cuda()
+    if not eight_bit:
+        return [*_on_cpu(), ours(Provider.OPENVINO)]
+    float32 = HostPrecision.FLOAT32
+    return [*_on_cpu(), ours(Provider.ONNXRUNTIME_CPU), ours(Provider.OPENVINO, precision=float32)]
 
 
-def ours(provider: str) -> Peer:
-    """A bundle on one of its providers."""
+def ours(
+    provider: str,
+    *,
+    precision: HostPrecision | None = None,
+    quantization: Quantization | None = None,
+) -> Peer:
+    """A bundle on one of its providers; precision: None is the one that was measured fastest."""
+    words = [OURS_ON_OPENVINO if provider == Provider.OPENVINO else OURS]
+    chosen: dict[str, str | bool] = {}
+    if quantization is not None:
+        words.append(quantization.value)
+        chosen["quantization"] = quantization.value
+    if precision is not None:
+        words.append(precision.value)
+        chosen["precision"] = precision.value
     return Peer(
-        name=OURS_ON_OPENVINO if provider == Provider.OPENVINO else OURS,
+        name=", ".join(words),
         function=path_of(bundle_backend),
-        arguments={"provider": provider},
+        arguments={"provider": str(provider), **chosen},
         wants="bundle",
         quick=True,
     )
@@ -90,7 +110,6 @@ def _on_cpu() -> list[Peer]:
             name="OpenVINO bf16", function=openvino, arguments={"precision": "bf16"}, isa=_BF16,
             **plain,
         ),
-        ours(Provider.OPENVINO.value),
     ]  # fmt: skip
 
 

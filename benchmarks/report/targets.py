@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from benchmarks.peers.registry import OURS, OURS_ON_OPENVINO
@@ -15,11 +16,15 @@ from benchmarks.schema.record import Record
 FULL_PX = 512
 EAGER = "eager fp32"
 MIN_SPEED_UP = 1.25
+# In 8 bits, over eager PyTorch and over the fastest of all that compute in float32.
+MIN_INT8_OVER_EAGER, MIN_INT8_OVER_FLOAT32 = 1.8, 1.5
 MAX_HOST_SHARE = 0.02
 MAX_OPEN_S = 15.0
 MAX_RSS = 1.6
 
 _OWN = {OURS: "onnxruntime-cpu", OURS_ON_OPENVINO: "openvino"}
+_FLOAT32 = re.compile(rf"float32|fp32|plain export|^{OURS}$")
+_INT8 = re.compile(rf"^{OURS}.*, int8")
 
 # What is known of why a provider misses a target, shown where it does.
 _FLOAT32_ALONE = "ONNX Runtime has no bfloat16 kernels for x86; the openvino provider has"
@@ -67,7 +72,8 @@ def _speed_targets(record: PeersRecord) -> Iterator[Target]:
         for row in record.measured()
         if row.work is WorkKind.STEP and row.size_px == FULL_PX
     }
-    others = {name: last for name, last in lasts.items() if name not in _OWN}
+    yield from _int8_targets(lasts)
+    others = {name: last for name, last in lasts.items() if not name.startswith(OURS)}
     for name, provider in _OWN.items():
         if name not in lasts or EAGER not in lasts:
             continue
@@ -78,6 +84,25 @@ def _speed_targets(record: PeersRecord) -> Iterator[Target]:
         best = min(others, key=others.__getitem__)
         ratio, reason = others[best] / lasts[name], _REASONS.get((provider, "best peer"))
         yield _at_least(1.0, f"{step}: times as fast as the best peer, {best}", ratio, reason)
+
+
+def _int8_targets(lasts: Mapping[str, float]) -> Iterator[Target]:
+    """One fusion step in 8 bits against what computes in float32. lasts: of each side, relative."""
+    for name in filter(_INT8.search, lasts):
+        step = f"one fusion step, {name.removeprefix(OURS).lstrip(' ,')}"
+        float32 = {
+            each: last
+            for each, last in lasts.items()
+            if _FLOAT32.search(each) and not _INT8.search(each)
+        }
+        if EAGER in float32:
+            ratio = float32[EAGER] / lasts[name]
+            what = f"{step}: times as fast as {EAGER}"
+            yield _at_least(MIN_INT8_OVER_EAGER, what, ratio, None)
+        if float32:
+            best = min(float32, key=float32.__getitem__)
+            what = f"{step}: times as fast as the fastest in float32, {best}"
+            yield _at_least(MIN_INT8_OVER_FLOAT32, what, float32[best] / lasts[name], None)
 
 
 def _start_targets(record: LatencyRecord) -> Iterator[Target]:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.harness.backends import opened_backend
 from benchmarks.harness.options import SourceName
 from benchmarks.harness.record import ReferenceMismatchError
 from benchmarks.harness.reference_check import agreement
@@ -19,7 +20,7 @@ from benchmarks.harness.worker import Worker, WorkerError, path_of
 from benchmarks.measures import peers as measures
 from benchmarks.measures.peers import PeersOptions, chosen_peers
 from benchmarks.peers import registry
-from benchmarks.peers.comparison import Comparison
+from benchmarks.peers.comparison import BOUND, Comparison
 from benchmarks.peers.in_torch import ReleasedLoop, diffusers_pipeline, released
 from benchmarks.peers.ours import bundle_backend
 from benchmarks.peers.registry import Peer
@@ -31,12 +32,15 @@ from benchmarks.schema.peers import ComparedPeer, Device, PeersRecord, Unmeasure
 from benchmarks.schema.record import Status
 from benchmarks.schema.results import records_of, recover
 from engines.bundle.folder import Bundle
+from engines.bundle.quantization import Quantization
 from engines.contract import NOISE_PREDICTORS, Component
+from engines.engine import HostPrecision
 from engines.errors import ProviderUnavailableError
 from engines.guides import Pass
 from export.source import ModelSource
 from runtime.method.schedule import Stage
 from tests.benchmarks.peers.echo import echoing
+from tests.doubles.small_quantized import ERROR, add_quantized
 from tests.paths import GOLDEN
 
 SOURCE = SourceName(
@@ -276,6 +280,39 @@ def test_a_quick_run_compares_with_the_quick_peers_unless_others_are_named() -> 
     assert [peer.name for peer in chosen_peers(WorkKind.STEP, named)] == ["OpenVINO fp32"]
     alone = chosen_peers(WorkKind.STEP, PeersOptions(without_bundle=True))
     assert alone and all(peer.wants != "bundle" for peer in alone)
+
+
+def test_a_bundle_in_8_bits_is_compared_with_its_own_float32_too(small_copy: Path) -> None:
+    plain = PeersOptions()
+    assert measures.ours_of(plain).name == "this toolkit"
+    assert "this toolkit on OpenVINO" in names_of(plain)
+    options = PeersOptions(
+        provider="openvino", quantization=Quantization.INT8, precision=HostPrecision.FLOAT32
+    )
+    ours = measures.ours_of(options)
+    assert ours.name == "this toolkit on OpenVINO, int8, float32"
+    assert ours.arguments == {
+        "provider": "openvino", "quantization": "int8", "precision": "float32",
+    }  # fmt: skip
+    assert {"this toolkit", "this toolkit on OpenVINO, float32"} <= set(names_of(options))
+    assert ours.name not in names_of(options)
+    add_quantized(small_copy)
+    bundle = Bundle.open(small_copy)
+    assert measures.bound_of(plain, bundle) == BOUND
+    assert measures.bound_of(options, bundle) == BOUND + ERROR.call_bound
+
+
+def names_of(options: PeersOptions) -> list[str]:
+    return [peer.name for peer in chosen_peers(WorkKind.STEP, options)]
+
+
+@pytest.mark.parametrize("quantization", [None, *Quantization])
+def test_what_is_measured_in_8_bits_is_in_8_bits(
+    quantization: Quantization | None, small_copy: Path
+) -> None:
+    add_quantized(small_copy)
+    with opened_backend(small_copy, "onnxruntime-cpu", 1, quantization=quantization) as opened:
+        assert opened.face_diffuser.quantization == quantization
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

@@ -37,6 +37,27 @@ def test_speed_is_held_against_eager_pytorch_and_the_best_accurate_peer() -> Non
     }  # fmt: skip
 
 
+def test_8_bits_are_held_against_eager_pytorch_and_the_fastest_in_float32() -> None:
+    record = made_up.peers_of(
+        {
+            "eager fp32": 1.2, "eager bf16": 0.6, "ONNX Runtime, plain export": 1.1,
+            "this toolkit on OpenVINO, float32": 0.9, "this toolkit on OpenVINO, int8": 0.5,
+        }
+    )  # fmt: skip
+    found = verdicts(record)
+    step = "one fusion step, on OpenVINO, int8: times as fast as"
+    assert found[f"{step} eager fp32"] == ("2.40", "yes")
+    fastest = "the fastest in float32, this toolkit on OpenVINO, float32"
+    assert found[f"{step} {fastest}"] == ("1.80", "yes")
+    # The bundle's other sides are no peers of its own.
+    assert "one fusion step, onnxruntime-cpu: times as fast as the best peer, eager bf16" in found
+    slower = made_up.peers_of({"eager fp32": 1.2, "this toolkit, int8": 0.8})
+    found = verdicts(slower)
+    step = "one fusion step, int8: times as fast as"
+    assert found[f"{step} eager fp32"] == ("1.50", "no")
+    assert found[f"{step} the fastest in float32, this toolkit"] == ("1.25", "no")
+
+
 @pytest.mark.parametrize(("open_s", "reached"), [(14.0, "yes"), (16.0, "no")])
 def test_start_up_and_memory_have_upper_bounds(open_s: float, reached: str) -> None:
     found = verdicts(started(open_s))
