@@ -23,7 +23,7 @@ from engines.commands import BENCHMARKS as COMMAND
 from engines.commands import installed
 from engines.errors import ProviderUnavailableError
 
-# Each is benchmarks/measures/<name>.py, whose MEASURE says what it is told and what it does.
+# Each is a module of MODULES, whose MEASURE says what it is told and what it does.
 BENCHMARKS = {
     "latency": "one picture: where its time goes, start-up and memory",
     "throughput": "pictures a second against images per call and concurrent requests",
@@ -33,11 +33,15 @@ BENCHMARKS = {
     "build": "time and peak memory of each step of an export",
     "roofline": "this machine's peaks, and how near each component comes to them",
     "quality": "identity and prompt consistency of the shipped model; needs no GPU",
+    "table1": "the paper's Table 1 on your photographs, from a bundle of released weights",
     "kernels": "the kernels against eager and compiled PyTorch; needs a GPU",
     "cubins": "what the compiled kernels are made of; needs no GPU",
     "device": "a GPU without PyTorch: kernels, steps, calls of 1 to 8 images, fusion, memory",
     "gpu": "everything that a GPU can tell, in under nine minutes",
     "report": "one HTML page and its plots from the records; measures nothing",
+}
+MODULES = {name: f"benchmarks.measures.{name}" for name in BENCHMARKS} | {
+    "table1": "benchmarks.photographs.table1"
 }
 
 
@@ -61,8 +65,8 @@ def main(words: list[str] | None = None) -> int:
 
 
 def measure_named(name: str) -> Measure[Any, Any]:
-    """What benchmarks/measures/<name>.py offers."""
-    measure: Measure[Any, Any] = import_module(f"benchmarks.measures.{name}").MEASURE
+    """What the module of this name offers."""
+    measure: Measure[Any, Any] = import_module(MODULES[name]).MEASURE
     return measure
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.photographs.record import Table1Record
 from benchmarks.schema.build import BuildRecord
 from benchmarks.schema.cubins import CubinsRecord
 from benchmarks.schema.gpu import DeviceRecord, GpuRecord
@@ -38,6 +39,7 @@ RECORDS: Mapping[str, type[Record]] = {
     "build": BuildRecord,
     "quality": QualityRecord,
     "curve": CurveRecord,
+    "table1": Table1Record,
     "device": DeviceRecord,
     "gpu": GpuRecord,
 }
