@@ -80,7 +80,9 @@ def test_faces_are_found_where_they_are_the_surest_first(detector: Path) -> None
     sure, other = YuNet(detector).faces(picture)
     # Twice 8 px wide and high, around the upper left corner of the cell.
     assert sure.box == pytest.approx((32, 24, 48, 40)) and sure.score == pytest.approx(1)
-    assert other.box == pytest.approx((0, 8, 16, 24), abs=1e-6) and other.score == pytest.approx(220 / 255)
+    assert other.box == pytest.approx((0, 8, 16, 24), abs=1e-6) and other.score == pytest.approx(
+        220 / 255
+    )
     assert sure.points[0] == pytest.approx([36, 28]) and sure.points[2] == pytest.approx([40, 32])
 
 
