@@ -24,12 +24,15 @@ from benchmarks.quality.cases import (
     Pixels,
     Variant,
     cases,
-    drawn_by_one_core,
     in_parallel,
     variants,
 )
+from benchmarks.quality.corruptions import FULL
 from benchmarks.quality.curve import with_curve
 from benchmarks.quality.figures import draw_figures
+from benchmarks.quality.kept import kept_pictures, world_pictures
+from benchmarks.quality.noticed import NoticedOptions, measured_noticed
+from benchmarks.quality.noticed_page import with_noticed
 from benchmarks.quality.page import BUNDLES, DOCS, quality_page
 from benchmarks.quality.paired import CurveOptions, measured_curve
 from benchmarks.quality.scores import (
@@ -41,13 +44,16 @@ from benchmarks.quality.scores import (
     ends,
     mean,
 )
+from benchmarks.quality.sight import Sight
 from benchmarks.schema.quality import (
     Chance,
     CurveRecord,
     Ends,
+    NoticedRecord,
     QualityFacts,
     QualityRecord,
     QualityRow,
+    SeenColumns,
 )
 from benchmarks.schema.results import records_of
 from engines.bundle.manifest import Precision
@@ -68,17 +74,22 @@ def _pictures_of_a_row(word: str) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class QualityOptions(CurveOptions):
+class QualityOptions(CurveOptions, NoticedOptions):
     pictures: int = field(
-        default=200, metadata=flag("of each row, at least 2", quick=24, type=_pictures_of_a_row)
+        default=200, metadata=flag("of each row, at least 2", quick=12, type=_pictures_of_a_row)
     )
     curve: bool = field(
         default=False, metadata=flag("cost against quality of the presets and solvers instead")
     )
+    noticed: bool = field(
+        default=False, metadata=flag("which score notices which fault of the pictures instead")
+    )
 
 
-def measured(options: QualityOptions) -> QualityRecord | CurveRecord:
-    """The variants of the method, or the curve."""
+def measured(options: QualityOptions) -> QualityRecord | CurveRecord | NoticedRecord:
+    """The variants of the method, or the curve, or what the scores notice."""
+    if options.noticed:
+        return measured_noticed(options)
     return measured_curve(options) if options.curve else measured_quality(options)
 
 
@@ -90,17 +101,21 @@ def measured_quality(options: QualityOptions) -> QualityRecord:
     checkpoint = Checkpoint.open(SHIPPED_MODEL)
     truth = [case.truth() for case in listed]
     through = list(through_vae(checkpoint.vae_decoder(), np.stack(truth)))
+    sight = Sight(listed, truth, world_pictures(quick=options.quick))
     rows = [
-        _row("the world's own pictures", judge.scores(truth, listed)),
-        _row("the same through the VAE", judge.scores(through, listed)),
+        _row("the world's own pictures", judge.scores(truth, listed), sight.columns(truth)),
+        _row("the same through the VAE", judge.scores(through, listed), sight.columns(through)),
     ]
     pictures: dict[str, list[Pixels]] = {}
     full: PictureScores | None = None  # of the first row that is drawn
     draw_row = partial(_pictures, _built_bundles(checkpoint, chosen), len(listed))
     for name, found in in_parallel(draw_row, chosen):
-        pictures[name], scores = found, judge.scores(found, listed)
+        pictures[name] = found
+    for name, found in pictures.items():
+        scores = judge.scores(found, listed)
         full = full or scores
-        rows.append(_row(name, scores, full))
+        seen = sight.columns(found, pictures.get(FULL.name))
+        rows.append(_row(name, scores, seen, full))
     record = QualityRecord(
         header=header_of("quality", options, gpu=None),
         facts=_facts(judge, listed, truth, through, pictures),
@@ -113,6 +128,9 @@ def measured_quality(options: QualityOptions) -> QualityRecord:
         for curve in records_of("curve")[-1:]:
             if isinstance(curve, CurveRecord):
                 page = with_curve(page, curve)
+        for noticed in records_of("noticed")[-1:]:
+            if isinstance(noticed, NoticedRecord):
+                page = with_noticed(page, noticed)
         (DOCS / "quality.md").write_text(page, encoding="utf-8")
     return record
 
@@ -146,10 +164,12 @@ def _built_bundles(checkpoint: Checkpoint, chosen: list[Variant]) -> dict[Precis
 
 
 def _pictures(bundles: Mapping[Precision, Path], count: int, variant: Variant) -> list[Pixels]:
-    return drawn_by_one_core(bundles[variant.precision], variant, count)[0]
+    return kept_pictures(bundles[variant.precision], variant, count)[0]
 
 
-def _row(name: str, scores: PictureScores, full: PictureScores | None = None) -> QualityRow:
+def _row(
+    name: str, scores: PictureScores, seen: SeenColumns, full: PictureScores | None = None
+) -> QualityRow:
     """full: the full method's scores, where a gain over them is to be told case by case."""
     return QualityRow(
         row=name,
@@ -166,6 +186,7 @@ def _row(name: str, scores: PictureScores, full: PictureScores | None = None) ->
         prompt_by_people=_by_people(scores.prompt),
         identity_gain_95=None if full is None else ends(scores.identity - full.identity),
         prompt_gain_95=None if full is None else ends(scores.prompt - full.prompt),
+        **vars(seen),
     )
 
 

@@ -6,8 +6,8 @@ import multiprocessing
 import random
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,9 +16,11 @@ from tqdm import tqdm
 
 from benchmarks.harness.machine import usable_cpus
 from engines.bundle.manifest import Precision
+from engines.bundle.quantization import Quantization
 from engines.engine import HostPrecision
 from engines.providers import HOST_PROVIDERS
 from mini.world import (
+    ATTRIBUTES,
     Look,
     Setting,
     draw_picture,
@@ -54,27 +56,51 @@ class Case:
         return draw_picture(self.setting, self.looks, random.Random(f"truth {self.seed}")).pixels
 
 
+class Photos(StrEnum):
+    """Which photos a picture is drawn from; all but the first are faults that scores should see.
+
+    SWAPPED: of two people, each other's. OTHER_HAT: the first person wears another's hat.
+    """
+
+    OWN = "own"
+    SWAPPED = "swapped"
+    OTHER_HAT = "other hat"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One row: what it is called, what it changes in the request, and who draws it."""
+    """One row: what it is called, what it changes in the request, and who draws it.
+
+    photos: what the runtime is shown. quantization: of the U-Nets.
+    """
 
     name: str
     options: dict[str, Any]
     precision: Precision = Precision.FP16
     provider: Provider = Provider.ONNXRUNTIME_CPU
     computed_in: HostPrecision = HostPrecision.FLOAT32
+    photos: Photos = Photos.OWN
+    quantization: Quantization | None = None
     quick: bool = False
 
 
 def cases(count: int) -> list[Case]:
     """Held-out people, one and two in turn, in every kind of setting; the same on each call."""
-    drawn = []
-    for seed in range(count):
-        rng = random.Random(f"quality {seed}")
-        looks = tuple(random_look(rng, held_out=True) for _ in range(1 + seed % 2))
-        photos = tuple(draw_portrait(look, rng) for look in looks)
-        drawn.append(Case(seed=seed, setting=random_setting(rng), looks=looks, photos=photos))
-    return drawn
+    return [case_of(seed) for seed in range(count)]
+
+
+def case_of(seed: int, photos: Photos = Photos.OWN) -> Case:
+    """One of `cases`, shown by these photos; they differ in nothing but what their name says."""
+    rng = random.Random(f"quality {seed}")
+    looks = tuple(random_look(rng, held_out=True) for _ in range(1 + seed % 2))
+    shown = looks
+    if photos is Photos.OTHER_HAT:
+        hats = [each for each in ATTRIBUTES["hat"] if each not in ("none", looks[0].hat)]
+        shown = (replace(looks[0], hat=hats[seed % len(hats)]), *looks[1:])
+    drawn = tuple(draw_portrait(look, rng) for look in shown)
+    if photos is Photos.SWAPPED:
+        drawn = drawn[::-1]
+    return Case(seed=seed, setting=random_setting(rng), looks=looks, photos=drawn)
 
 
 def variants() -> list[Variant]:
@@ -135,15 +161,6 @@ def drawn(
             **{"num_inference_steps": STEPS, **options},
         )
         yield face_diffuser.generate(request)
-
-
-def drawn_by_one_core(bundle: Path, variant: Variant, count: int) -> tuple[list[Pixels], int]:
-    """One variant's picture of each case, and the U-Net evaluations of each picture."""
-    with FaceDiffuser.open(
-        bundle, provider=variant.provider, precision=variant.computed_in, threads=1
-    ) as face_diffuser:
-        results = list(drawn(face_diffuser, cases(count), variant.options))
-    return [np.asarray(result.images[0]) for result in results], results[0].evaluations
 
 
 def in_parallel(

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from benchmarks.harness.record import table
 from benchmarks.quality.cases import Pixels, Variant
 from benchmarks.quality.cost_plot import draw_costs
+from benchmarks.quality.page import COLUMNS, shown_columns
 from benchmarks.schema.quality import CurveRecord, CurveRow
 from engines.engine import HostPrecision
 from engines.providers import HOST_PROVIDERS
@@ -33,7 +34,7 @@ second step of the subject stage, as the faster presets do. *Gain*: of identity,
 its 95 % interval. *Pixels*: mean absolute difference, as a share of the range. *Structure*:
 1 - SSIM of the gray pictures, windows of 8 px. Equal scores are not equal pictures: these two say
 how far a picture moves. The row in bfloat16 is what OpenVINO's precision alone moves.
-
+{columns}
 {table}
 
 ![Identity over U-Net evaluations](quality/curve.png)
@@ -130,6 +131,7 @@ def curve_section(record: CurveRecord) -> str:
         commit=header.commit,
         pictures=record.rows[0].pictures,
         most=record.rows[0].evaluations,
+        columns=COLUMNS if record.rows[-1].frechet is not None else "",
         table=table([_shown(row) for row in record.rows]),
         rounds=facts.rounds,
         provider=facts.provider,
@@ -150,7 +152,7 @@ def draw_curve(rows: Sequence[CurveRow], path: Path) -> None:
     pyplot.close(figure)
 
 
-def _shown(row: CurveRow) -> dict[str, str]:
+def _shown(row: CurveRow) -> dict[str, str | None]:
     gain = row.identity_gain_95
     return {
         "row": row.row,
@@ -163,6 +165,7 @@ def _shown(row: CurveRow) -> dict[str, str]:
         "prompt": f"{row.prompt:.3f}",
         "pixels": f"{row.pixel_difference:.4f}",
         "structure": f"{row.structure_difference:.4f}",
+        **shown_columns(row),
     }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.harness.record import table
 from benchmarks.quality.cases import STEPS
 from benchmarks.quality.figures import SHEET_ROWS
-from benchmarks.schema.quality import Ends, QualityRecord, QualityRow
+from benchmarks.schema.quality import Ends, QualityRecord, QualityRow, SeenColumns
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 BUNDLES = Path(__file__).resolve().parents[2] / "build" / "quality"
@@ -21,6 +21,15 @@ PAPER = {
     "addition instead of SNF": (0.523, 0.486, 0.221, 0.207),
 }
 
+# What the columns of the critics are.
+COLUMNS = """*Perceptual*: distance from the pictures of the same noise in 50 steps, of what the
+layers of a small network see. *Sharpness*: energy of edges over that of the world's own
+pictures. *Likeness*: to the photos, by a verifier (from -1 to 1), the mean over a picture's
+people; *least likeness*: of the person least like theirs; *verified*: the share of pictures in
+which everybody passes. *Fréchet*: distance of the pictures' features from those of the world's own
+pictures of other people, with its bootstrap standard error.
+"""
+
 _PAGE = """# How well the shipped model draws
 
 Written by `python -m benchmarks quality` at commit {commit}; the rows also stand in
@@ -32,7 +41,7 @@ runtime: DDIM with {steps} steps, guidance 5, fp16 bundle, where the row says no
 clothes color and pattern) that a probe finds as in the reference, of the person with the fewest.
 *Scene*, *pose* and *people* are the shares of pictures in which another probe finds what the prompt
 says; *prompt* is their mean. In brackets: 95 % bootstrap intervals over pictures.
-
+{columns}
 Chance, which is another person elsewhere: identity {chance_identity}, scene {chance_scene}. The
 probes' own errors show in the first two rows; no picture of the model can be expected to do better.
 
@@ -98,12 +107,13 @@ def quality_page(record: QualityRecord) -> str:
         bfloat16=facts.bfloat16_mean_difference,
         paper=table([_beside_the_paper(name, rows[name]) for name in PAPER]),
         orders=_orders(rows),
+        columns=COLUMNS if record.rows[-1].frechet is not None else "",
         accuracy=table(accuracy),
         sheet_rows=", ".join(SHEET_ROWS),
     )
 
 
-def _shown(row: QualityRow) -> dict[str, str]:
+def _shown(row: QualityRow) -> dict[str, str | None]:
     return {
         "row": row.row,
         "identity": _with_interval(row.identity, row.identity_95),
@@ -111,6 +121,24 @@ def _shown(row: QualityRow) -> dict[str, str]:
         "prompt": _with_interval(row.prompt, row.prompt_95),
         "pose": f"{row.pose:.3f}",
         "people": f"{row.people:.3f}",
+        **shown_columns(row),
+    }
+
+
+def shown_columns(row: SeenColumns) -> dict[str, str | None]:
+    """What the critics tell, as tables show it; None of an older record."""
+
+    def told(value: float | None, digits: int = 3) -> str | None:
+        return None if value is None else f"{value:.{digits}f}"
+
+    frechet = told(row.frechet, 2)
+    return {
+        "perceptual": told(row.perceptual, 4),
+        "sharpness": told(row.sharpness, 2),
+        "likeness": told(row.likeness),
+        "least likeness": told(row.least_likeness),
+        "verified": told(row.verified),
+        "Fréchet": None if frechet is None else f"{frechet} ± {told(row.frechet_error, 2)}",
     }
 
 

@@ -6,8 +6,6 @@ the presets in turns. Writes its section of docs/quality.md when it is not quick
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,7 +20,7 @@ from benchmarks.harness.options import Options, flag
 from benchmarks.harness.record import header_of
 from benchmarks.harness.timing import elapsed_ms, interleaved_ms
 from benchmarks.harness.workload import SEED, Workload
-from benchmarks.quality.cases import Pixels, Variant, cases, drawn_by_one_core, in_parallel
+from benchmarks.quality.cases import Pixels, cases, in_parallel
 from benchmarks.quality.curve import (
     REFERENCE,
     curve_variants,
@@ -30,20 +28,19 @@ from benchmarks.quality.curve import (
     structure_difference,
     with_curve,
 )
+from benchmarks.quality.kept import kept_pictures, world_pictures
 from benchmarks.quality.page import BUNDLES, DOCS
 from benchmarks.quality.scores import Judge, PictureScores, ends, mean
-from benchmarks.schema.quality import CurveFacts, CurveRecord, CurveRow
-from engines.bundle.folder import Bundle
+from benchmarks.quality.sight import Sight
+from benchmarks.schema.quality import CurveFacts, CurveRecord, CurveRow, SeenColumns
 from engines.bundle.manifest import Precision
 from engines.bundle.records import Count
-from engines.contract import Component
 from engines.engine import Provider
 from export.build import draw
 from export.bundle import build_bundle
 from export.checkpoint.checkpoint import SHIPPED_MODEL, Checkpoint
 from export.options import BuildOptions
-from runtime import FaceDiffuser, Preset, Request
-from runtime.pictures.files import settings
+from runtime import FaceDiffuser, Preset
 
 # Gains of identity are a few thousandths.
 _DIGITS = 4
@@ -74,15 +71,17 @@ def measured_curve(options: CurveOptions) -> CurveRecord:
     bundle = BUNDLES / Precision.FP16
     build_bundle(bundle, Checkpoint.open(SHIPPED_MODEL), BuildOptions(), tqdm.write, (), draw=draw)
     facts = _timed(bundle, options.rounds)
-    judge = Judge()
+    truth = [case.truth() for case in listed]
+    judge, sight = Judge(), Sight(listed, truth, world_pictures(quick=options.quick))
     rows: list[CurveRow] = []
     reference: tuple[list[Pixels], PictureScores] | None = None
     for name, (pictures, evaluations) in in_parallel(
-        partial(_pictures, bundle, len(listed)), chosen
+        partial(kept_pictures, bundle, count=len(listed)), chosen
     ):
         scores = judge.scores(pictures, listed)
         reference = reference or (pictures, scores)
-        rows.append(_row(name, pictures, evaluations, scores, reference))
+        seen = sight.columns(pictures, reference[0])
+        rows.append(_row(name, pictures, evaluations, scores, reference, seen))
     record = CurveRecord(
         header=header_of("curve", options, gpu=None, seeds=[SEED]), facts=facts, rows=tuple(rows)
     )
@@ -117,34 +116,13 @@ def _timed(bundle: Path, rounds: int) -> CurveFacts:
     )
 
 
-def _pictures(bundle: Path, count: int, variant: Variant) -> tuple[list[Pixels], int]:
-    """One variant's picture of each case, drawn by one core; U-Net evaluations of each.
-
-    What an earlier run drew from the same graphs with the same options is kept.
-    """
-    kept = kept_path(Bundle.open(bundle), variant, count)
-    if not kept.is_file():
-        pictures, evaluations = drawn_by_one_core(bundle, variant, count)
-        kept.parent.mkdir(exist_ok=True)
-        np.savez_compressed(kept, pictures=np.stack(pictures), evaluations=evaluations)
-    found = np.load(kept)
-    return list(found["pictures"]), int(found["evaluations"])
-
-
-def kept_path(bundle: Bundle, variant: Variant, count: int) -> Path:
-    """Where a variant's pictures are kept: named by all that they are drawn from but the code."""
-    resolved = settings(Request(prompt="", references=(), **variant.options))
-    graphs = [bundle.component(each).onnx_digest() for each in Component]
-    key = json.dumps([graphs, str(variant.provider), resolved, count], default=str)
-    return BUNDLES / "curve" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
-
-
 def _row(
     name: str,
     pictures: list[Pixels],
     evaluations: int,
     scores: PictureScores,
     reference: tuple[list[Pixels], PictureScores],
+    seen: SeenColumns,
 ) -> CurveRow:
     of_reference, reference_scores = reference
     difference = np.abs(np.stack(pictures).astype(float) - np.stack(of_reference)).mean() / 255
@@ -162,4 +140,5 @@ def _row(
         prompt=mean(scores.prompt, _DIGITS),
         pixel_difference=round(float(difference), 5),
         structure_difference=round(structure_difference(pictures, of_reference), 5),
+        **vars(seen),
     )

@@ -23,7 +23,7 @@ def model_words(record: Record) -> str:
     """Which weights; "" where a record has none."""
     facts = record.facts
     if not isinstance(facts, BundleFacts):
-        return "shipped model" if record.header.benchmark in ("quality", "curve") else ""
+        return "shipped model" if record.header.benchmark in ("quality", "curve", "noticed") else ""
     licenses = " ".join(facts.licenses)
     if _SHIPPED in licenses:
         return "shipped model"

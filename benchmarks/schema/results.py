@@ -14,7 +14,7 @@ from benchmarks.schema.gpu import DeviceRecord, GpuRecord
 from benchmarks.schema.kernels import KernelsRecord
 from benchmarks.schema.latency import LatencyRecord
 from benchmarks.schema.peers import PeersRecord
-from benchmarks.schema.quality import CurveRecord, QualityRecord
+from benchmarks.schema.quality import CurveRecord, NoticedRecord, QualityRecord
 from benchmarks.schema.record import NotMeasured, Record, Status
 from benchmarks.schema.roofline import RooflineRecord
 from benchmarks.schema.scaling import ScalingRecord
@@ -39,6 +39,7 @@ RECORDS: Mapping[str, type[Record]] = {
     "build": BuildRecord,
     "quality": QualityRecord,
     "curve": CurveRecord,
+    "noticed": NoticedRecord,
     "table1": Table1Record,
     "device": DeviceRecord,
     "gpu": GpuRecord,

@@ -118,3 +118,19 @@ def test_too_few_pictures_are_refused_before_anything_is_drawn(
     with pytest.raises(SystemExit):
         command_line.main(["quality", f"--pictures={word}"])
     assert f"{word}: expected at least 2" in capsys.readouterr().err
+
+
+def test_the_page_shows_what_the_critics_tell_where_a_record_has_it() -> None:
+    rows = [quality_row(name, 0.7, 0.95) for name in PAPER]
+    accuracy = dict.fromkeys(IDENTITY_ATTRIBUTES, 0.9)
+    assert "Fréchet" not in quality_page(quality_of(rows, accuracy))
+    seen = dataclasses.replace(
+        rows[0], perceptual=0.0123, sharpness=0.9, likeness=0.8, least_likeness=0.7,
+        least_likeness_95=(0.6, 0.75), verified=0.95, frechet=3.2, frechet_error=0.4,
+    )  # fmt: skip
+    text = quality_page(
+        quality_of([dataclasses.replace(seen, row=row.row) for row in rows], accuracy)
+    )
+    assert "| perceptual | sharpness | likeness | least likeness | verified | Fréchet |" in text
+    assert "| 0.0123 | 0.90 | 0.800 | 0.700 | 0.950 | 3.20 ± 0.40 |" in text
+    assert "*least likeness*" in text and "{" not in text

@@ -1,0 +1,86 @@
+"""Pictures that are kept once drawn, so that a run that was ended goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks.quality.cases import STEPS, Pixels, Variant, case_of, drawn
+from benchmarks.quality.page import BUNDLES
+from engines.bundle.folder import Bundle
+from engines.contract import Component
+from runtime import FaceDiffuser, Request
+from runtime.pictures.files import settings
+
+# Of a part that is kept as a whole.
+PART_PICTURES = 20
+# The world's own pictures that a Fréchet distance is taken from: of other people than the cases'.
+WORLD_PICTURES, QUICK_WORLD_PICTURES = 600, 80
+_FIRST_WORLD_SEED = 100_000
+
+
+def kept_pictures(bundle: Path, variant: Variant, count: int) -> tuple[list[Pixels], int]:
+    """One variant's picture of each of so many cases; U-Net evaluations of each.
+
+    What an earlier run drew from the same graphs with the same options is taken from there.
+    """
+    pictures: list[Pixels] = []
+    evaluations = 0
+    for start in range(0, count, PART_PICTURES):
+        path = kept_path(Bundle.open(bundle), variant, start)
+        missing = min(PART_PICTURES, count - start)
+        if path.is_file() and len((found := np.load(path))["pictures"]) >= missing:
+            part, evaluations = list(found["pictures"][:missing]), int(found["evaluations"])
+        else:
+            part, evaluations = drawn_by_one_core(bundle, variant, range(start, start + missing))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(f".{os.getpid()}.npz")
+            np.savez_compressed(partial, pictures=np.stack(part), evaluations=evaluations)
+            partial.replace(path)
+        pictures += part
+    return pictures, evaluations
+
+
+def drawn_by_one_core(bundle: Path, variant: Variant, seeds: range) -> tuple[list[Pixels], int]:
+    """One variant's picture of each of these cases, and the U-Net evaluations of each picture."""
+    with FaceDiffuser.open(
+        bundle,
+        provider=variant.provider,
+        precision=variant.computed_in,
+        threads=1,
+        quantization=variant.quantization,
+    ) as face_diffuser:
+        listed = [case_of(seed, variant.photos) for seed in seeds]
+        results = list(drawn(face_diffuser, listed, variant.options))
+    return [np.asarray(result.images[0]) for result in results], results[0].evaluations
+
+
+def kept_path(bundle: Bundle, variant: Variant, start: int) -> Path:
+    """Where a part of a variant's pictures is kept: named by all that they are drawn from but the
+    code."""
+    options = {"num_inference_steps": STEPS, **variant.options}
+    resolved = settings(Request(prompt="", references=(), **options))
+    opened = bundle.quantized(variant.quantization)
+    graphs = [opened.component(each).onnx_digest() for each in Component]
+    drawn_from = [graphs, str(variant.provider), str(variant.computed_in), str(variant.photos)]
+    key = json.dumps([*drawn_from, resolved, start], default=str)
+    return BUNDLES / "pictures" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
+
+
+def world_pictures(*, quick: bool) -> list[Pixels]:
+    """The world's own, of held-out people in settings that are no cases; kept once drawn."""
+    count = QUICK_WORLD_PICTURES if quick else WORLD_PICTURES
+    path = BUNDLES / "pictures" / f"world-{count}.npz"
+    if not path.is_file():
+        seeds = range(_FIRST_WORLD_SEED, _FIRST_WORLD_SEED + count)
+        drawn = [case_of(seed).truth() for seed in tqdm(seeds, desc="drawing the world")]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial_path = path.with_suffix(".partial.npz")
+        np.savez_compressed(partial_path, pictures=np.stack(drawn))
+        partial_path.replace(path)
+    return list(np.load(path)["pictures"])
