@@ -80,7 +80,7 @@ def _serve(bundle: Path, config: ServerConfig) -> dict[str, Any]:
         engine = LocalEngine(face_diffuser, max_photo_pixels=config.max_photo_pixels)
         provider = face_diffuser.provider
     else:
-        from server.cluster.engine import opened_on_ray
+        from server.cluster.application import opened_on_ray
 
         engine, provider = opened_on_ray(bundle, config)
     server = DrainingServer(make_app(engine, config), config)

@@ -68,6 +68,20 @@ class ServerConfig:
     engines: Count = field(
         default=1, metadata=_flag(_CLUSTER, "engines on the cluster, each with a picture at a time")
     )
+    engines_least: Count | None = field(
+        default=None,
+        metadata=_flag(_CLUSTER, "engines that stay while fewer pictures are asked for than all "
+                       "can draw (default: all)"),
+    )  # fmt: skip
+    engines_idle_s: Seconds = field(
+        default=600.0,
+        metadata=_flag(_CLUSTER, "seconds that more engines than are needed stay all the same"),
+    )
+    redraws: Annotated[int, Range(0, 100)] = field(
+        default=3,
+        metadata=_flag(_CLUSTER, "times that a picture is drawn again because the engine that drew "
+                       "it died"),
+    )  # fmt: skip
     engine_gpus: Annotated[float, Range(0, 8)] | None = field(
         default=None,
         metadata=_flag(_CLUSTER, "GPUs that an engine takes (default: 1 where there are any)"),
@@ -137,10 +151,14 @@ class ServerConfig:
                 f"without keys a server listens on this machine alone, not on {self.host}",
                 fix="write a file of tenants (docs/serving.md) and give it as --keys",
             )
-        if self.ray is None and (self.engines, self.engine_gpus) != (1, None):
+        of_cluster = (self.engines, self.engines_least, self.engine_gpus)
+        if self.ray is None and of_cluster != (1, None, None):
             raise ConfigError(
-                "engines and engine_gpus are of a cluster; name it with --ray, or leave them out"
+                "engines, engines_least and engine_gpus are of a cluster; name it with --ray, or "
+                "leave them out"
             )
+        if self.engines_least is not None and self.engines_least > self.engines:
+            raise ConfigError(f"engines_least {self.engines_least} are more than {self.engines}")
         if self.keys is not None and not self.keys.is_file():
             raise ConfigError(f"there is no file of keys at {self.keys}")
 

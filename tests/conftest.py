@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from engines.bundle.manifest import MANIFEST_NAME
-from tests.paths import GOLDEN
+from tests.paths import GOLDEN, ROOT
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -56,21 +59,50 @@ def user_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def golden_bundle(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """The golden vectors' tiny checkpoint as an fp32 bundle, the same for all workers of a run.
+def golden_bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The golden vectors' tiny checkpoint as an fp32 bundle, to be read only.
 
-    FACE_DIFFUSER_GOLDEN_BUNDLE in the environment names one that was built before.
+    Kept in pytest's cache for as long as nothing changes that it is made of: it takes a minute of a
+    core. FACE_DIFFUSER_GOLDEN_BUNDLE in the environment names one that was built before.
     """
     if built := os.environ.get("FACE_DIFFUSER_GOLDEN_BUNDLE"):
         return Path(built)
-    folder = tmp_path_factory.getbasetemp()
-    shared = folder if worker_id == "master" else folder.parent
-    bundle = shared / "golden" / "bundle"
-    with (shared / "golden.lock").open("w") as lock:
+    # Without pytest's cache, where the run was told to leave nothing behind.
+    cache = getattr(request.config, "cache", None)
+    make = tmp_path_factory.mktemp if cache is None else cache.mkdir
+    place: Path = make("golden-bundle")
+    bundle = place / golden_digest() / "bundle"
+    with (place / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (bundle / MANIFEST_NAME).is_file():
+            for older in place.iterdir():
+                if older.is_dir():
+                    shutil.rmtree(older)
             _build_golden(bundle)
     return bundle
+
+
+def golden_digest() -> str:
+    """Of all that the golden bundle is made of: code, checkpoint, and the libraries' versions."""
+    digest = hashlib.sha256(sys.version.encode())
+    for name in (
+        "torch",
+        "onnx",
+        "onnxscript",
+        "onnxruntime",
+        "diffusers",
+        "transformers",
+        "numpy",
+    ):
+        digest.update(f"{name} {version(name)}".encode())
+    code = (ROOT / folder for folder in ("engines", "export", "kernels", "runtime"))
+    for folder in (*code, GOLDEN):
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and path.suffix != ".pyc":
+                digest.update(path.relative_to(ROOT).as_posix().encode())
+                digest.update(path.read_bytes())
+    digest.update(Path(__file__).read_bytes())
+    return digest.hexdigest()
 
 
 def _build_golden(bundle: Path) -> None:

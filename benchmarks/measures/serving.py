@@ -1,18 +1,24 @@
-"""The server under load: HTTP's cost, throughput, goodput, cancelling, memory.
+"""The server under load: HTTP's cost, throughput, goodput, cancelling, memory, and losses.
 
-    python -m benchmarks serving [--quick] [--bundle BUNDLE] [--threads N] [--steps N]
+    python -m benchmarks serving [--what WHAT ...] [--engines N] [--bundle BUNDLE] [--threads N]
 
-The server runs in a process of its own; first its picture must be the embedded one's, pixel for
-pixel. What is compared with the embedded loop is taken in turns.
+The server runs in a process of its own, with --engines as a driver of a Ray cluster of this
+machine; first its picture must be the embedded one's, pixel for pixel. What is compared with the
+embedded loop is taken in turns. kill, stop, update and scale-down take engines and servers away
+while clients ask: no admitted request may be lost, and each picture must be its seed's.
 """
 
 from __future__ import annotations
 
 import base64
 import io
+import secrets
 import time
-from dataclasses import dataclass, field
-from typing import Any
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -23,10 +29,14 @@ from benchmarks.harness.measure import Measure
 from benchmarks.harness.options import ProviderOptions, flag
 from benchmarks.harness.record import ReferenceMismatchError, header_of, table
 from benchmarks.harness.workload import QUICK_STEPS, SEED, STEPS, Workload
+from benchmarks.serving.asking import digest_of
 from benchmarks.serving.client import Server, started_server
+from benchmarks.serving.cluster import Cluster, started_cluster
+from benchmarks.serving.losses import kills, scale_downs, stops, updates
 from benchmarks.serving.record import (
     CancelRow,
     LoadRow,
+    LossRow,
     MemoryRow,
     OverheadRow,
     ServingFacts,
@@ -34,16 +44,30 @@ from benchmarks.serving.record import (
 )
 from benchmarks.serving.trials import cancels, load, memory, overhead
 from engines.bundle.folder import Bundle
-from engines.bundle.records import Count, document_of
+from engines.bundle.records import Count, RecordError, document_of
 from runtime import FaceDiffuser, OutputType, Request
 
 # Of what one client draws alone: at ease, near saturation, and beyond it.
 OFFERED = (0.5, 0.8, 1.5)
 _QUEUE = 8
+# Engines that have nothing to do are taken away after so long, where that is measured.
+_IDLE_S = 2
+
+What = Literal["overhead", "load", "cancel", "memory", "kill", "stop", "update", "scale-down"]
+_ON_A_CLUSTER = ("kill", "scale-down")
+Row = OverheadRow | LoadRow | CancelRow | MemoryRow | LossRow
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServingOptions(ProviderOptions):
+    what: tuple[What, ...] = field(
+        default=("overhead", "load", "cancel", "memory"),
+        metadata=flag("what to measure (default: overhead load cancel memory)"),
+    )
+    engines: Count | None = field(
+        default=None,
+        metadata=flag("on a Ray cluster of this machine (default: in the server's process)"),
+    )
     steps: Count = field(default=STEPS, metadata=flag("of each picture", quick=QUICK_STEPS))
     size_px: Count | None = field(
         default=None, metadata=flag("height and width (default: the model's own)", quick=64)
@@ -52,44 +76,132 @@ class ServingOptions(ProviderOptions):
     requests: Count = field(default=200, metadata=flag("at each offered load", quick=20))
     cancels: Count = field(default=100, metadata=flag("by DELETE, and by hang-up", quick=5))
     pictures: Count = field(default=1000, metadata=flag("small ones, for memory", quick=50))
+    kills: Count = field(default=50, metadata=flag("of engines' processes", quick=2))
+    stops: Count = field(default=10, metadata=flag("of servers, by SIGTERM", quick=1))
+    updates: Count = field(default=5, metadata=flag("of one server by another", quick=1))
+    scale_downs: Count = field(default=5, metadata=flag("of the engines to one", quick=1))
+
+    def __post_init__(self) -> None:
+        alone = [each for each in self.what if each in _ON_A_CLUSTER]
+        if alone and (self.engines or 0) < 2:
+            raise RecordError(f"{alone[0]} is measured on a cluster; add --engines 2")
 
 
 def measured_serving(options: ServingOptions) -> ServingRecord:
-    """Raises ReferenceMismatchError and ServerFailedError."""
+    """Raises ReferenceMismatchError, ServerFailedError and ProviderUnavailableError."""
     bundle = Bundle.open(options.bundle)
     facts = vars(bundle_facts(bundle, options.threads))
     threads = facts["threads"]
-    words = [
-        "--queue", _QUEUE, "--tenant-jobs", 1000, "--tenant-pictures", 10**6,
-        "--tenant-steps", 10**9, "--threads", threads, "--provider", options.provider,
-    ]  # fmt: skip
-    with (
-        FaceDiffuser.open(bundle.path, provider=options.provider, threads=threads) as embedded,
-        started_server(bundle.path, *words) as server,
-    ):
-        request = _request(options)
-        body = _body(server, request)
-        _check_equal(server, body, embedded, request)
-        started = time.perf_counter()
-        embedded.generate(request)
-        alone_s = time.perf_counter() - started
-        rows: list[OverheadRow | LoadRow | CancelRow | MemoryRow] = [
-            overhead(server, body, options.rounds, lambda: embedded.generate(request)),
-            *(
-                load(server, body, offered=each, alone_s=alone_s, requests=options.requests,
-                     seed=SEED)
-                for each in OFFERED
-            ),
-            *(cancels(server, body, options.cancels, by=by) for by in ("delete", "hang-up")),
-            memory(server, body, options.pictures),
-        ]  # fmt: skip
+    with ExitStack() as stack:
+        embedded = stack.enter_context(
+            FaceDiffuser.open(bundle.path, provider=options.provider, threads=threads)
+        )
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        cluster = None if options.engines is None else stack.enter_context(started_cluster())
+        place = _Place(options=options, threads=threads, folder=folder, cluster=cluster)
+        trials = _Trials(place, embedded)
+        rows = [row for what in dict.fromkeys(options.what) for row in trials.measured(what)]
+        ready_s = trials.ready_s
     size_px = options.size_px or facts["native_px"]
     header = header_of("serving", options, gpu=gpu_of(options.provider), seeds=[SEED])
     told = ServingFacts(
-        **facts, provider=options.provider, steps=options.steps, size_px=size_px,
-        ready_s=server.ready_s,
+        **facts, provider=options.provider, steps=options.steps, size_px=size_px, ready_s=ready_s,
+        engines=options.engines,
     )  # fmt: skip
     return ServingRecord(header=header, facts=told, rows=tuple(rows))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """What each server of a run is started with. folder: of the store that they share."""
+
+    options: ServingOptions
+    threads: int
+    folder: Path
+    cluster: Cluster | None
+
+    def server(self, *words: object) -> AbstractContextManager[Server]:
+        """Limits are out of the way, and what has ended is soon forgotten."""
+        on: list[object] = []
+        if self.cluster is not None:
+            on = ["--ray", self.cluster.address, "--engines", self.options.engines]
+        return started_server(
+            self.options.bundle, "--queue", _QUEUE, "--tenant-jobs", 1000, "--tenant-pictures",
+            10**6, "--tenant-steps", 10**9, "--threads", self.threads, "--provider",
+            self.options.provider, "--keep-s", 10, *on, *words,
+        )  # fmt: skip
+
+    def sharing_server(self) -> AbstractContextManager[Server]:
+        """One that has its people and limits in common with the others."""
+        key = self.folder / "identity.key"
+        if not key.exists():
+            key.write_bytes(base64.b64encode(secrets.token_bytes(32)))
+            key.chmod(0o600)
+        return self.server("--store", self.folder / "store.sqlite", "--identity-key", key)
+
+
+class _Trials:
+    """The trials of a run by name, each with a server of its own."""
+
+    def __init__(self, place: _Place, embedded: FaceDiffuser) -> None:
+        self._place, self._options, self._embedded = place, place.options, embedded
+        self._request = _request(place.options)
+        self._digests: dict[int, str] = {}
+        self.ready_s = 0.0
+
+    def measured(self, what: What) -> list[Row]:
+        options, place = self._options, self._place
+        if what == "stop":
+            return [stops(place.server, self._body, options.stops, self._expected)]
+        if what == "update":
+            return [updates(place.sharing_server, self._body, options.updates, self._expected)]
+        words = ["--engines-least", 1, "--engines-idle-s", _IDLE_S] if what == "scale-down" else []
+        with place.server(*words) as server:
+            self.ready_s = server.ready_s
+            body = self._body(server)
+            _check_equal(server, body, self._embedded, self._request)
+            if what in _ON_A_CLUSTER:
+                assert place.cluster is not None
+                assert options.engines is not None
+                trial, count = (
+                    (kills, options.kills) if what == "kill" else (scale_downs, options.scale_downs)
+                )
+                row = trial(
+                    server, body, count, engines=place.cluster.engines, of=options.engines,
+                    expected=self._expected,
+                )  # fmt: skip
+                return [row]
+            return self._under_load(what, server, body)
+
+    def _under_load(self, what: What, server: Server, body: dict[str, Any]) -> list[Row]:
+        options = self._options
+
+        def draw() -> object:
+            return self._embedded.generate(self._request)
+
+        if what == "overhead":
+            return [overhead(server, body, options.rounds, draw)]
+        if what == "cancel":
+            return [cancels(server, body, options.cancels, by=by) for by in ("delete", "hang-up")]
+        if what == "memory":
+            return [memory(server, body, options.pictures)]
+        started = time.perf_counter()
+        draw()
+        alone_s = time.perf_counter() - started
+        return [
+            load(server, body, offered=each, alone_s=alone_s, requests=options.requests, seed=SEED)
+            for each in OFFERED
+        ]
+
+    def _body(self, server: Server) -> dict[str, Any]:
+        self.ready_s = server.ready_s
+        return _body(server, self._request)
+
+    def _expected(self, seed: int) -> str:
+        if seed not in self._digests:
+            drawn = self._embedded.generate(replace(self._request, seed=seed))
+            self._digests[seed] = digest_of(drawn.images[0])
+        return self._digests[seed]
 
 
 def _request(options: ServingOptions) -> Request:

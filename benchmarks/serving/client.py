@@ -7,9 +7,10 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, Self
@@ -18,7 +19,8 @@ from engines.commands import PREFIX, SERVER
 from engines.errors import FaceDiffuserError
 from engines.system.processes import child_environment, module_command
 
-_START_S = 120.0
+# Ray on a machine that does much else takes minutes.
+_START_S = 300.0
 _BOUNDARY = "picture"
 
 
@@ -37,6 +39,11 @@ class Answer:
 
     def json(self) -> Any:
         return json.loads(self.content)
+
+
+def refuses(status: int, headers: Mapping[str, str]) -> bool:
+    """Whether a request was not admitted and may be sent again. headers: names in small letters."""
+    return status in (429, 503) and "retry-after" in headers
 
 
 class Client:
@@ -67,12 +74,18 @@ class Client:
         lines = self.ask("GET", "/metrics").content.decode().splitlines()
         return next((float(line.split()[-1]) for line in lines if line.startswith(name)), 0.0)
 
-    def events(self, body: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-        """A streamed picture's events. Leaving them early hangs up."""
+    def events(self, body: Any) -> Generator[tuple[str, dict[str, Any]]]:
+        """A streamed picture's events; "refused" alone where it may be asked for again. Leaving
+        them early hangs up. Raises ServerFailedError for every other answer."""
         headers = {"Content-Type": "application/json"}
         self._connection.request("POST", "/v1/pictures", json.dumps(body).encode(), headers)
         response, name = self._connection.getresponse(), ""
         try:
+            headers = {name.lower(): value for name, value in response.getheaders()}
+            if refuses(response.status, headers):
+                yield "refused", {}
+            elif response.status != 200:
+                raise ServerFailedError(f"a picture was answered with {response.status}")
             for line in response:
                 word, _, rest = line.decode().rstrip().partition(": ")
                 if word == "event":
@@ -109,14 +122,24 @@ class Client:
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """A server that is ready."""
+    """A server that is ready. jobs: how its own log says that they ended, by outcome."""
 
     port: int
     pid: int
     ready_s: float
+    jobs: Counter[str] = field(default_factory=Counter)
+    process: subprocess.Popen[str] | None = None
 
     def client(self) -> Client:
         return Client(self.port)
+
+    def stopped(self, limit_s: float = 120.0) -> int:
+        """Wait for its end; its exit code. Raises ServerFailedError."""
+        assert self.process is not None
+        try:
+            return self.process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            raise ServerFailedError(f"the server did not stop within {limit_s:.0f} s") from None
 
 
 @contextmanager
@@ -130,26 +153,34 @@ def started_server(bundle: Path, *words: object) -> Iterator[Server]:
         command, env=child_environment(), stderr=subprocess.PIPE, text=True
     ) as process:
         said: list[str] = []
-        reader = threading.Thread(target=_keep_last, args=(process, said), daemon=True)
+        jobs: Counter[str] = Counter()
+        reader = threading.Thread(target=_read_log, args=(process, said, jobs), daemon=True)
         reader.start()
         try:
             while not _is_ready(port):
                 if process.poll() is not None or time.perf_counter() - started > _START_S:
                     raise ServerFailedError(f"the server did not start: {''.join(said).strip()}")
                 time.sleep(0.005)
-            yield Server(port=port, pid=process.pid, ready_s=time.perf_counter() - started)
+            ready_s = time.perf_counter() - started
+            yield Server(port=port, pid=process.pid, ready_s=ready_s, jobs=jobs, process=process)
         finally:
             process.terminate()
             try:
                 process.wait(30)
             except subprocess.TimeoutExpired:
                 process.kill()
+            reader.join()
 
 
-def _keep_last(process: subprocess.Popen[str], said: list[str]) -> None:
+def _read_log(process: subprocess.Popen[str], said: list[str], jobs: Counter[str]) -> None:
+    """Keep a server's last words, and count how its jobs ended."""
     assert process.stderr is not None
     for line in process.stderr:
         said[:] = [line]
+        with suppress(ValueError):
+            found = json.loads(line)
+            if found["event"] == "job":
+                jobs[found["outcome"]] += 1
 
 
 def _is_ready(port: int) -> bool:

@@ -68,24 +68,49 @@ class CancelRow:
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryRow:
-    """The server's resident memory after a tenth of the requests, and after all of them."""
+    """The server's resident memory before the first request, after so many each, and at the end."""
 
     kind: str = "memory"
     requests: int
-    rss_tenth_nbytes: int
-    rss_end_nbytes: int
+    each: int
+    rss_nbytes: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossRow:
+    """Clients that never stop asking, while something that draws or serves is taken away.
+
+    kind: "kill", an engine's process by SIGKILL; "stop", the server by SIGTERM; "update", a server
+    by SIGTERM when its successor is ready; "scale-down", an engine, because fewer clients ask.
+    times: how often. admitted: requests that a server took in; lost: those of them without a
+    picture, wrong: with one that is not the embedded API's of the same seed, drawn_again: whose
+    steps began anew. refused: by 429 or 503 with Retry-After, or no server there. longest_s: from a
+    request's admission to its picture.
+    """
+
+    kind: str
+    times: int
+    admitted: int
+    lost: int
+    wrong: int
+    drawn_again: int
+    refused: int
+    longest_s: float
+    took_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServingFacts(ProviderFacts):
-    """ready_s: from the start of the process to its first answer 200 at /readyz."""
+    """ready_s: from the start of the process to its first answer 200 at /readyz. engines: on a Ray
+    cluster; None where the server's process draws."""
 
     steps: int
     size_px: int
     ready_s: float
+    engines: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServingRecord(Record):
     facts: ServingFacts
-    rows: tuple[OverheadRow | LoadRow | CancelRow | MemoryRow, ...]
+    rows: tuple[OverheadRow | LoadRow | CancelRow | MemoryRow | LossRow, ...]

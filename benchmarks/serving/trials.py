@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.analysis.stats import paired_ratio, summary
 from benchmarks.harness.memory import rss_nbytes
-from benchmarks.serving.client import Answer, Client, Server, ServerFailedError
+from benchmarks.serving.client import Answer, Client, Server, ServerFailedError, refuses
 from benchmarks.serving.record import CancelRow, LoadRow, MemoryRow, OverheadRow
 
 Body = dict[str, Any]
@@ -21,6 +21,7 @@ _ROUND = 5
 _CLIENTS = 64
 _MANY_STEPS = 900
 _IN_TIME_S = 0.05
+_MEMORY_EACH = 100
 
 
 def overhead(server: Server, body: Body, rounds: int, draw: Callable[[], object]) -> OverheadRow:
@@ -67,7 +68,7 @@ def load(
         answers = list(threads.map(ask, times))
     took_s = time.perf_counter() - started
     drawn = [each.took_s for each in answers if each.status == 200]
-    refused = sum(each.status in (429, 503) and "retry-after" in each.headers for each in answers)
+    refused = sum(refuses(each.status, each.headers) for each in answers)
     seen = summary([1e3 * each for each in drawn]) if drawn else None
     return LoadRow(
         offered=offered,
@@ -115,15 +116,13 @@ def cancels(server: Server, body: Body, count: int, *, by: str) -> CancelRow:
 def memory(server: Server, body: Body, requests: int) -> MemoryRow:
     """Small pictures one after the other."""
     small = {**body, "num_inference_steps": 1, "height": 64, "width": 64}
-    tenth = 0
+    each_nbytes = [rss_nbytes(server.pid)]
     with server.client() as client:
         for number in range(1, requests + 1):
             _checked(client.ask("POST", "/v1/pictures", {**small, "seed": number}))
-            if number == max(1, requests // 10):
-                tenth = rss_nbytes(server.pid)
-    return MemoryRow(
-        requests=requests, rss_tenth_nbytes=tenth, rss_end_nbytes=rss_nbytes(server.pid)
-    )
+            if number % _MEMORY_EACH == 0 or number == requests:
+                each_nbytes.append(rss_nbytes(server.pid))
+    return MemoryRow(requests=requests, each=_MEMORY_EACH, rss_nbytes=tuple(each_nbytes))
 
 
 class _Events:
@@ -147,7 +146,7 @@ class _Events:
         raise ServerFailedError("a job ended before it could be cancelled")
 
     def close(self) -> None:
-        self._events.close()  # type: ignore[attr-defined]
+        self._events.close()
 
 
 def _running(server: Server, body: Body) -> tuple[str, float, _Events]:

@@ -26,8 +26,14 @@ class Raised:
     error: Exception
 
 
-# What a replica sends: which request and its step; at the end all results, or an error.
-Sent = tuple[int, Step] | list[Result] | Raised
+@dataclass(frozen=True)
+class Begun:
+    """From here on a replica that dies may have died of what it draws."""
+
+
+# What a replica sends: that it begins; which request and its step; at the end all results, or an
+# error.
+Sent = Begun | tuple[int, Step] | list[Result] | Raised
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +74,8 @@ class Replica:
     async def draw(
         self, requests: Sequence[Request], *, previews: Sequence[bool]
     ) -> AsyncIterator[Sent]:
-        """Each request's steps when they are done, then all results, or what was raised.
+        """That it begins, each request's steps when they are done, then all results, or what was
+        raised.
 
         Whoever stops listening ends the drawing after its step; the replica takes no other before.
         """
@@ -93,6 +100,7 @@ class Replica:
 
         drawing = loop.run_in_executor(self._owner, drawn)
         try:
+            yield Begun()
             while True:
                 each = await told.get()
                 yield each

@@ -27,7 +27,7 @@ from runtime.inputs.photo import load_reference
 
 
 class EngineLostError(FaceDiffuserError):
-    """The process that computed has ended, and so has the one that tried again."""
+    """The process that computed has ended, and so have those that tried again."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -100,3 +100,13 @@ def test_a_record_reads_as_it_was_written(server: Server, words: dict[str, Any])
     )
     record = ServingRecord(header=header("serving"), facts=facts, rows=rows)
     assert record_of("serving", line_of(record)).rows == rows
+
+
+def test_memory_is_read_before_the_first_request_each_so_many_and_at_the_end(
+    server: Server, words: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.serving.trials._MEMORY_EACH", 2)
+    row = memory(server, words, 5)
+    assert (row.requests, row.each) == (5, 2)
+    assert len(row.rss_nbytes) == 4
+    assert min(row.rss_nbytes) > 1 << 20

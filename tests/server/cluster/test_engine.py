@@ -22,8 +22,9 @@ pytest.importorskip("ray")
 
 from ray.exceptions import RayActorError
 
-from server.cluster.engine import RayEngine, resources
-from server.cluster.replica import Raised, Replica, carried
+from server.cluster.application import resources
+from server.cluster.engine import RayEngine
+from server.cluster.replica import Begun, Raised, Replica, carried
 
 
 class Stream:
@@ -69,11 +70,10 @@ class Drawn(Result):
 
 def drawn(
     bundle: Path, *streams: Stream, cancel: threading.Event | None = None,
-    on_step: Callable[[Step], None] = lambda _: None,
+    on_step: Callable[[Step], None] = lambda _: None, redraws: int = 3,
 ) -> Result:  # fmt: skip
-    engine = RayEngine(
-        Handle(*streams), RequestCheck.open(bundle), ServerConfig(ray="local", engines=2)
-    )
+    config = ServerConfig(ray="local", engines=2, redraws=redraws)
+    engine = RayEngine(Handle(*streams), RequestCheck.open(bundle), config)
     return asyncio.run(
         engine.draw(
             [small()], cancel=cancel or threading.Event(), on_step=lambda _, step: on_step(step),
@@ -94,17 +94,33 @@ def test_steps_are_told_and_the_result_is_given(golden_bundle: Path) -> None:
     assert steps == [FIRST, FIRST]
 
 
-def test_a_lost_engine_is_replaced_once(golden_bundle: Path) -> None:
+def test_a_lost_engine_is_replaced_as_often_as_the_config_says(golden_bundle: Path) -> None:
     wanted = Drawn()
-    lost = [STEP, RayActorError()]
-    assert drawn(golden_bundle, Stream(lost), Stream([STEP, [wanted]])) is wanted
+    lost = [Begun(), STEP, RayActorError()]
+    whole = [Begun(), STEP, [wanted]]
+    assert drawn(golden_bundle, Stream(lost), Stream(whole), redraws=1) is wanted
     # An answer that ends without a picture is no picture either.
-    assert drawn(golden_bundle, Stream([STEP]), Stream([STEP, [wanted]])) is wanted
-    with pytest.raises(EngineLostError) as error:
-        drawn(golden_bundle, Stream(lost), Stream(lost), Stream([[wanted]]))
+    assert drawn(golden_bundle, Stream([STEP]), Stream(whole), redraws=1) is wanted
+    assert drawn(golden_bundle, *[Stream(lost)] * 3, Stream(whole)) is wanted
+    with pytest.raises(EngineLostError, match="4 engines") as error:
+        drawn(golden_bundle, *[Stream(lost)] * 4, Stream(whole))
     problem = problem_of(error.value)
     assert problem.status_code == 503
     assert problem.headers == {"Retry-After": "10"}
+
+
+def test_an_engine_that_died_before_it_began_did_not_die_of_the_request(
+    golden_bundle: Path,
+) -> None:
+    wanted, dead = Drawn(), Stream([RayActorError()])
+    assert drawn(golden_bundle, dead, dead, Stream([Begun(), [wanted]]), redraws=0) is wanted
+
+
+def test_a_job_that_waits_for_an_engine_can_be_cancelled(golden_bundle: Path) -> None:
+    cancel, dead = threading.Event(), Stream([RayActorError()])
+    threading.Timer(0.15, cancel.set).start()
+    with pytest.raises(CancelledError):
+        drawn(golden_bundle, *[dead] * 5, cancel=cancel)
 
 
 def test_what_was_raised_is_raised_and_not_tried_again(golden_bundle: Path) -> None:
@@ -139,6 +155,7 @@ def test_a_replica_takes_nothing_new_before_an_unwanted_drawing_has_ended(
 
     async def one_step() -> int:
         steps = replica.draw([small(num_inference_steps=900)], previews=[False])
+        assert await anext(steps) == Begun()
         sent = await anext(steps)
         assert isinstance(sent, tuple)
         first = sent[1]
@@ -150,10 +167,11 @@ def test_a_replica_takes_nothing_new_before_an_unwanted_drawing_has_ended(
 
     assert asyncio.run(one_step()) == 0
     assert replica._owner._work_queue.qsize() == 0
-    *steps, results = asyncio.run(whole())
+    begun, *steps, results = asyncio.run(whole())
+    assert begun == Begun()
     assert [(at, each.step) for at, each in steps] == [(0, 0), (0, 1), (0, 2)]
     assert [type(each) for each in results] == [Result]
-    (refused,) = asyncio.run(_all(replica, small(references=[])))
+    _, refused = asyncio.run(_all(replica, small(references=[])))
     assert isinstance(refused, Raised)
     engine.close()
 
@@ -177,7 +195,12 @@ def test_an_engine_takes_its_threads_and_a_gpu_where_there_is_one(
     assert resources(ServerConfig(ray="local", **settings), cluster) == expected
 
 
-@pytest.mark.parametrize("settings", [{"engines": 2}, {"engine_gpus": 1.0}])
+@pytest.mark.parametrize("settings", [{"engines": 2}, {"engine_gpus": 1.0}, {"engines_least": 1}])
 def test_settings_of_a_cluster_want_one(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="--ray"):
         ServerConfig(**settings)
+
+
+def test_more_engines_cannot_stay_than_there_are() -> None:
+    with pytest.raises(ConfigError, match="engines_least 3 are more than 2"):
+        ServerConfig(ray="local", engines=2, engines_least=3)

@@ -18,29 +18,22 @@ import httpx
 import numpy as np
 import pytest
 
+from benchmarks.serving.cluster import engines_below
 from runtime import FaceDiffuser, Request
 from server.config import ServerConfig
 from tests.server.serving import HER, HIM, PROMPT, Served, body, events_of, pixels, served, until
 
 pytest.importorskip("ray")
 
-from server.cluster.engine import opened_on_ray
+from server.cluster.application import opened_on_ray
 
 pytestmark = pytest.mark.slow
 _ENGINES = 2
 
 
 def replicas() -> list[int]:
-    """Process ids of the engines that live."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            title = (folder / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if title.startswith(b"ray::ServeReplica:face-diffuser-engines"):
-            found.append(int(folder.name))
-    return found
+    """Process ids of the engines that live, of this process's own cluster."""
+    return engines_below(os.getpid())
 
 
 @pytest.fixture(scope="module")
