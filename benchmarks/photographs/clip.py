@@ -22,7 +22,8 @@ class Clip:
         from transformers import AutoTokenizer, CLIPModel
 
         try:
-            self._model: Any = CLIPModel.from_pretrained(folder).eval()
+            model: Any = CLIPModel.from_pretrained(folder)
+            self._model = model.eval()
             self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
         except Exception as error:
             # Of the system, of transformers, of safetensors: a folder that is none of CLIP's.

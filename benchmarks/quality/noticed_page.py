@@ -8,6 +8,8 @@ from benchmarks.harness.record import table
 from benchmarks.schema.quality import Measure, NoticedRecord, NoticedRow
 
 START, END = "<!-- noticed -->", "<!-- end of noticed -->"
+# Of a run that nobody cut short.
+USUAL_PICTURES = 200
 # What counts as noticed.
 SIGNIFICANT = 0.01
 PROBES = (Measure.IDENTITY, Measure.SCENE, Measure.PROMPT)
@@ -98,12 +100,17 @@ def _cell(row: NoticedRow) -> str:
 
 
 def _plainly(record: NoticedRecord) -> str:
-    """Which faults a measure is blind to, in a sentence each."""
+    """Which faults a measure does not notice, in a sentence each."""
     lines = []
+    if record.facts.pictures < USUAL_PICTURES:
+        lines.append(
+            f"{record.facts.pictures} pictures notice less than the {USUAL_PICTURES} of a whole"
+            " run."
+        )
     for measure in noticed(record):
         missed = [
             row.corruption for row in record.rows if row.measure is measure and row.p >= SIGNIFICANT
         ]
         if missed:
-            lines.append(f"*{measure.value.capitalize()}* does not see: {'; '.join(missed)}.")
+            lines.append(f"*{measure.value.capitalize()}* does not notice: {'; '.join(missed)}.")
     return " ".join(lines)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageFilter
+from torch import nn
 
 from export.checkpoint.checkpoint import SHIPPED_MODEL, Checkpoint
 from mini.critics import (
@@ -126,11 +130,16 @@ def test_pictures_of_one_scene_are_summarized_alike(people: Shard) -> None:
 def test_the_losses_fall_and_every_weight_is_trained() -> None:
     shard = render_shard(0, 6)
     torch.manual_seed(0)
-    for model, loss in ((Perception(), perception_loss), (Verifier(), verifier_loss)):
+    perception, verifier = Perception(), Verifier()
+    losses: list[tuple[nn.Module, Callable[..., Any]]] = [
+        (perception, partial(perception_loss, perception)),
+        (verifier, partial(verifier_loss, verifier)),
+    ]
+    for model, loss in losses:
         values = []
         optimizer = torch.optim.Adam(model.parameters(), 3e-3)
         for _ in range(5):
-            value, _ = loss(model, shard, shard.pixels[:4], _PLAN, 0)  # type: ignore[operator]
+            value, _ = loss(shard, shard.pixels[:4], _PLAN, 0)
             optimizer.zero_grad()
             value.backward()
             optimizer.step()

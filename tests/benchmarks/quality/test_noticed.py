@@ -102,7 +102,7 @@ def test_likeness_is_that_of_the_person_least_like_their_photo() -> None:
 def _scored(by: float) -> Scored:
     base: Values = np.random.RandomState(0).standard_normal(40)
     features: Values = np.random.RandomState(1).standard_normal((40, 3))
-    values = {each: base + by for each in Measure if each is not Measure.FRECHET}
+    values: dict[Measure, Values] = {each: base + by for each in Measure if each != Measure.FRECHET}
     return Scored(values=values, features=features + by)
 
 
@@ -140,7 +140,8 @@ def test_the_section_is_put_before_the_paper_and_later_replaced() -> None:
     page = "# Page\n\n## Beside the paper\n\nrest\n"
     once = with_noticed(page, _record())
     assert once.index(START) < once.index(END) < once.index("## Beside the paper")
-    assert "3.2 %" in once and "does not see: nothing moves" in once and "{" not in once
+    assert "3.2 %" in once and "does not notice: nothing moves" in once and "{" not in once
+    assert "40 pictures notice less than the 200 of a whole run" in once
     assert with_noticed(once, _record()) == once
 
 
