@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 from engines.bundle.files import sha256_of_file, write_atomic
@@ -153,6 +155,9 @@ class Bench:
             )
             if holds(error):
                 break
+            if not self._calibration.binding and math.isfinite(error.call + error.guided):
+                say(f"{component} in {quantization}: of random weights, the bounds say nothing")
+                break
             if order is None:
                 say(f"{component} in {quantization}: beyond its bounds; measuring each block alone")
                 order = self._by_sensitivity(component, quantization, half)
@@ -166,7 +171,7 @@ class Bench:
     def _by_sensitivity(
         self, component: Component, quantization: Quantization, half: Sequence[str]
     ) -> list[str]:
-        """The blocks in 8 bits, the one that errs most alone first."""
+        """The blocks in 8 bits, the one that errs most alone first; what is no number errs most."""
         sites = [site for site in self._sites[component] if site.block not in half]
         alone = {
             block: self._written(
@@ -174,7 +179,7 @@ class Bench:
             ).guided
             for block in blocks_of(sites)
         }
-        return sorted(alone, key=lambda block: -alone[block])
+        return sorted(alone, key=lambda block: -np.nan_to_num(alone[block], nan=np.inf))
 
     def _written(
         self, component: Component, quantization: Quantization, asked: Sequence[Site]

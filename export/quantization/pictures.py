@@ -32,12 +32,14 @@ class Calibration:
     """What scales are taken from.
 
     photos: of people, without whom SDM's cross-attention would be measured too small. prompts: with
-    a marker for each person. steps: of each trajectory.
+    a marker for each person. steps: of each trajectory. binding: whether a U-Net that drifts beyond
+    its bounds falls back to half precision; of random weights, an error says nothing.
     """
 
     photos: tuple[Path, ...] = ()
     prompts: tuple[str, ...] = PROMPTS
     steps: int = 20
+    binding: bool = True
 
     def pictures(self) -> list[Picture]:
         """One for each prompt, with the photos in turns."""
@@ -62,6 +64,7 @@ class Calibration:
         """Of all that the scales depend on beside the model."""
         facts = [
             self.steps,
+            self.binding,
             [(each.prompt, each.seed) for each in self.pictures()],
             [sha256_of_file(photo) for photo in self._photos()],
         ]
@@ -98,5 +101,5 @@ def calibration_of(photos: Sequence[Path], prompts: Path | None, *, full_size: b
     for photo in photos:
         check_photo(photo)
     if full_size:
-        return Calibration(photos=tuple(photos), prompts=lines[:1], steps=4)
+        return Calibration(photos=tuple(photos), prompts=lines[:1], steps=2, binding=False)
     return Calibration(photos=tuple(photos), prompts=lines)

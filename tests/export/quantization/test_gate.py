@@ -21,6 +21,7 @@ from export.quantization import build as building
 from export.quantization.calibration import Ranges
 from export.quantization.calls import Call
 from export.quantization.gate import holds, measured_error
+from export.quantization.pictures import PROMPTS, Calibration, calibration_of
 from export.quantization.sites import Kind, Site
 from tests.doubles.small_quantized import add_quantized
 
@@ -94,8 +95,9 @@ def _site(block: str) -> Site:
 class _ErringBench(building.Bench):
     """A bench whose graphs err by what their blocks are said to err alone."""
 
-    def __init__(self, alone: dict[str, float]) -> None:
+    def __init__(self, alone: dict[str, float], *, binding: bool) -> None:
         self.alone = alone
+        self._calibration = Calibration(binding=binding)
         self._sites = {Component.SDM_UNET: [_site(block) for block in alone]}
         self.recipes: list[QuantizationRecipe] = []
 
@@ -115,9 +117,11 @@ class _ErringBench(building.Bench):
         self.recipes.append(recipe)
 
 
-def _recipe(alone: dict[str, float]) -> tuple[tuple[str, ...], tuple[str, ...], list[str]]:
+def _recipe(
+    alone: dict[str, float], *, binding: bool = True
+) -> tuple[tuple[str, ...], tuple[str, ...], list[str]]:
     said: list[str] = []
-    bench = _ErringBench(alone)
+    bench = _ErringBench(alone, binding=binding)
     bench.quantized(Component.SDM_UNET, Quantization.INT8, "", said.append)
     (recipe,) = bench.recipes
     return recipe.nodes, recipe.half_blocks, said
@@ -137,6 +141,17 @@ def test_what_errs_most_alone_falls_back_to_half_first_and_is_named() -> None:
         "sdm_unet in int8: b stays in half",
         "sdm_unet in int8: c stays in half",
     ]
+
+
+def test_of_random_weights_no_bound_makes_a_block_fall_back_but_every_number_is_finite() -> None:
+    drifting = {"a": 0.02, "b": 0.06, "c": 9.0, "d": 9.0}
+    nodes, half, said = _recipe(drifting, binding=False)
+    assert (nodes, half) == (("a", "b"), ("c", "d"))
+    assert said[1:] == ["sdm_unet in int8: of random weights, the bounds say nothing"]
+    assert calibration_of([], None, full_size=True).binding is False
+    assert calibration_of([], None, full_size=False).binding
+    nodes, half, _ = _recipe({"a": 0.02, "b": float("nan"), "c": 9.0, "d": 9.0}, binding=False)
+    assert half == ("c", "d", "b")
 
 
 def test_a_model_that_drifts_with_any_block_is_refused() -> None:
@@ -163,7 +178,6 @@ def test_ranges_are_the_largest_of_all_calls_and_shared_by_whoever_shares_a_grap
 
 def test_prompts_of_a_file_name_people_and_photos_are_photos(tmp_path: Path) -> None:
     from export.checkpoint.tensor_files import CheckpointError
-    from export.quantization.pictures import PROMPTS, Calibration, calibration_of
 
     pictures, held_out = Calibration().pictures(), Calibration().held_out()
     assert held_out.seed not in {picture.seed for picture in pictures}
