@@ -134,7 +134,7 @@ def opened_backend(
     threads: int | None,
     source: ModelSource | None = None,
     *,
-    precision: HostPrecision | str | None = None,
+    precision: HostPrecision | None = None,
     quantization: Quantization | str | None = None,
 ) -> Iterator[OpenedBackend]:
     """Open a bundle on a provider, with its engine calls logged where they are host calls.
@@ -165,7 +165,7 @@ def opened_backend(
 def _logged_backend(
     bundle: Bundle,
     provider: Provider,
-    precision: HostPrecision | str | None,
+    precision: HostPrecision | None,
     threads: int | None,
     log: CallLog,
 ) -> Backend:

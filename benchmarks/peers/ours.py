@@ -17,6 +17,7 @@ from benchmarks.harness.options import SourceName
 from benchmarks.harness.workload import Workload
 from benchmarks.peers.work import Arrays, TimedRun, Work, WorkKind, load_arrays, save_arrays
 from engines.contract import NOISE_PREDICTORS
+from engines.engine import HostPrecision
 from engines.errors import CancelledError, ProviderUnavailableError
 from runtime import FaceDiffuser, OutputType, Request, StepInfo
 
@@ -29,7 +30,7 @@ def bundle_backend(
     source: SourceName,
     provider: str,
     threads: int,
-    precision: str | None = None,
+    precision: HostPrecision | None = None,
     quantization: str | None = None,
 ) -> Callable[..., TimedRun]:
     """Open the bundle and denoise what the inputs say; the prompt is the inputs' own.
