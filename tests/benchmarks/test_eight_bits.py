@@ -13,6 +13,7 @@ import pytest
 from onnx import numpy_helper
 
 from benchmarks.device import eight_bits, opened
+from benchmarks.device.calls import BoundCall
 from benchmarks.device.eight_bits import FORMS, scanned
 from benchmarks.schema.gpu import EightBitRow, PointRow
 from engines.bundle.files import file_record
@@ -89,7 +90,7 @@ def test_each_u_net_in_each_form_is_beside_half_precision(
 def test_numbers_that_are_not_finite_are_told(
     bundle: Bundle, on_double: list[Bundle], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = eight_bits.calls.BoundCall.prediction
+    whole = BoundCall.prediction
 
     def overflowing(call: Any) -> Any:
         found = whole(call)
@@ -97,7 +98,7 @@ def test_numbers_that_are_not_finite_are_told(
             found[0, 0, 0, 0] = np.inf
         return found
 
-    monkeypatch.setattr(eight_bits.calls.BoundCall, "prediction", overflowing)
+    monkeypatch.setattr(BoundCall, "prediction", overflowing)
     rows = [row for row in _rows(bundle) if isinstance(row, EightBitRow)]
     assert [row.finite for row in rows[:4]] == [True, True, False, False]
     assert rows[2].largest is rows[2].relative_l2 is None
