@@ -19,9 +19,9 @@ _GEMM = re.compile(r"gemm", re.I)
 # A product whose scale a later layer applies has the unquantized build's factor, 1, among its
 # constants, named after its node. Its sum is in half before it is scaled, and exceeds 65504.
 _FACTOR_OF_ONE = re.compile(r"_alpha_myl", re.I)
-# An 8-bit plan's activation memory over half precision's. With auxiliary streams, or with sums in
-# single precision, it is twice to seven times as much.
-MOST_ACTIVATIONS = 1.05
+# An 8-bit plan's activation memory over half precision's. Stable Diffusion 1.5's take 0.96 to 1.06
+# times as much; with auxiliary streams, or with sums in single precision, twice to seven times.
+MOST_ACTIVATIONS = 1.1
 
 
 def proven_quantization(layers: Sequence[EngineLayer], job: PlanJob) -> QuantizedLayers | None:
