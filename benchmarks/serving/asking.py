@@ -25,7 +25,7 @@ from benchmarks.serving.client import Client, ServerFailedError, refuses
 
 _PAUSE_S = 0.05
 # Between two looks at a job that nobody streams.
-_POLL_S = 0.02
+_POLL_S = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
