@@ -134,8 +134,11 @@ def test_the_tutorials_programs_draw(
     (tmp_path / "bundle").symlink_to(golden_bundle)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
-    for block in blocks:
-        exec(compile(block, "tutorial.md", "exec"), {})
+    # The one whole picture takes half a minute in 50 steps.
+    programs = [block.replace("seed=3, ", "seed=3, num_inference_steps=8, ") for block in blocks]
+    assert programs != blocks
+    for program in programs:
+        exec(compile(program, "tutorial.md", "exec"), {})
     for name in ("her-0.png", "her-1.png", "who-drew-what.png"):
         with Image.open(tmp_path / name) as picture:
             picture.verify()

@@ -47,7 +47,8 @@ PAPER = {"one person": (0.708, 0.325), "two people": (0.593, 0.319)}
 @dataclass(frozen=True, kw_only=True)
 class Table1Options(Options):
     photos: Path | None = field(
-        default=None, metadata=flag("folder of photos of one person each, such as woman_anna.jpg")
+        default=None,
+        metadata=flag("folder of photos of one person each, such as woman_anna.jpg (no default)"),
     )
     prompts: Path | None = field(
         default=None,
