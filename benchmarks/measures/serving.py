@@ -129,6 +129,7 @@ class _Place:
             self.options.bundle, "--queue", _QUEUE, "--tenant-jobs", 1000, "--tenant-pictures",
             10**6, "--tenant-steps", 10**9, "--threads", self.threads, "--provider",
             self.options.provider, "--keep-s", 10, *on, *words,
+            environment=None if self.cluster is None else self.cluster.environment,
         )  # fmt: skip
 
     def sharing_server(self) -> AbstractContextManager[Server]:

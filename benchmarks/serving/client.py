@@ -143,14 +143,19 @@ class Server:
 
 
 @contextmanager
-def started_server(bundle: Path, *words: object) -> Iterator[Server]:
-    """Start a server of a bundle and wait until it is ready. Raises ServerFailedError."""
+def started_server(
+    bundle: Path, *words: object, environment: Mapping[str, str] | None = None
+) -> Iterator[Server]:
+    """Start a server of a bundle and wait until it is ready. Raises ServerFailedError.
+
+    environment: variables beside this process's.
+    """
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     command = module_command(PREFIX + SERVER, bundle, "--port", port, *words)
     started = time.perf_counter()
     with subprocess.Popen(
-        command, env=child_environment(), stderr=subprocess.PIPE, text=True
+        command, env=child_environment(environment), stderr=subprocess.PIPE, text=True
     ) as process:
         said: list[str] = []
         jobs: Counter[str] = Counter()

@@ -21,7 +21,7 @@ from ray import serve
 from runtime.inputs.check import RequestCheck
 from server.cluster.engine import RayEngine
 from server.cluster.replica import Replica, ReplicaFacts
-from server.config import ServerConfig
+from server.config import ConfigError, ServerConfig
 from server.logs import tell
 
 _PREFIX = _NAMESPACE = "face-diffuser"
@@ -126,11 +126,19 @@ def _connect(config: ServerConfig) -> None:
     for name in ("ray", "ray.serve"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if config.ray != "local":
-        ray.init(address=config.ray, log_to_driver=False, logging_level=logging.ERROR)
+        try:
+            ray.init(address=config.ray, log_to_driver=False, logging_level=logging.ERROR)
+        except ConnectionError as error:
+            raise ConfigError(
+                f"no Ray cluster lets this server in at {config.ray}: {error}",
+                fix="look at `ray status` there; to one with a token, export RAY_AUTH_MODE=token",
+            ) from error
         return
-    # Replicas import what this process does, and nothing listens on other machines' behalf.
+    # Replicas import what this process does, and nothing listens on other machines' behalf. Without
+    # the address Ray would join whatever cluster was started here last, even one that has ended.
     paths = os.pathsep.join(each or str(Path.cwd()) for each in sys.path)
     ray.init(
+        address="local",
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,

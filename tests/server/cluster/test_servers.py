@@ -36,7 +36,7 @@ def test_a_server_that_comes_goes_or_dies_leaves_the_others_engines_alone(
         def start() -> AbstractContextManager[Server]:
             return started_server(
                 golden_bundle, "--threads", 1, "--provider", "onnxruntime-cpu", "--ray",
-                cluster.address,
+                cluster.address, environment=cluster.environment,
             )  # fmt: skip
 
         with start() as one:
