@@ -22,7 +22,7 @@ pytest.importorskip("ray")
 
 from ray.exceptions import RayActorError
 
-from server.cluster.application import resources
+from server.cluster.application import opened_on_ray, resources
 from server.cluster.engine import RayEngine
 from server.cluster.replica import Begun, Raised, Replica, carried
 
@@ -199,6 +199,18 @@ def test_an_engine_takes_its_threads_and_a_gpu_where_there_is_one(
 def test_settings_of_a_cluster_want_one(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="--ray"):
         ServerConfig(**settings)
+
+
+def test_a_cluster_that_does_not_let_the_server_in_is_told(
+    golden_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(**options: object) -> None:
+        raise ConnectionError("Failed to connect")
+
+    monkeypatch.setattr("server.cluster.application.ray.init", refuses)
+    with pytest.raises(ConfigError, match="here:6379: Failed") as error:
+        opened_on_ray(golden_bundle, ServerConfig(ray="here:6379"))
+    assert "RAY_AUTH_MODE=token" in str(error.value.fix)
 
 
 def test_more_engines_cannot_stay_than_there_are() -> None:
