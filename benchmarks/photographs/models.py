@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from engines.bundle.files import sha256_of_file
 from engines.errors import FaceDiffuserError
 
 
@@ -81,5 +81,5 @@ def opened(place: str | None, default: Source) -> Opened:
 
 
 def _told(path: Path, name: str, license: str) -> Opened:
-    digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+    digest = sha256_of_file(path) if path.is_file() else None
     return Opened(path=path, told=f"{name}: {license}", digest=digest)

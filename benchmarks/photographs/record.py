@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from benchmarks.schema.quality import Ends
 from benchmarks.schema.record import Record
-
-Ends = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)

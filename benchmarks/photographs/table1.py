@@ -19,9 +19,9 @@ from tqdm import tqdm
 from benchmarks.harness.backends import CPU, PROVIDERS, TORCH
 from benchmarks.harness.measure import Measure
 from benchmarks.harness.options import Options, flag
-from benchmarks.harness.record import header_of, table_of
+from benchmarks.harness.record import code_digest, header_of, table_of
 from benchmarks.photographs.clip import Clip
-from benchmarks.photographs.faces import FACE_SHEETS, FaceModel, Pixels, Values, YuNet
+from benchmarks.photographs.faces import FACE_SHEETS, FaceModel, Values, YuNet
 from benchmarks.photographs.models import CLIP, DETECTOR, FACE_MODEL, opened
 from benchmarks.photographs.protocol import (
     Prompts,
@@ -32,13 +32,15 @@ from benchmarks.photographs.protocol import (
     single_trials,
     subjects_of,
 )
-from benchmarks.photographs.record import Ends, Table1Facts, Table1Record, Table1Row
+from benchmarks.photographs.record import Table1Facts, Table1Record, Table1Row
 from benchmarks.photographs.scoring import FaceJudge, TrialScore, group_interval
 from benchmarks.photographs.work import Work
+from benchmarks.schema.quality import Ends
 from engines.bundle.folder import Bundle
 from engines.bundle.records import Count
 from runtime import FaceDiffuser, GuidanceRule, Preset, Request
 from runtime.inputs.identity import Identity
+from runtime.inputs.photo import load_reference
 
 # Face-Diffuser's in the paper's Table 1: identity and prompt, of one person and of several.
 PAPER = {"one person": (0.708, 0.325), "two people": (0.593, 0.319)}
@@ -118,11 +120,19 @@ def measured(options: Table1Options) -> Table1Record:
         FaceModel(places["face model"].path, FACE_SHEETS[options.face_kind]),
     )
     clip = Clip(places["CLIP"].path)
-    people = {each.name: judge.reference(_pixels(each.photo), str(each.photo)) for each in subjects}
+    # Read as the model reads them: upright, on white.
+    photos = {each.name: load_reference(each.photo) for each in subjects}
+    people = {each.name: judge.reference(photos[each.name], str(each.photo)) for each in subjects}
     digest = bundle.manifest.digest()
     work = Work(
         options.work,
-        [digest, options.provider, options.preset, options.guidance_rule],
+        [
+            code_digest("runtime", "engines"),
+            digest,
+            options.provider,
+            options.preset,
+            options.guidance_rule,
+        ],
         [[each.told, each.digest] for each in places.values()] + [options.face_kind],
     )
     kinds = {
@@ -226,11 +236,6 @@ def _row(name: str, scores: Sequence[TrialScore], trials: Sequence[Trial]) -> Ta
 
 def _rounded(ends: Ends | None) -> Ends | None:
     return None if ends is None else (round(ends[0], 4), round(ends[1], 4))
-
-
-def _pixels(photo: Path) -> Pixels:
-    with Image.open(photo) as image:
-        return np.asarray(image.convert("RGB"))
 
 
 MEASURE = Measure(options=Table1Options, measure=measured, text=table_of)

@@ -14,7 +14,7 @@ from PIL import Image
 from benchmarks.photographs.faces import Pixels
 from benchmarks.photographs.protocol import Trial
 from benchmarks.photographs.scoring import TrialScore
-from engines.bundle.files import write_atomic
+from engines.bundle.files import atomic_path, sha256_of_file, write_atomic
 from engines.bundle.records import document_of, read
 
 
@@ -33,16 +33,15 @@ class Work:
 
     def key(self, trial: Trial) -> str:
         """Of a trial's picture: the photos count by what they hold, not by their names."""
-        photos = [hashlib.sha256(each.photo.read_bytes()).hexdigest() for each in trial.subjects]
+        photos = [sha256_of_file(each.photo) for each in trial.subjects]
         return _digest([self._drawn_by, photos, trial.prompt, trial.seed])
 
     def picture(self, trial: Trial, make: Callable[[], Image.Image]) -> Pixels:
         """A trial's picture, drawn where no earlier run has."""
         path = self._pictures / f"{self.key(trial)}.png"
         if not path.is_file():
-            partial = path.with_suffix(".partial")
-            make().save(partial, format="PNG")
-            partial.replace(path)
+            with atomic_path(path) as partial:
+                make().save(partial, format="PNG")
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB"))
 

@@ -312,6 +312,35 @@ def test_the_whole_protocol_runs_and_a_second_run_draws_nothing(
     assert json.loads(capsys.readouterr().out)["rows"] == record["rows"]
 
 
+def test_a_photo_that_lies_on_its_side_is_judged_upright(
+    small_bundle: Path,
+    photos: Path,
+    detector: Path,
+    face_model: Path,
+    clip: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As phones store photos, and as the model is shown them."""
+
+    def rows(work: str) -> object:
+        words = [
+            "table1", "--quick", "--json", f"--photos={photos}", f"--bundle={small_bundle}",
+            f"--detector={detector}", f"--face-model={face_model}", f"--clip={clip}",
+            f"--work={tmp_path / work}", f"--results={tmp_path / 'results'}", "--preset=fast",
+        ]  # fmt: skip
+        assert command_line.main(words) == 0
+        return json.loads(capsys.readouterr().out)["rows"]
+
+    upright = rows("upright")
+    for path in photos.glob("*.png"):
+        with Image.open(path) as photo:
+            turned, tags = photo.transpose(Image.Transpose.ROTATE_90), Image.Exif()
+        tags[0x0112] = 6  # turn it by 90 degrees, clockwise
+        turned.save(path, exif=tags)
+    assert rows("turned") == upright
+
+
 def test_without_photos_it_says_what_to_type(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
