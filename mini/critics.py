@@ -22,14 +22,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engines.bundle.records import read
-from mini.probes import SETTING_CHOICES, Pixels, as_input, person_views
+from mini.probes import PERSON_SIZE, SETTING_CHOICES, Pixels, as_input, halving, person_views
 from mini.world import ATTRIBUTES, SIDE_PX
 
 PERCEPTION_FILE = Path(__file__).resolve().parent / "perception.safetensors"
 VERIFIER_FILE = Path(__file__).resolve().parent / "verifier.safetensors"
 RECORD_FILE = Path(__file__).resolve().parent / "critics.json"
 EMBEDDING_WIDTH = 64
-_VIEW_SIZE = (64, 80)
 # Of a photo's side: about what a person's view shows of a picture with one person.
 _PHOTO_BOX = (0.125, 0.0, 0.875, 0.9375)
 _BATCH = 32
@@ -79,12 +78,7 @@ class Perception(nn.Module):
         super().__init__()
         widths = (3, 24, 48, 96, 96)
         self.layers = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(before, width, 3, stride=2, padding=1),
-                nn.GroupNorm(8, width),
-                nn.ReLU(),
-            )
-            for before, width in itertools.pairwise(widths)
+            nn.Sequential(*halving(before, width)) for before, width in itertools.pairwise(widths)
         )
         self.narrow = nn.Conv2d(widths[-1], _NARROW, 1)
         self.summary = nn.Linear(_NARROW * (SIDE_PX // 16) ** 2, EMBEDDING_WIDTH)
@@ -120,15 +114,9 @@ class Verifier(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         widths = (3, 24, 48, 64, 96)
-        layers: list[nn.Module] = []
-        for before, width in itertools.pairwise(widths):
-            layers += [
-                nn.Conv2d(before, width, 3, stride=2, padding=1),
-                nn.GroupNorm(8, width),
-                nn.ReLU(),
-            ]
+        layers = [each for pair in itertools.pairwise(widths) for each in halving(*pair)]
         self.features = nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.1))
-        flat = widths[-1] * (_VIEW_SIZE[0] // 16) * (_VIEW_SIZE[1] // 16)
+        flat = widths[-1] * (PERSON_SIZE[0] // 16) * (PERSON_SIZE[1] // 16)
         self.embedding = nn.Linear(flat, EMBEDDING_WIDTH)
         self.heads = nn.ModuleDict(
             {name: nn.Linear(EMBEDDING_WIDTH, len(values)) for name, values in ATTRIBUTES.items()}
@@ -165,7 +153,7 @@ def photo_view(photo: Pixels) -> Pixels:
     image = Image.fromarray(photo)
     left, top, right, bottom = (share * photo.shape[0] for share in _PHOTO_BOX)
     box = (left, top, right, bottom)
-    return np.asarray(image.resize(_VIEW_SIZE, Image.Resampling.BILINEAR, box=box))
+    return np.asarray(image.resize(PERSON_SIZE, Image.Resampling.BILINEAR, box=box))
 
 
 @torch.no_grad()

@@ -27,9 +27,16 @@ SETTING_CHOICES: dict[str, int] = {
 }
 _ONE_PERSON_BOX = (16, 4, 112, 124)
 _TWO_PEOPLE_BOXES = ((0, 26, 72, 116), (56, 26, 128, 116))
-_PERSON_SIZE = (64, 80)
+PERSON_SIZE = (64, 80)
 
 Pixels = npt.NDArray[np.uint8]
+
+
+def halving(before: int, width: int) -> list[nn.Module]:
+    """A convolution that halves both sides, its norm and its activation."""
+    return [
+        nn.Conv2d(before, width, 3, stride=2, padding=1), nn.GroupNorm(8, width), nn.ReLU(),
+    ]  # fmt: skip
 
 
 class Probe(nn.Module):
@@ -38,13 +45,7 @@ class Probe(nn.Module):
     def __init__(self, choices: dict[str, int], size: tuple[int, int]) -> None:
         super().__init__()
         widths = (3, 24, 48, 96, 128)
-        layers: list[nn.Module] = []
-        for before, width in itertools.pairwise(widths):
-            layers += [
-                nn.Conv2d(before, width, 3, stride=2, padding=1),
-                nn.GroupNorm(8, width),
-                nn.ReLU(),
-            ]
+        layers = [each for pair in itertools.pairwise(widths) for each in halving(*pair)]
         self.features = nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.2))
         flat = widths[-1] * (size[0] // 16) * (size[1] // 16)
         self.heads = nn.ModuleDict({name: nn.Linear(flat, n) for name, n in choices.items()})
@@ -57,7 +58,7 @@ class Probe(nn.Module):
 
 def person_probe() -> Probe:
     """An untrained probe of a person's attributes."""
-    return Probe({name: len(values) for name, values in ATTRIBUTES.items()}, _PERSON_SIZE)
+    return Probe({name: len(values) for name, values in ATTRIBUTES.items()}, PERSON_SIZE)
 
 
 def setting_probe() -> Probe:
@@ -90,7 +91,7 @@ def person_views(picture: Pixels, people: int) -> list[Pixels]:
     """
     boxes = (_ONE_PERSON_BOX,) if people == 1 else _TWO_PEOPLE_BOXES
     image = Image.fromarray(picture)
-    size = _PERSON_SIZE
+    size = PERSON_SIZE
     return [np.asarray(image.resize(size, Image.Resampling.BILINEAR, box=box)) for box in boxes]
 
 

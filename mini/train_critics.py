@@ -21,6 +21,7 @@ import numpy.typing as npt
 import torch
 from safetensors.torch import save_file
 
+from engines.bundle.files import atomic_path
 from engines.cli.parser import command_parser
 from engines.system.processor import processor_name
 from export.checkpoint.checkpoint import SHIPPED_MODEL, Checkpoint
@@ -104,9 +105,9 @@ def held_out(folder: Path) -> Shard:
     """Pictures of people whom training never saw, drawn once."""
     path = folder / "held_out.npz"
     if not path.is_file():
-        partial_path = path.with_suffix(".partial.npz")
-        np.savez(partial_path, **vars(render_shard(0, HELD_OUT_PICTURES, held_out=True)))
-        partial_path.rename(path)
+        people = render_shard(0, HELD_OUT_PICTURES, held_out=True)
+        with atomic_path(path) as partial_path, partial_path.open("wb") as file:
+            np.savez(file, **vars(people))
     with np.load(path) as arrays:
         return Shard(**arrays)
 
@@ -168,9 +169,9 @@ def _decoded(pixels: Pixels) -> Pixels:
 
 def _kept(path: Path, make: Callable[[], Pixels]) -> Pixels:
     if not path.is_file():
-        partial_path = path.with_suffix(".partial.npy")
-        np.save(partial_path, make())
-        partial_path.rename(path)
+        made = make()
+        with atomic_path(path) as partial_path, partial_path.open("wb") as file:
+            np.save(file, made)
     found: Pixels = np.load(path)
     return found
 

@@ -31,14 +31,17 @@ def paired_shift(changed: Values, base: Values, *, seed: int = 0) -> Shift:
     if changed.shape != base.shape or changed.ndim != 1 or not len(changed):
         raise ValueError(f"expected pairs, got {changed.shape} and {base.shape}")
     differences = changed - base
-    index = np.random.RandomState(seed).randint(0, len(changed), (_RESAMPLES, len(changed)))
-    low, high = np.percentile(differences[index].mean(axis=1), [2.5, 97.5])
+    low, high = mean_interval(differences, seed=seed)
     return Shift(
-        mean=float(differences.mean()),
-        low=float(low),
-        high=float(high),
-        p=sign_flip_p(differences, seed=seed),
+        mean=float(differences.mean()), low=low, high=high, p=sign_flip_p(differences, seed=seed)
     )
+
+
+def mean_interval(values: Values, *, seed: int = 0) -> tuple[float, float]:
+    """The 95 % bootstrap confidence interval of a mean; the same on each call."""
+    index = np.random.RandomState(seed).randint(0, len(values), (_RESAMPLES, len(values)))
+    low, high = np.percentile(values[index].mean(axis=1), [2.5, 97.5])
+    return float(low), float(high)
 
 
 def sign_flip_p(differences: Values, *, seed: int = 0) -> float:

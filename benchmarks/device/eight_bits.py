@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -49,8 +49,14 @@ _LIBRARIES = {
     Provider.TENSORRT: LibraryName.TENSORRT,
     Provider.TENSORRT_RTX: LibraryName.TENSORRT_RTX,
 }
-_Outputs = Mapping[Component, npt.NDArray[np.float32]]
-_Times = Mapping[Component, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Called:
+    """What a U-Net answered, and the median of its calls in milliseconds."""
+
+    prediction: npt.NDArray[np.float32]
+    p50_ms: float
 
 
 def scanned(
@@ -88,7 +94,7 @@ def _rows(
     provider: Provider,
     quantization: Quantization,
     form: str,
-    half: tuple[_Outputs, _Times],
+    half: Mapping[Component, Called],
     side: int,
     repeats: int,
 ) -> Iterator[EightBitRow]:
@@ -98,9 +104,9 @@ def _rows(
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=bundle.path.parent)))
             of_form = with_form(bundle, quantization, form, folder / "bundle")
             of_form = with_plans(of_form, _LIBRARIES[provider])
-        outputs, times = _called(of_form.quantized(quantization), provider, side, repeats)
-    of_half, half_times = half
-    for component, found in outputs.items():
+        called = _called(of_form.quantized(quantization), provider, side, repeats)
+    for component, each in called.items():
+        found, of_half = each.prediction, half[component]
         finite = bool(np.isfinite(found).all())
         yield EightBitRow(
             provider=str(provider),
@@ -109,26 +115,25 @@ def _rows(
             form=form,
             finite=finite,
             largest=round(float(np.abs(found).max()), 3) if finite else None,
-            relative_l2=relative_l2(found, of_half[component]) if finite else None,
-            p50_ms=round(times[component], 4),
-            half_p50_ms=round(half_times[component], 4),
-            times_as_fast=round(half_times[component] / times[component], 3),
+            relative_l2=relative_l2(found, of_half.prediction) if finite else None,
+            p50_ms=round(each.p50_ms, 4),
+            half_p50_ms=round(of_half.p50_ms, 4),
+            times_as_fast=round(of_half.p50_ms / each.p50_ms, 3),
         )
 
 
-def _called(
-    bundle: Bundle, provider: Provider, side: int, repeats: int
-) -> tuple[dict[Component, npt.NDArray[np.float32]], dict[Component, float]]:
-    """What each U-Net answers to the same noise, and the median of its calls in milliseconds."""
-    outputs, times = {}, {}
+def _called(bundle: Bundle, provider: Provider, side: int, repeats: int) -> dict[Component, Called]:
+    """Each U-Net's answer to the same noise, and its time."""
+    called = {}
     with opened.engines_on(bundle, provider) as (gpu, stream, engines):
         for component in NOISE_PREDICTORS:
             with calls.bound_call(
                 bundle, gpu, stream, engines, component, images=1, side=side
             ) as call:
-                outputs[component] = call.prediction()
-                times[component] = summary(calls.times_ms(gpu, stream, call.run, repeats)).p50
-    return outputs, times
+                prediction = call.prediction()
+                spent = summary(calls.times_ms(gpu, stream, call.run, repeats))
+            called[component] = Called(prediction, spent.p50)
+    return called
 
 
 def with_form(bundle: Bundle, quantization: Quantization, form: str, folder: Path) -> Bundle:

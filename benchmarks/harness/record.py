@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 from benchmarks.harness.machine import this_machine
 from benchmarks.harness.options import Options
 from benchmarks.schema.record import SCHEMA_VERSION, Header, NotMeasured, Record, Status
+from engines.bundle.files import sha256_of_file
 from engines.bundle.records import document_of
 from engines.commands import BENCHMARKS, typed
 from engines.errors import FaceDiffuserError
@@ -59,6 +62,17 @@ def not_measured(
     """The record of a benchmark that an error ended."""
     header = header_of(benchmark, options, gpu=None, status=status, reason=str(error))
     return NotMeasured(header=header)
+
+
+@cache
+def code_digest(*folders: str) -> str:
+    """Of all Python files of these top-level folders: what is kept of a run is found again by the
+    same code alone, whether it was committed or not."""
+    root = Path(__file__).resolve().parents[2]
+    digest = hashlib.sha256()
+    for path in sorted(path for folder in folders for path in (root / folder).rglob("*.py")):
+        digest.update(f"{path.relative_to(root)} {sha256_of_file(path)}\n".encode())
+    return digest.hexdigest()
 
 
 def table_of(record: Record) -> str:

@@ -19,6 +19,7 @@ from benchmarks.harness.measure import Measure
 from benchmarks.harness.options import flag
 from benchmarks.harness.record import header_of, table_of
 from benchmarks.quality.cases import (
+    FULL,
     STEPS,
     Case,
     Pixels,
@@ -27,7 +28,6 @@ from benchmarks.quality.cases import (
     in_parallel,
     variants,
 )
-from benchmarks.quality.corruptions import FULL
 from benchmarks.quality.curve import with_curve
 from benchmarks.quality.figures import draw_figures
 from benchmarks.quality.kept import kept_pictures, world_pictures
@@ -44,7 +44,7 @@ from benchmarks.quality.scores import (
     ends,
     mean,
 )
-from benchmarks.quality.sight import Sight
+from benchmarks.quality.sight import Sight, pixel_distances
 from benchmarks.schema.quality import (
     Chance,
     CurveRecord,
@@ -199,8 +199,7 @@ def _mean_difference(first: Sequence[Pixels], second: Sequence[Pixels] | None) -
     """Mean absolute difference of pixels, as a share of their range."""
     if second is None:
         return None
-    difference = np.abs(np.stack(first).astype(float) - np.stack(second))
-    return round(float(difference.mean() / 255), 5)
+    return mean(pixel_distances(first, second), 5)
 
 
 def _rounded(shares: dict[str, float]) -> dict[str, float]:

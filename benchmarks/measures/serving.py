@@ -14,8 +14,10 @@ import base64
 import io
 import secrets
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -99,7 +101,7 @@ def measured_serving(options: ServingOptions) -> ServingRecord:
         folder = Path(stack.enter_context(TemporaryDirectory()))
         cluster = None if options.engines is None else stack.enter_context(started_cluster())
         place = _Place(options=options, threads=threads, folder=folder, cluster=cluster)
-        trials = _Trials(place, embedded)
+        trials = _Trials(place, embedded, stack)
         rows = [row for what in dict.fromkeys(options.what) for row in trials.measured(what)]
         ready_s = trials.ready_s
     size_px = options.size_px or facts["native_px"]
@@ -142,37 +144,49 @@ class _Place:
 
 
 class _Trials:
-    """The trials of a run by name, each with a server of its own."""
+    """The trials of a run by name. Those that take nothing away share a server, which is started
+    for the first of them; the others have servers of their own."""
 
-    def __init__(self, place: _Place, embedded: FaceDiffuser) -> None:
+    def __init__(self, place: _Place, embedded: FaceDiffuser, stack: ExitStack) -> None:
         self._place, self._options, self._embedded = place, place.options, embedded
+        self._stack = stack
         self._request = _request(place.options)
         self._digests: dict[int, str] = {}
         self.ready_s = 0.0
 
     def measured(self, what: What) -> list[Row]:
         options, place = self._options, self._place
-        if what == "stop":
-            return [stops(place.server, self._body, options.stops, self._expected)]
-        if what == "update":
-            return [updates(place.sharing_server, self._body, options.updates, self._expected)]
-        words = ["--engines-least", 1, "--engines-idle-s", _IDLE_S] if what == "scale-down" else []
-        with place.server(*words) as server:
-            self.ready_s = server.ready_s
-            body = self._body(server)
-            _check_equal(server, body, self._embedded, self._request)
-            if what in _ON_A_CLUSTER:
-                assert place.cluster is not None
-                assert options.engines is not None
-                trial, count = (
-                    (kills, options.kills) if what == "kill" else (scale_downs, options.scale_downs)
-                )
-                row = trial(
-                    server, body, count, engines=place.cluster.engines, of=options.engines,
-                    expected=self._expected,
-                )  # fmt: skip
-                return [row]
-            return self._under_load(what, server, body)
+        match what:
+            case "stop":
+                return [stops(place.server, self._body, options.stops, self._expected)]
+            case "update":
+                return [updates(place.sharing_server, self._body, options.updates, self._expected)]
+            case "kill":
+                return [self._on_a_cluster(kills, options.kills)]
+            case "scale-down":
+                words = ("--engines-least", 1, "--engines-idle-s", _IDLE_S)
+                return [self._on_a_cluster(scale_downs, options.scale_downs, *words)]
+        return self._under_load(what, *self._shared)
+
+    @cached_property
+    def _shared(self) -> tuple[Server, dict[str, Any]]:
+        """A server whose picture is the embedded one's, and what to ask it for."""
+        server = self._stack.enter_context(self._place.server())
+        return server, self._checked_body(server)
+
+    def _on_a_cluster(self, trial: Callable[..., LossRow], count: int, *words: object) -> LossRow:
+        cluster = self._place.cluster
+        assert cluster is not None
+        with self._place.server(*words) as server:
+            return trial(
+                server, self._checked_body(server), count, engines=cluster.engines,
+                of=self._options.engines, expected=self._expected,
+            )  # fmt: skip
+
+    def _checked_body(self, server: Server) -> dict[str, Any]:
+        body = self._body(server)
+        _check_equal(server, body, self._embedded, self._request)
+        return body
 
     def _under_load(self, what: What, server: Server, body: dict[str, Any]) -> list[Row]:
         options = self._options

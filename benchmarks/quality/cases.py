@@ -84,6 +84,11 @@ class Variant:
     quick: bool = False
 
 
+# What the other rows are compared with: the method as it is, and in the paper's number of steps.
+BASE = Variant(name="full method", options={}, quick=True)
+FULL = Variant(name="50 steps", options={"num_inference_steps": 50})
+
+
 def cases(count: int) -> list[Case]:
     """Held-out people, one and two in turn, in every kind of setting; the same on each call."""
     return [case_of(seed) for seed in range(count)]
@@ -107,7 +112,7 @@ def variants() -> list[Variant]:
     """The rows: the paper's Tables 3 and 4, its Figure 8, and this toolkit's own choices."""
     no_scene: dict[str, Any] = {"start_merge_step": -1}
     rows = [
-        Variant(name="full method", options={}, quick=True),
+        BASE,
         Variant(name="TDM alone", options={"alpha": 1.0, "beta": 1.0}, quick=True),
         Variant(name="SDM alone", options={"alpha": 0.0, "beta": 0.0}, quick=True),
         Variant(name="without scene construction", options=no_scene, quick=True),
@@ -121,7 +126,7 @@ def variants() -> list[Variant]:
             options={"scheduler": Scheduler.PNDM, "num_inference_steps": 50},
         ),
         Variant(name="10 steps", options={"num_inference_steps": 10}),
-        Variant(name="50 steps", options={"num_inference_steps": 50}),
+        FULL,
         Variant(name="fp32 bundle", options={}, precision=Precision.FP32),
     ]
     if HostPrecision.BFLOAT16 in HOST_PROVIDERS[Provider.OPENVINO].precisions():

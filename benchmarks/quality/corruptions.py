@@ -12,8 +12,6 @@ from benchmarks.quality.cases import Photos, Pixels, Variant
 from engines.bundle.quantization import Quantization
 from runtime import Scheduler
 
-FULL = Variant(name="50 steps", options={"num_inference_steps": 50})
-BASE = Variant(name="full method", options={})
 BLUR_PX = 1.0
 NOISE_SHARE = 0.05
 

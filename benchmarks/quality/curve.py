@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ import numpy.typing as npt
 from benchmarks.harness.record import table
 from benchmarks.quality.cases import Pixels, Variant
 from benchmarks.quality.cost_plot import draw_costs
-from benchmarks.quality.page import COLUMNS, shown_columns
+from benchmarks.quality.page import COLUMNS, shown_columns, with_section
+from benchmarks.quality.sight import in_gray
 from benchmarks.schema.quality import CurveRecord, CurveRow
 from engines.engine import HostPrecision
 from engines.providers import HOST_PROVIDERS
@@ -98,7 +98,7 @@ def structure_difference(first: Sequence[Pixels], second: Sequence[Pixels]) -> f
 
 def _windows(pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
     """[pictures, height, width, 3] -> [pictures, rows, columns, 64]."""
-    gray = pictures @ np.array([0.299, 0.587, 0.114]) / 255
+    gray = in_gray(pictures)
     count, height, width = gray.shape
     parts = gray.reshape(count, height // 8, 8, width // 8, 8)
     windows: npt.NDArray[np.float64] = parts.transpose(0, 1, 3, 2, 4).reshape(
@@ -110,10 +110,7 @@ def _windows(pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
 def with_curve(page: str, record: CurveRecord) -> str:
     """docs/quality.md with the section of this record in place of the one it has, or before the
     comparison with the paper."""
-    section = curve_section(record)
-    if START in page:
-        return re.sub(f"{START}.*{END}", lambda _: section, page, flags=re.DOTALL)
-    return page.replace("## Beside the paper", f"{section}\n\n## Beside the paper", 1)
+    return with_section(page, curve_section(record), START, END)
 
 
 def curve_section(record: CurveRecord) -> str:

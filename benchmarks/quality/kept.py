@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks.harness.record import code_digest
 from benchmarks.quality.cases import STEPS, Pixels, Variant, case_of, drawn
 from benchmarks.quality.page import BUNDLES
+from engines.bundle.files import atomic_path
 from engines.bundle.folder import Bundle
 from engines.contract import Component
 from runtime import FaceDiffuser, Request
@@ -38,10 +40,7 @@ def kept_pictures(bundle: Path, variant: Variant, count: int) -> tuple[list[Pixe
             part, evaluations = list(found["pictures"][:missing]), int(found["evaluations"])
         else:
             part, evaluations = drawn_by_one_core(bundle, variant, range(start, start + missing))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(f".{os.getpid()}.npz")
-            np.savez_compressed(partial, pictures=np.stack(part), evaluations=evaluations)
-            partial.replace(path)
+            _keep(path, pictures=np.stack(part), evaluations=np.array(evaluations))
         pictures += part
     return pictures, evaluations
 
@@ -61,13 +60,14 @@ def drawn_by_one_core(bundle: Path, variant: Variant, seeds: range) -> tuple[lis
 
 
 def kept_path(bundle: Bundle, variant: Variant, start: int) -> Path:
-    """Where a part of a variant's pictures is kept: named by all that they are drawn from but the
-    code."""
+    """Where a part of a variant's pictures is kept: named by all that they are drawn from, the code
+    included."""
     options = {"num_inference_steps": STEPS, **variant.options}
     resolved = settings(Request(prompt="", references=(), **options))
     opened = bundle.quantized(variant.quantization)
     graphs = [opened.component(each).onnx_digest() for each in Component]
-    drawn_from = [graphs, str(variant.provider), str(variant.computed_in), str(variant.photos)]
+    code = code_digest("runtime", "engines", "mini", "benchmarks/quality")
+    drawn_from = [code, graphs, str(variant.provider), str(variant.computed_in), variant.photos]
     key = json.dumps([*drawn_from, resolved, start], default=str)
     return BUNDLES / "pictures" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
 
@@ -75,12 +75,15 @@ def kept_path(bundle: Bundle, variant: Variant, start: int) -> Path:
 def world_pictures(*, quick: bool) -> list[Pixels]:
     """The world's own, of held-out people in settings that are no cases; kept once drawn."""
     count = QUICK_WORLD_PICTURES if quick else WORLD_PICTURES
-    path = BUNDLES / "pictures" / f"world-{count}.npz"
+    code = code_digest("mini", "benchmarks/quality")
+    path = BUNDLES / "pictures" / f"world-{count}-{code[:16]}.npz"
     if not path.is_file():
         seeds = range(_FIRST_WORLD_SEED, _FIRST_WORLD_SEED + count)
         drawn = [case_of(seed).truth() for seed in tqdm(seeds, desc="drawing the world")]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial_path = path.with_suffix(".partial.npz")
-        np.savez_compressed(partial_path, pictures=np.stack(drawn))
-        partial_path.replace(path)
+        _keep(path, pictures=np.stack(drawn))
     return list(np.load(path)["pictures"])
+
+
+def _keep(path: Path, **arrays: Any) -> None:
+    with atomic_path(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, **arrays)

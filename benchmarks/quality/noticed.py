@@ -13,8 +13,8 @@ from tqdm import tqdm
 from benchmarks.analysis.significance import Shift, Values, paired_shift
 from benchmarks.harness.options import Options
 from benchmarks.harness.record import header_of
-from benchmarks.quality.cases import Case, Pixels, Variant, cases, in_parallel
-from benchmarks.quality.corruptions import BASE, FULL, Corruption, corruptions
+from benchmarks.quality.cases import BASE, FULL, Case, Pixels, Variant, cases, in_parallel
+from benchmarks.quality.corruptions import Corruption, corruptions
 from benchmarks.quality.frechet import Reference
 from benchmarks.quality.kept import kept_pictures, world_pictures
 from benchmarks.quality.noticed_page import with_noticed

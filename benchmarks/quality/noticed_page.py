@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
+from benchmarks.analysis.significance import FLIPS
 from benchmarks.harness.record import table
+from benchmarks.quality.frechet import SWAPS
+from benchmarks.quality.page import with_section
 from benchmarks.schema.quality import Measure, NoticedRecord, NoticedRow
 
 START, END = "<!-- noticed -->", "<!-- end of noticed -->"
@@ -43,16 +44,10 @@ were. {plainly}
 def with_noticed(page: str, record: NoticedRecord) -> str:
     """docs/quality.md with the section of this record in place of the one it has, or before the
     comparison with the paper."""
-    section = noticed_section(record)
-    if START in page:
-        return re.sub(f"{START}.*{END}", lambda _: section, page, flags=re.DOTALL)
-    return page.replace("## Beside the paper", f"{section}\n\n## Beside the paper", 1)
+    return with_section(page, noticed_section(record), START, END)
 
 
 def noticed_section(record: NoticedRecord) -> str:
-    from benchmarks.analysis.significance import FLIPS
-    from benchmarks.quality.frechet import SWAPS
-
     facts, machine = record.facts, record.header.machine
     return _SECTION.format(
         start=START,

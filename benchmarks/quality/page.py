@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -123,6 +124,14 @@ def _shown(row: QualityRow) -> dict[str, str | None]:
         "people": f"{row.people:.3f}",
         **shown_columns(row),
     }
+
+
+def with_section(page: str, section: str, start: str, end: str) -> str:
+    """docs/quality.md with a section in place of what is between its marks, or before the
+    comparison with the paper."""
+    if start in page:
+        return re.sub(f"{start}.*{end}", lambda _: section, page, flags=re.DOTALL)
+    return page.replace("## Beside the paper", f"{section}\n\n## Beside the paper", 1)
 
 
 def shown_columns(row: SeenColumns) -> dict[str, str | None]:

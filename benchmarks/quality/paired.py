@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-import numpy as np
 from tqdm import tqdm
 
 from benchmarks.analysis.stats import paired_ratio
@@ -31,7 +30,7 @@ from benchmarks.quality.curve import (
 from benchmarks.quality.kept import kept_pictures, world_pictures
 from benchmarks.quality.page import BUNDLES, DOCS
 from benchmarks.quality.scores import Judge, PictureScores, ends, mean
-from benchmarks.quality.sight import Sight
+from benchmarks.quality.sight import Sight, pixel_distances
 from benchmarks.schema.quality import CurveFacts, CurveRecord, CurveRow, SeenColumns
 from engines.bundle.manifest import Precision
 from engines.bundle.records import Count
@@ -125,7 +124,6 @@ def _row(
     seen: SeenColumns,
 ) -> CurveRow:
     of_reference, reference_scores = reference
-    difference = np.abs(np.stack(pictures).astype(float) - np.stack(of_reference)).mean() / 255
     gain = None if scores is reference_scores else scores.identity - reference_scores.identity
     return CurveRow(
         row=name,
@@ -138,7 +136,7 @@ def _row(
         scene=mean(scores.scene, _DIGITS),
         scene_95=ends(scores.scene, _DIGITS),
         prompt=mean(scores.prompt, _DIGITS),
-        pixel_difference=round(float(difference), 5),
+        pixel_difference=mean(pixel_distances(pictures, of_reference), 5),
         structure_difference=round(structure_difference(pictures, of_reference), 5),
         **vars(seen),
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.analysis.significance import mean_interval
 from benchmarks.quality.cases import Case, Pixels
 from benchmarks.schema.quality import Chance, Ends
 from mini.probes import Probe, answers, open_probes, person_views, setting_view
@@ -15,7 +16,6 @@ from mini.world import ATTRIBUTES, POSES, SCENES
 Scores = npt.NDArray[np.float64]
 # What a photo tells and the caption does not.
 IDENTITY_ATTRIBUTES = tuple(name for name in ATTRIBUTES if name != "kind")
-_RESAMPLES = 2000
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -84,22 +84,14 @@ def chance_scores(listed: list[Case]) -> Chance:
     return Chance(identity=float(identity), scene=scene)
 
 
-def interval(scores: Scores) -> tuple[float, float]:
-    """The 95 % bootstrap confidence interval of a mean; the same on each call."""
-    chance = np.random.RandomState(0)
-    index = chance.randint(0, len(scores), (_RESAMPLES, len(scores)))
-    low, high = np.percentile(scores[index].mean(axis=1), [2.5, 97.5])
-    return float(low), float(high)
-
-
 def mean(scores: Scores, digits: int = 3) -> float:
     """A mean as records have it."""
     return round(float(scores.mean()), digits)
 
 
 def ends(scores: Scores, digits: int = 3) -> Ends:
-    """`interval` as records have it."""
-    low, high = interval(scores)
+    """A mean's 95 % interval as records have it."""
+    low, high = mean_interval(scores)
     return round(low, digits), round(high, digits)
 
 

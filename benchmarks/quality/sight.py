@@ -25,7 +25,7 @@ from mini.critics import (
 
 # Perceptual distances differ in the fourth.
 _DIGITS = 5
-_GRAY = np.array([0.299, 0.587, 0.114])
+_RGB_TO_GRAY = np.array([0.299, 0.587, 0.114])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -113,9 +113,15 @@ def pixel_distances(first: Sequence[Pixels], second: Sequence[Pixels]) -> Values
     return found
 
 
+def in_gray(pictures: Pixels) -> Values:
+    """The luma of pictures [n, h, w, 3] (ITU-R BT.601), in [0, 1]."""
+    gray: Values = pictures @ _RGB_TO_GRAY / 255
+    return gray
+
+
 def edge_energies(pictures: Pixels) -> Values:
     """Mean square of the Laplacian of gray pictures [n, h, w, 3] in [0, 1], one by one [n]."""
-    gray = pictures @ _GRAY / 255
+    gray = in_gray(pictures)
     inner = gray[:, 1:-1, 1:-1]
     around = gray[:, :-2, 1:-1] + gray[:, 2:, 1:-1] + gray[:, 1:-1, :-2] + gray[:, 1:-1, 2:]
     found: Values = np.square(around - 4 * inner).mean(axis=(1, 2))

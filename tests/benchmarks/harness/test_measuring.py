@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks import __main__ as command_line
 from benchmarks.harness import machine
+from benchmarks.harness import record as harness_record
 from benchmarks.harness.backends import CPU, opened_backend, why_not
 from benchmarks.harness.model_source import SourceMismatchError, source_name
 from benchmarks.harness.options import Options, SourceOptions
@@ -270,3 +271,18 @@ def test_a_busy_machine_is_said_aloud(
     assert command_line.main(["latency", "--results", str(tmp_path)]) == 0
     told = capsys.readouterr().err
     assert told == "warning: the machine was busy with other work (40% of its processors' time)\n"
+
+
+def test_a_digest_of_code_is_of_every_file_and_its_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "benchmarks" / "harness").mkdir(parents=True)
+    (tmp_path / "engines" / "deep").mkdir(parents=True)
+    monkeypatch.setattr(harness_record, "__file__", str(tmp_path / "benchmarks/harness/record.py"))
+    digests = []
+    for name, content in (("a.py", "1"), ("a.py", "2"), ("deep/b.py", "2"), ("c.txt", "2")):
+        (tmp_path / "engines" / name).write_text(content)
+        harness_record.code_digest.cache_clear()
+        digests.append(harness_record.code_digest("engines"))
+    harness_record.code_digest.cache_clear()
+    assert len(set(digests)) == 3 and digests[2] == digests[3]

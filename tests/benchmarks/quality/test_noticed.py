@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks.analysis.significance import Values
-from benchmarks.quality.cases import Photos, case_of, cases
+from benchmarks.quality import kept
+from benchmarks.quality import noticed as run
+from benchmarks.quality.cases import BASE, FULL, Photos, Pixels, Variant, case_of, cases
 from benchmarks.quality.corruptions import NOISE_SHARE, Corruption, blurred, corruptions, noisy
 from benchmarks.quality.frechet import Reference
 from benchmarks.quality.noticed import Scored, rows_of
@@ -17,6 +20,7 @@ from benchmarks.quality.noticed_page import END, START, noticed, noticed_table, 
 from benchmarks.quality.sight import Sight, edge_energies, pixel_distances
 from benchmarks.schema.quality import Measure, NoticedFacts, NoticedRecord, NoticedRow
 from benchmarks.schema.results import line_of, record_of
+from engines.bundle.folder import Bundle
 from mini.world import draw_picture
 from runtime import Request
 from tests.benchmarks.made_up import header
@@ -117,6 +121,77 @@ def _record() -> NoticedRecord:
         equal_error_rate=0.0321,
     )  # fmt: skip
     return NoticedRecord(header=header("noticed"), facts=facts, rows=tuple(rows))
+
+
+def test_a_run_scores_every_fault_against_the_pictures_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On the world's own pictures in place of drawn ones, one of them with another person."""
+    listed = cases(4)
+    truth = [case.truth() for case in listed]
+    base = noisy(truth)
+    worse = [base[0], base[1], base[2], case_of(7).truth()]
+    pictures = {FULL.name: truth, BASE.name: base, "4 steps": worse}
+    monkeypatch.setattr(run, "_drawn", lambda *_, **__: pictures)
+    monkeypatch.setattr(
+        run, "world_pictures", lambda **_: [case_of(seed).truth() for seed in range(20, 60)]
+    )
+    record = run.measured_noticed(run.NoticedOptions(pictures=4, quick=True))
+    assert record.facts.pictures == 4 and record.facts.world_pictures == 40
+    # The world's own pictures are nearer to the world's own than with noise on them.
+    assert record.facts.frechet_world < record.facts.frechet
+    by = {(row.corruption, row.measure): row for row in record.rows}
+    assert len(by) == 3 * len(Measure)
+    pixels = pixel_distances(base, truth)
+    assert by["4 steps", Measure.PIXELS].base == pytest.approx(pixels.mean(), abs=1e-5)
+    # One of four pictures is another's: a quarter of its distance more, in the mean.
+    moved = (pixel_distances([worse[3]], [truth[3]])[0] - pixels[3]) / 4
+    assert by["4 steps", Measure.PIXELS].shift == pytest.approx(moved, abs=1e-5)
+    assert by["4 steps", Measure.PERCEPTUAL].shift > 0
+    for measure in (Measure.LIKENESS, Measure.IDENTITY):
+        assert by["4 steps", measure].shift < 0
+        assert by["4 steps", measure].shift < by["Gaussian blur, 1 px", measure].shift
+    # In powers of two, over the world's own.
+    assert by["Gaussian blur, 1 px", Measure.SHARPNESS].shift < -1
+    energies = edge_energies(np.stack(base)) / edge_energies(np.stack(truth))
+    told = by["5 % noise", Measure.SHARPNESS].base
+    assert told == pytest.approx(np.log2(energies).mean(), abs=1e-4)
+
+
+def test_pictures_are_found_again_by_the_same_code_alone(
+    small_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = Bundle.open(small_bundle)
+    before = kept.kept_path(bundle, BASE, 0)
+    assert before == kept.kept_path(bundle, BASE, 0)
+    others = [
+        kept.kept_path(bundle, BASE, kept.PART_PICTURES),
+        kept.kept_path(bundle, FULL, 0),
+        kept.kept_path(bundle, replace(BASE, photos=Photos.SWAPPED), 0),
+    ]
+    monkeypatch.setattr(kept, "code_digest", lambda *_: "of other code")
+    assert len({before, kept.kept_path(bundle, BASE, 0), *others}) == 5
+
+
+def test_what_an_earlier_run_drew_is_not_drawn_again(
+    small_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[range] = []
+
+    def drawn(_: Path, __: Variant, seeds: range) -> tuple[list[Pixels], int]:
+        asked.append(seeds)
+        return [np.full((2, 2, 3), seed, np.uint8) for seed in seeds], 165
+
+    monkeypatch.setattr(kept, "drawn_by_one_core", drawn)
+    monkeypatch.setattr(kept, "BUNDLES", tmp_path)
+    for count in (25, 22):
+        pictures, evaluations = kept.kept_pictures(small_bundle, BASE, count)
+        assert [int(each[0, 0, 0]) for each in pictures] == list(range(count))
+        assert evaluations == 165
+    assert asked == [range(20), range(20, 25)]
+    # What was kept is too little: that part is drawn anew.
+    assert len(kept.kept_pictures(small_bundle, BASE, 30)[0]) == 30
+    assert asked[2:] == [range(20, 30)]
 
 
 def test_every_measure_has_its_row_in_the_tables_order() -> None:

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command_line
+from benchmarks.analysis.significance import mean_interval
 from benchmarks.quality import scores as quality_scores
 from benchmarks.quality.cases import Case, cases, variants
 from benchmarks.quality.page import PAPER, quality_page
-from benchmarks.quality.scores import IDENTITY_ATTRIBUTES, Judge, chance_scores, interval
+from benchmarks.quality.scores import IDENTITY_ATTRIBUTES, Judge, chance_scores
 from mini.probes import person_probe, setting_probe
 from mini.world import ATTRIBUTES, POSES, SCENES
 from runtime import Request
@@ -81,9 +82,9 @@ def test_chance_is_far_below_certainty_and_above_nothing() -> None:
 
 def test_an_interval_holds_the_mean_and_narrows_with_more_pictures() -> None:
     few = np.array([0.0, 1.0] * 10)
-    low, high = interval(few)
+    low, high = mean_interval(few)
     assert low < 0.5 < high
-    narrow = interval(np.tile(few, 100))
+    narrow = mean_interval(np.tile(few, 100))
     assert narrow[1] - narrow[0] < (high - low) / 5
 
 
