@@ -12,7 +12,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from tests.mutants.runs import Runner, SelectionError
+from tests.mutants.runs import Outcome, Runner, SelectionError
 from tests.mutants.sample import PACKAGES, Settings, sampled
 from tests.paths import ROOT
 
@@ -35,16 +35,15 @@ def main() -> int:
         runner = Runner(copy, Settings.read(), arguments.bundle)
         for number, mutant in list(enumerate(mutants, 1))[arguments.after :]:
             try:
-                noticed = runner.notices(mutant.module, mutant.code)
+                outcome = runner.outcome(mutant.module, mutant.code)
             except SelectionError as error:
                 print(f"{number}/{len(mutants)} NOT RUN {mutant.module}: {error}", flush=True)
                 continue
             made[mutant.package] += 1
-            killed[mutant.package] += noticed
-            told = "killed" if noticed else "SURVIVED"
+            killed[mutant.package] += outcome is not Outcome.SURVIVED
             place = f"{mutant.module}:{mutant.line}"
-            print(f"{number}/{len(mutants)} {told} {place} {mutant.operator}", flush=True)
-            if not noticed:
+            print(f"{number}/{len(mutants)} {outcome} {place} {mutant.operator}", flush=True)
+            if outcome is Outcome.SURVIVED:
                 print(f"    - {mutant.before}\n    + {mutant.after}", flush=True)
     for package in sorted(made):
         print(f"{package}: {killed[package]} of {made[package]} killed")

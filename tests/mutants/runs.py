@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from enum import StrEnum
 from pathlib import Path
 
 from tests.mutants.sample import Settings
@@ -20,6 +21,14 @@ _SLOWER = 3  # times what they took before: a machine may have other work
 _ARGUMENTS = ("-x", "-q", "-n", "0", "-o", "addopts=", "-p", "no:cacheprovider",
               "-W", "ignore::pytest.PytestAssertRewriteWarning", "-m",
               "not gpu and not tensorrt and not weights and not slow")  # fmt: skip
+
+
+class Outcome(StrEnum):
+    """Of a mutant. A test that hangs notices it too, unless the machine had other work."""
+
+    KILLED = "killed"
+    TIMED_OUT = "timed out"
+    SURVIVED = "SURVIVED"
 
 
 class SelectionError(Exception):
@@ -41,8 +50,8 @@ class Runner:
                 importlib.import_module(name)
         self._seconds: dict[str, float] = {}  # of tests that pass on code that is whole
 
-    def notices(self, module: Path, code: str) -> bool:
-        """Whether any test fails with this code in a module's place, or hangs."""
+    def outcome(self, module: Path, code: str) -> Outcome:
+        """What the tests do with this code in a module's place."""
         tests = self._settings.tests_of(module)
         for each in tests:
             if each not in self._seconds:
@@ -52,9 +61,12 @@ class Runner:
         before = path.read_bytes()
         path.write_text(code)
         try:
-            return self._status(tests, module, limit_s) != 0
+            status = self._status(tests, module, limit_s)
         finally:
             path.write_bytes(before)
+        if status is None:
+            return Outcome.TIMED_OUT
+        return Outcome.SURVIVED if status == 0 else Outcome.KILLED
 
     def _seconds_of(self, tests: str, module: Path) -> float:
         """How long they take on code that is whole."""
