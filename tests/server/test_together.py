@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 
-from engines.bundle.folder import Bundle
-from engines.engine import HostPrecision, Provider
-from engines.tune.record import PROCESSORS_FOLDER, Conditions, TuneRecord, keep
-from engines.tune.settings import CallTime, HostSettings
 from runtime import FaceDiffuser, Request, Result
 from server.jobs.engine import LocalEngine
 from tests.doubles.pacing_engine import PacingEngine, noise
-from tests.server.serving import HER, HIM, PROMPT, Served, body, pixels, served, until
+from tests.server.serving import Served, body, pixels, served, until
+from tests.server.six_clients import (
+    LINEAR,
+    SUBLINEAR,
+    assert_as_drawn_alone,
+    bundle_with_curve,
+    pictures_of_six,
+)
 from tests.server.test_identities import by_name
 
 NAME = {"x-name": "a"}
@@ -120,16 +119,6 @@ def test_the_job_that_a_call_fails_for_fails_alone(server: Served, engine: Pacin
     assert engine.calls == [1, 3, 1, 1, 1]
 
 
-def kept_curve(bundle: Path, images_s: dict[int, float]) -> None:
-    """A record as engines.tune keeps."""
-    settings = HostSettings(
-        provider=Provider.ONNXRUNTIME_CPU, precision=HostPrecision.FLOAT32, threads=1
-    )
-    call = CallTime(settings=settings, call_s=1.0, load_s=1.0, images_s=images_s)
-    opened = Bundle.open(bundle)
-    keep(opened, TuneRecord(conditions=Conditions.of(opened), calls=(call,)))
-
-
 class CountingEngine(LocalEngine):
     """Also keeps of how many requests its calls were."""
 
@@ -143,39 +132,12 @@ class CountingEngine(LocalEngine):
         return await super().draw(requests, **words)
 
 
-@pytest.mark.parametrize(
-    ("images_s", "pays"),
-    [({1: 1.0, 2: 1.2, 4: 1.6}, True), ({1: 1.0, 2: 1.9, 4: 3.8}, False)],
-    ids=["sublinear", "linear"],
-)
+@pytest.mark.parametrize("images_s", [SUBLINEAR, LINEAR], ids=["sublinear", "linear"])
 def test_pictures_of_a_real_engine_equal_those_drawn_alone(
-    images_s: dict[int, float], *, pays: bool, golden_bundle: Path, tmp_path: Path
+    images_s: dict[int, float], golden_bundle: Path, tmp_path: Path
 ) -> None:
-    bundle = tmp_path / "bundle"
-    shutil.copytree(golden_bundle, bundle, copy_function=os.link)
-    shutil.rmtree(bundle / PROCESSORS_FOLDER, ignore_errors=True)
-    kept_curve(bundle, images_s)
-    engine = CountingEngine(bundle)
-    with served(engine) as server, ThreadPoolExecutor(6) as threads:
-        people = {seed: server.identity(HER if seed % 2 else HIM) for seed in range(6)}
-
-        def ask(seed: int) -> httpx.Response:
-            return server.draw(body(people[seed], seed=seed, num_inference_steps=10))
-
-        first = threads.submit(ask, 0)
-        until(lambda: bool(engine.calls))
-        answers = [first.result(), *threads.map(ask, range(1, 6))]
-    assert (max(engine.calls) > 1) == pays
-    with FaceDiffuser.open(golden_bundle, provider="onnxruntime-cpu", threads=1) as embedded:
-        wanted = [
-            embedded.generate(
-                Request(prompt=PROMPT, references=[HER if seed % 2 else HIM], seed=seed,
-                        num_inference_steps=10, height=64, width=64)
-            ).pictures[0]
-            for seed in range(6)
-        ]  # fmt: skip
-    found = [pixels(each.json()["images"][0]["b64_json"]).astype(np.int16) for each in answers]
-    for at, picture in enumerate(found):
-        # A value at the edge of two of 255 levels may fall to either side.
-        assert np.abs(picture - np.asarray(wanted[at], np.int16)).max() <= 1
-        assert np.abs(picture - np.asarray(wanted[(at + 2) % 6], np.int16)).max() > 20
+    engine = CountingEngine(bundle_with_curve(golden_bundle, images_s, tmp_path / "bundle"))
+    with served(engine) as server:
+        pictures = pictures_of_six(server, begun=lambda: bool(engine.calls))
+    assert (max(engine.calls) > 1) == (images_s is SUBLINEAR)
+    assert_as_drawn_alone(pictures, golden_bundle)

@@ -1,0 +1,44 @@
+"""Jobs that wait and have one form share a call on Ray too, where that was measured to pay."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from server.config import ServerConfig
+from tests.server.serving import Served, served
+from tests.server.six_clients import (
+    SUBLINEAR,
+    assert_as_drawn_alone,
+    bundle_with_curve,
+    pictures_of_six,
+)
+
+pytest.importorskip("ray")
+
+from server.cluster.application import opened_on_ray
+
+pytestmark = pytest.mark.slow
+
+
+def metric(server: Served, name: str) -> float:
+    """A counter's value."""
+    found = re.search(rf"^{re.escape(name)} (\S+)$", server.client.get("/metrics").text, re.M)
+    assert found, name
+    return float(found[1])
+
+
+def test_pictures_that_share_a_call_equal_those_drawn_alone(
+    golden_bundle: Path, tmp_path: Path
+) -> None:
+    bundle = bundle_with_curve(golden_bundle, SUBLINEAR, tmp_path / "bundle")
+    config = ServerConfig(ray="local", engines=1, threads=1, provider="onnxruntime-cpu")  # type: ignore[arg-type]
+    engine, _ = opened_on_ray(bundle, config)
+    calls = "facediffuser_jobs_per_call"
+    with served(engine) as server:
+        pictures = pictures_of_six(server, begun=lambda: metric(server, f"{calls}_count") > 0)
+        assert metric(server, f"{calls}_sum") == 6
+        assert metric(server, f"{calls}_count") < 6
+    assert_as_drawn_alone(pictures, golden_bundle)
