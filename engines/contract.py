@@ -85,8 +85,9 @@ def _number(dimension: str | int, sizes: Mapping[str, int]) -> int:
 _NOISE_PREDICTOR = Contract(
     inputs=(
         Tensor("latents", ("images", "latent_channels", "h", "w")),
-        # float32: the sinusoids of a timestep near 1000 need more than half precision's 11 bits.
-        Tensor("timestep", (1,), ElementType.FLOAT32),
+        # Each image's own, so that pictures at different steps can share a call. float32: sinusoids
+        # of a timestep near 1000 need more than half precision's 11 bits.
+        Tensor("timestep", ("images",), ElementType.FLOAT32),
         Tensor("prompt_embeds", ("rows", "tokens", "text_width")),
     ),
     outputs=(Tensor("noise_prediction", ("rows", "latent_channels", "h", "w")),),

@@ -119,17 +119,19 @@ def gate_shapes(ranges: tuple[ShapeRanges, ...]) -> list[dict[str, Shape]]:
 
 
 def gate_inputs(component: Component, shapes: dict[str, Shape]) -> Iterator[dict[str, Array]]:
-    """Seeded inputs of realistic scale for these shapes; a noise predictor's at three timesteps.
+    """Seeded inputs of realistic scale for these shapes; a noise predictor's at three timesteps,
+    of which each image has another.
 
     Latents of every timestep have unit variance; embeds leave a layer norm, so they have it too.
     """
     random = np.random.RandomState(_SEED)
     inputs = CONTRACTS[component].inputs
     has_timestep = any(tensor.name == "timestep" for tensor in inputs)
-    for timestep in _TIMESTEPS if has_timestep else (None,):
+    for first in range(len(_TIMESTEPS)) if has_timestep else (0,):
+        timesteps = np.roll(np.array(_TIMESTEPS, np.float32), -first)
         yield {
             tensor.name: (
-                np.full(shapes[tensor.name], timestep, np.float32)
+                np.resize(timesteps, shapes[tensor.name])
                 if tensor.name == "timestep"
                 else _values(tensor, shapes[tensor.name], random)
             )

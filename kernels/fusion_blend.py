@@ -36,7 +36,7 @@ def fusion_blend(
     mask,  # [images, h, w] uint8, written on request
     table,  # [steps + 1, 10] float32
     clock,  # [2] int32, advanced
-    timestep,  # [1] float32, written: the next step's
+    timestep,  # [images] float32, written: the next step's
     faults,  # [4] int32, written where a prediction is not finite
     tdm_start,  # passes by role (runtime.method.guidance.Guide)
     tdm_base,
@@ -114,4 +114,4 @@ def fusion_blend(
         image * elements + offsets,
         inside,
     )
-    advance(clock, timestep, table, step, tl.num_programs(0) * images)
+    advance(clock, timestep, table, step, tl.num_programs(0) * images, images)

@@ -17,7 +17,7 @@ def guided_step(
     delta,  # [images, C, h, w] float32, written or read where delta_use says so
     table,  # [steps + 1, 10] float32
     clock,  # [2] int32, advanced
-    timestep,  # [1] float32, written: the next step's
+    timestep,  # [images] float32, written: the next step's
     faults,  # [4] int32, written where a prediction is not finite
     model,  # whose prediction it is: TDM or SDM (kernels.table)
     start,  # passes by role (runtime.method.guidance.Guide)
@@ -57,4 +57,4 @@ def guided_step(
         own,
         inside,
     )
-    advance(clock, timestep, table, step, tl.num_programs(0) * images)
+    advance(clock, timestep, table, step, tl.num_programs(0) * images, images)

@@ -89,14 +89,15 @@ def note_fault(
 @triton.jit
 def advance(
     clock,  # [2] int32
-    timestep,  # [1] float32, written
+    timestep,  # [images] float32, written
     table,  # [steps + 1, COLUMNS] float32
     step,  # the step every program of this launch has read
     programs,  # in this launch
+    images,
 ):
     """Count this program's arrival; the last one of the launch moves on to the next step.
 
-    It sets the clock, and the timestep that the engines read. A program arrives after it has read
+    It sets the clock, and the timesteps that the engines read. A program arrives after it has read
     the step (barrier, then an atomic with acquire and release), so when the last arrives nobody
     reads the step any more, and no second launch is needed.
     """
@@ -104,4 +105,6 @@ def advance(
     if tl.atomic_add(clock + ARRIVALS, 1) == programs - 1:
         tl.store(clock + ARRIVALS, 0)
         tl.store(clock + STEP, step + 1)
-        tl.store(timestep, tl.load(table + (step + 1) * COLUMNS + TIMESTEP))
+        following = tl.load(table + (step + 1) * COLUMNS + TIMESTEP)
+        for image in range(images):
+            tl.store(timestep + image, following)

@@ -71,7 +71,7 @@ class NumpyTrial:
                 "delta": (shape, single),
                 "table": (self.table.shape, single),
                 "clock": ((2,), ints),
-                "timestep": ((1,), single),
+                "timestep": ((size.images,), single),
                 "faults": ((4,), ints),
                 "tdm_saliency": (maps, single),
                 "sdm_saliency": (maps, single),
@@ -178,7 +178,7 @@ def _step_faults(trial: NumpyTrial, found: Arrays, noise: Any) -> list[str]:
     for what, right in (
         ("engine latents", found["latents"].astype(found["engine_latents"].dtype)),
         ("clock", np.array([1, 0], np.int32)),
-        ("timestep", trial.table[1, Column.TIMESTEP : Column.TIMESTEP + 1]),
+        ("timestep", np.full_like(found["timestep"], trial.table[1, Column.TIMESTEP])),
         ("faults", np.zeros(4, np.int32)),
     ):
         if not np.array_equal(found[what.replace(" ", "_")], right):

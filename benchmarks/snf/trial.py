@@ -41,7 +41,7 @@ class KernelTrial:
         self.sdm_saliency = torch.full(maps, nan, device=device)
         self.mask = torch.full(maps, 255, device=device, dtype=torch.uint8)
         self.clock = torch.zeros(2, device=device, dtype=torch.int32)
-        self.timestep = torch.full((1,), nan, device=device)
+        self.timestep = torch.full((size.images,), nan, device=device)
         self.faults = torch.zeros(4, device=device, dtype=torch.int32)
         table = coefficient_table(Scheduler.DDIM, NoiseSchedule(), STEPS, SCALE)
         self.table = torch.from_numpy(device_table(table)).to(device)

@@ -20,7 +20,7 @@ from engines.bundle.records import Count, InsidePath, Range, document_of, read
 from engines.contract import Component
 from engines.errors import BundleCorruptError, BundleSchemaError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 MANIFEST_NAME = "manifest.json"
 
 

@@ -29,8 +29,9 @@ def library_answer(component: Component, library: nn.Module, inputs: dict[str, T
                 output = model(**inputs)
             case Component.TDM_UNET | Component.SDM_UNET:
                 latents, embeds = inputs["latents"], inputs["prompt_embeds"]
-                rows = latents.repeat(len(embeds) // len(latents), 1, 1, 1)
-                output = model(rows, inputs["timestep"], encoder_hidden_states=embeds).sample
+                passes = len(embeds) // len(latents)
+                rows, timesteps = latents.repeat(passes, 1, 1, 1), inputs["timestep"].repeat(passes)
+                output = model(rows, timesteps, encoder_hidden_states=embeds).sample
             case Component.VAE_DECODER:
                 scaled = inputs["latents"] / model.config.scaling_factor
                 output = model.decode(scaled).sample.clamp(-1, 1)

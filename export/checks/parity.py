@@ -62,14 +62,15 @@ def gate_inputs(component: Component, dimensions: Dimensions) -> Iterator[dict[s
                     "subject_token_mask": mask,
                 }
         case Component.TDM_UNET | Component.SDM_UNET:
-            for timestep, images, passes, h, w in (
-                (981, 1, 2, 16, 8),
-                (501, 2, 3, 8, 16),
-                (21, 1, 3, 16, 16),
+            for timesteps, passes, h, w in (
+                ((981,), 2, 16, 8),
+                ((501, 901), 3, 8, 16),
+                ((21,), 3, 16, 16),
             ):
+                images = len(timesteps)
                 yield {
                     "latents": normal(images, size.latent_channels, h, w),
-                    "timestep": torch.tensor([float(timestep)]),
+                    "timestep": torch.tensor(timesteps, dtype=torch.float32),
                     "prompt_embeds": normal(passes * images, size.tokens, size.text_width),
                 }
         case Component.VAE_DECODER:
@@ -81,10 +82,11 @@ def example_inputs(component: Component, dimensions: Dimensions) -> dict[str, Te
     """Inputs to trace a module with: every symbolic dimension is 2 or more."""
     *_, last = gate_inputs(component, dimensions)
     if component in NOISE_PREDICTORS:
-        shapes = {"latents": (2, 16, 24), "prompt_embeds": (4,)}
-        latents = torch.randn(2, dimensions.latent_channels, *shapes["latents"][1:])
-        prompt_embeds = torch.randn(4, dimensions.tokens, dimensions.text_width)
-        return last | {"latents": latents, "prompt_embeds": prompt_embeds}
+        return last | {
+            "latents": torch.randn(2, dimensions.latent_channels, 16, 24),
+            "timestep": torch.tensor([21.0, 901.0]),
+            "prompt_embeds": torch.randn(4, dimensions.tokens, dimensions.text_width),
+        }
     if component is Component.VAE_DECODER:
         return {"latents": torch.randn(2, dimensions.latent_channels, 16, 24)}
     return last

@@ -92,7 +92,7 @@ class TorchPipeline:
         images = len(latents)
         rows = torch.cat([embeds.repeat(images, 1, 1) for embeds in passes])
         prediction = self._run(
-            component, latents=latents, timestep=timestep.float().reshape(1), prompt_embeds=rows
+            component, latents=latents, timestep=timestep.float().expand(images), prompt_embeds=rows
         )
         base, target = prediction.chunk(2)
         guidance = request.guidance_scale * (target - base)

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 class BatchedPassesUNet(nn.Module):
     """Noise prediction of all guidance passes from one copy of the latents.
 
-    forward(latents [images, 4, h, w], timestep [1] float32, prompt_embeds [rows, tokens, width])
-    -> noise_prediction [rows, 4, h, w], where rows = passes * images, pass-major.
+    forward(latents [images, 4, h, w], timestep [images] float32, prompt_embeds [rows, tokens,
+    width]) -> noise_prediction [rows, 4, h, w], where rows = passes * images, pass-major.
     """
 
     def __init__(self, unet: Any) -> None:
@@ -30,6 +30,10 @@ class BatchedPassesUNet(nn.Module):
         self.first_to_see_the_prompt = attending.index(True)
         first = unet.down_blocks[self.first_to_see_the_prompt]
         first.attentions[0] = RepeatingTransformer(first.attentions[0])
+        # What follows it in its block has rows already.
+        first.resnets = nn.ModuleList(
+            [first.resnets[0], *(RowsResnet(each) for each in first.resnets[1:])]
+        )
 
     def forward(self, latents: Tensor, timestep: Tensor, prompt_embeds: Tensor) -> Tensor:
         unet = self.unet
@@ -44,6 +48,8 @@ class BatchedPassesUNet(nn.Module):
                 skips = [repeated(skip, rows) for skip in skips]
             hidden, new_skips = _run(block, prompt_embeds, hidden, time_embed)
             skips.extend(new_skips)
+            if number == self.first_to_see_the_prompt:
+                time_embed = repeated(time_embed, rows)
         hidden = unet.mid_block(hidden, time_embed, encoder_hidden_states=prompt_embeds)
         for block in unet.up_blocks:
             taken = tuple(skips[-len(block.resnets) :])
@@ -51,6 +57,18 @@ class BatchedPassesUNet(nn.Module):
             hidden = _run(block, prompt_embeds, hidden, taken, time_embed)
         noise: Tensor = unet.conv_out(unet.conv_act(unet.conv_norm_out(hidden)))
         return noise
+
+
+class RowsResnet(nn.Module):
+    """A residual block whose images are rows already while the time embedding's are not."""
+
+    def __init__(self, resnet: nn.Module) -> None:
+        super().__init__()
+        self.resnet = resnet
+
+    def forward(self, hidden: Tensor, time_embed: Tensor) -> Tensor:
+        output: Tensor = self.resnet(hidden, repeated(time_embed, hidden.shape[0]))
+        return output
 
 
 class RepeatingTransformer(nn.Module):

@@ -112,7 +112,7 @@ class BundlePipeline(TorchPipeline):
         prediction = self._run(
             component,
             latents=latents,
-            timestep=timestep.float().reshape(1),
+            timestep=timestep.float().expand(len(latents)),
             prompt_embeds=torch.cat(embeds),
         )
         parts = prediction.chunk(len(embeds))

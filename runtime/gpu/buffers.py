@@ -116,7 +116,7 @@ def _layouts(
         {
             "latents": (latents, _FLOAT32),
             "engine_latents": (latents, element),
-            "timestep": ((1,), dtypes["timestep"]),
+            "timestep": ((size.images,), dtypes["timestep"]),
             f"{Component.TDM_UNET}.prompt_embeds": (tdm["prompt_embeds"], dtypes["prompt_embeds"]),
             f"{Component.SDM_UNET}.prompt_embeds": (sdm["prompt_embeds"], dtypes["prompt_embeds"]),
             ALONE_EMBEDS: ((size.images, *sdm["prompt_embeds"][1:]), dtypes["prompt_embeds"]),

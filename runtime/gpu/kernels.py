@@ -75,7 +75,7 @@ class StepBuffers:
     Shapes and types are those in the kernels' signatures. The saliency maps and the mask are
     [images, h, w] float32 and uint8; the maps also carry the first launch's work to the second.
     sums: sums_elements(...) float32. Before the first step, the two int32 of the clock and the four
-    of faults are zeros, and timestep, one float32, is the first step's.
+    of faults are zeros, and timestep, a float32 for each image, is the first step's.
     """
 
     latents: int

@@ -153,7 +153,7 @@ class HostStepper:
             component,
             {
                 "latents": self._latents,
-                "timestep": np.array([timestep], np.float32),
+                "timestep": np.full(len(self._latents), timestep, np.float32),
                 "prompt_embeds": rows,
             },
             (len(rows), *self._latents.shape[1:]),

@@ -179,6 +179,7 @@ def _noise_predictor(graph: _Graph) -> None:
     """Latents seen through a convolution, moved by prompt and timestep; one float32 island."""
     wave = graph.node("Sin", "timestep", of=_SINGLE)
     wave = graph.node("Cast", wave, to=_HALF)
+    wave = graph.node("ReduceMean", wave, graph.axes(0), keepdims=1)
     seen = graph.node("Conv", "latents", graph.weight(4, 4, 3, 3), pads=[1] * 4)
     seen = graph.node("ReduceMean", seen, graph.axes(0), keepdims=1)
     told = graph.node("MatMul", "prompt_embeds", graph.weight(WIDTH, 4))

@@ -103,6 +103,10 @@ def test_a_noise_predictor_is_compared_at_the_start_the_middle_and_the_end() -> 
     assert not np.array_equal(cases[0]["latents"], cases[1]["latents"])
     again = next(gate_inputs(Component.SDM_UNET, shapes))
     np.testing.assert_array_equal(again["latents"], cases[0]["latents"])
+    several = {"latents": (4, 4, 8, 8), "timestep": (4,), "prompt_embeds": (8, 77, 8)}
+    # A plan that took the first image's for all would differ.
+    found = [case["timestep"].tolist() for case in gate_inputs(Component.SDM_UNET, several)]
+    assert found == [[981, 501, 21, 981], [501, 21, 981, 501], [21, 981, 501, 21]]
 
 
 def test_words_and_masks_are_what_encoders_take() -> None:

@@ -85,7 +85,7 @@ class Twin(NumpyTrial):
         in_type = found["latents"].astype(found["engine_latents"].dtype)
         np.testing.assert_array_equal(found["engine_latents"], in_type)
         assert found["clock"].tolist() == [LATE_STEP + 1, 0]
-        assert found["timestep"][0] == self.table[LATE_STEP + 1, Column.TIMESTEP]
+        assert (found["timestep"] == self.table[LATE_STEP + 1, Column.TIMESTEP]).all()
         assert not found["faults"].any()
 
     def _passes(self, model: str, passes: tuple[Pass, ...]) -> dict[Pass, Any]:

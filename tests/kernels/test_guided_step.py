@@ -51,7 +51,7 @@ def test_a_trajectory_is_the_papers(guide: Guide, scheduler: Scheduler) -> None:
     history = torch.full((HISTORY_SLOTS, *shape), float("nan"))
     delta = torch.full(shape, float("nan"))
     clock, faults = torch.zeros(2, dtype=torch.int32), torch.zeros(4, dtype=torch.int32)
-    timestep = torch.full((1,), float("nan"))
+    timestep = torch.full((images,), float("nan"))
     for step in range(len(timesteps)):
         passes = torch.randn((len(guide.passes), *shape), generator=generator).half()
         launched(
@@ -65,7 +65,7 @@ def test_a_trajectory_is_the_papers(guide: Guide, scheduler: Scheduler) -> None:
         noise, _ = GUIDED[guide](*passes.double().numpy(), SCALE)
         expected = step_of(step, expected, noise)
         assert clock.tolist() == [step + 1, 0]
-        assert timestep.item() == [*timesteps, 0][step + 1]
+        assert timestep.tolist() == [[*timesteps, 0][step + 1]] * images
         assert not faults.any()
         # Float32 coefficients and sums, some 10 roundings a step of values up to about 100.
         np.testing.assert_allclose(
@@ -95,7 +95,7 @@ def test_kept_guidance_is_added_to_a_later_pass_alone() -> None:
             "guided_step",
             (-(-latents[0].numel() // BY_NAME["guided_step"].constants["BLOCK"]), images),
             *(prediction, latents, engine_latents, history, delta, torch.from_numpy(rows)),
-            *(clock, torch.zeros(1), faults, 1),
+            *(clock, torch.zeros(images), faults, 1),
             *roles(how),
             *(use.value, latents[0].numel()),
         )

@@ -139,7 +139,7 @@ class Output:
             sdm=maps[1],
             mask=torch.full((images, height, width), 255, dtype=torch.uint8),
             clock=torch.tensor([LATE_STEP, 0], dtype=torch.int32),
-            timestep=torch.full((1,), float("nan")),
+            timestep=torch.full((images,), float("nan")),
             faults=torch.zeros(4, dtype=torch.int32),
         )
 

@@ -84,7 +84,8 @@ def test_the_released_sampler_is_reproduced(
 
     def unet(latents: Array, timestep: int, embeds: Array) -> Array:
         inputs = {
-            "latents": latents, "timestep": np.array([timestep]), "prompt_embeds": embeds[None],
+            "latents": latents, "timestep": np.full(len(latents), timestep),
+            "prompt_embeds": embeds[None],
         }  # fmt: skip
         return engines.run(Component.SDM_UNET, inputs, latents.shape).astype(np.float64)
 

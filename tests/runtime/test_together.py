@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from engines.engine import HostPrecision, Provider
+from engines.bundle.folder import Bundle
+from engines.contract import NOISE_PREDICTORS, Component
+from engines.engine import Array, Engine, HostPrecision, Provider
+from engines.onnxruntime.cpu import open_on_cpu
+from engines.openvino.cpu import open_on_openvino
 from engines.tune.settings import CallTime, HostSettings
 from runtime import CancelledError, FaceDiffuser, Request, RequestError, StepInfo
 from runtime.inputs.together import companions
@@ -134,3 +138,37 @@ def test_as_many_are_drawn_together_as_were_measured_to_pay() -> None:
     several = [small(num_images=3), small(num_images=2), small(num_images=1)]
     assert companions(several, PAYING, 512) == (0,)
     assert companions(several[::2], PAYING, 512) == (0, 1)
+
+
+@pytest.mark.parametrize("component", NOISE_PREDICTORS)
+@pytest.mark.parametrize("opened", [open_on_cpu, open_on_openvino])
+def test_a_call_takes_pictures_at_different_steps(
+    component: Component, opened: Callable[..., Engine], golden_bundle: Path
+) -> None:
+    """So that a picture could join others that have begun; each has the answer that it has alone,
+    in both guidance passes."""
+    engine = opened(Bundle.open(golden_bundle), component, 1)
+    chance = np.random.RandomState(3)
+    latents = chance.standard_normal((3, 4, 16, 16)).astype(np.float32)
+    embeds = chance.standard_normal((2, 3, 77, 32)).astype(np.float32)
+    timesteps = np.array([981, 501, 21], np.float32)
+
+    def answered(which: list[int], at: Array) -> Array:
+        shape = (2 * len(which), 4, 16, 16)
+        buffers = {
+            "latents": latents[which],
+            "timestep": at,
+            "prompt_embeds": embeds[:, which].reshape(-1, 77, 32),
+            "noise_prediction": np.zeros(shape, np.float32),
+        }
+        engine.bind(buffers)
+        engine.enqueue()
+        return buffers["noise_prediction"].reshape(2, len(which), *shape[1:])
+
+    together = answered([0, 1, 2], timesteps)
+    for image in range(3):
+        alone = answered([image], timesteps[image : image + 1])[:, 0]
+        assert distance(together[:, image], alone) < BOUND
+        # What the timestep of its neighbor would give.
+        other = answered([image], timesteps[[image - 1]])[:, 0]
+        assert distance(other, alone) > 10 * BOUND

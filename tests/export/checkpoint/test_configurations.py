@@ -80,7 +80,7 @@ def test_a_field_of_the_unet_is_computed_as_diffusers_does_or_refused(field: str
     torch.manual_seed(1)
     inputs = {
         "latents": torch.randn(2, config.get("in_channels", 4), 8, 8),
-        "timestep": torch.tensor([501.0]),
+        "timestep": torch.tensor([501.0, 21.0]),
         "prompt_embeds": torch.randn(4, 77, WIDTH),
     }
     assert_as_library(Component.TDM_UNET, unet_from(config).eval(), inputs)

@@ -40,7 +40,7 @@ class Buffers:
         self.delta = torch.full(latents.shape, float("nan"))
         self.table = torch.from_numpy(device_table(table))
         self.clock = torch.zeros(2, dtype=torch.int32)
-        self.timestep = torch.full((1,), float("nan"))
+        self.timestep = torch.full((size.images,), float("nan"))
         self.faults = torch.zeros(4, dtype=torch.int32)
         self.tdm_saliency, self.sdm_saliency = torch.full((2, *maps), float("nan"))
         self.mask = torch.full(maps, 255, dtype=torch.uint8)
