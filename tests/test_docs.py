@@ -126,6 +126,7 @@ def test_no_folder_holds_more_than_14_modules() -> None:
     assert {folder: count for folder, count in counts.items() if count > 14} == {}
 
 
+@pytest.mark.slow
 def test_the_tutorials_programs_draw(
     golden_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -81,6 +81,7 @@ def rows_of(results: Path) -> list[object]:
     return list(record.rows)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("driver")
 def test_a_dry_run_goes_through_all_of_it(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

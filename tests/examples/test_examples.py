@@ -16,6 +16,8 @@ from PIL import Image
 
 from tests.paths import ROOT
 
+pytestmark = pytest.mark.slow  # every program draws, in a process of its own
+
 EXAMPLES = sorted(path for path in (ROOT / "examples").glob("*.py") if path.name != "__init__.py")
 
 

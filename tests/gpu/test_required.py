@@ -24,6 +24,7 @@ sys.exit(pytest.main(sys.argv[1:]))
 no_gpu = pytest.mark.skipif(Path("/proc/driver/nvidia").exists(), reason="here is a GPU")
 
 
+@pytest.mark.slow
 @no_gpu
 @pytest.mark.parametrize("marker", ["gpu", "torch_cuda"])
 @pytest.mark.parametrize(("required", "code", "told"), [("0", 0, "skipped"), ("1", 1, "error")])
@@ -45,6 +46,7 @@ def test_a_skip_is_a_failure_where_a_gpu_is_required(
         assert "needs cuda-bindings" in finished.stdout
 
 
+@pytest.mark.slow
 @no_gpu
 def test_the_one_command_of_the_first_day_fails_where_there_is_no_gpu_and_keeps_what_was_said(
     tmp_path: Path,

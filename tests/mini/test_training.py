@@ -48,6 +48,8 @@ from mini.training.vae import encoded, vae_loss
 from mini.world import ATTRIBUTES, random_picture
 from runtime.inputs.prompt import Tokenizer
 
+pytestmark = pytest.mark.slow  # every stage takes some steps of training
+
 _TINY_UNET = architecture.UNET | {
     "block_out_channels": [8, 16, 16],
     "cross_attention_dim": 16,

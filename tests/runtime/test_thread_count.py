@@ -36,6 +36,8 @@ import sys
 import onnxruntime
 onnxruntime.set_global_thread_pool_sizes(2, 1)
 from runtime import FaceDiffuser
+
+pytestmark = pytest.mark.slow  # hundreds of threads
 with FaceDiffuser.open(sys.argv[1], provider="onnxruntime-cpu", threads=2) as face_diffuser:
     print(face_diffuser.provider)
 """

@@ -12,6 +12,8 @@ import pytest
 from tests.doubles.pacing_engine import PacingEngine
 from tests.server.serving import served
 
+pytestmark = pytest.mark.slow  # a thousand requests
+
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 

@@ -183,6 +183,7 @@ def test_a_retry_of_a_failed_job_draws_with_the_same_seed(
     assert engine.drawn[0].seed == engine.drawn[1].seed
 
 
+@pytest.mark.slow
 def test_200_requests_at_a_queue_of_8_are_drawn_or_refused_with_a_time(
     server: Served, engine: PacingEngine
 ) -> None:

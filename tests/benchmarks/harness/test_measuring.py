@@ -114,6 +114,7 @@ def test_without_a_gpu_the_gpu_script_is_skipped_and_exits_with_1(
     assert record.header.status is Status.SKIPPED
 
 
+@pytest.mark.slow
 def test_a_part_of_the_gpu_script_uses_its_results_and_its_last_words_are_kept(
     tmp_path: Path,
 ) -> None:
@@ -240,6 +241,7 @@ def test_a_drawing_worker_tells_when_each_request_ran(golden_bundle: Path) -> No
     assert first[0] < first[1] <= second[0] < second[1]
 
 
+@pytest.mark.slow
 def test_latency_is_typed_measured_printed_and_recorded(
     golden_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -181,6 +181,7 @@ def words_for(server: Server) -> dict[str, Any]:
     return {**words, "identities": people}
 
 
+@pytest.mark.slow
 def test_a_server_that_is_stopped_under_load_loses_nothing(
     golden_bundle: Path, embedded: Callable[[int], str]
 ) -> None:

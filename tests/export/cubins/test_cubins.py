@@ -90,6 +90,7 @@ def test_no_path_of_the_build_is_inside(built: Path, manifest: KernelManifest) -
         assert b".py" not in code
 
 
+@pytest.mark.slow
 def test_a_build_elsewhere_is_the_same_byte_for_byte(built: Path, tmp_path: Path) -> None:
     cubins.build_cubins(tmp_path / "other", precision="fp16", architectures=(90,))
     for path in (tmp_path / "other").glob("*.cubin"):

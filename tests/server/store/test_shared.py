@@ -185,6 +185,7 @@ def test_a_database_that_hangs_is_waited_for_by_who_asks_it_alone(postgresql_url
         assert server.draw(body(who)).status_code == 200
 
 
+@pytest.mark.slow
 def test_two_processes_draw_a_person_of_one_store(golden_bundle: Path, store: str) -> None:
     words = ("--store", store, "--queue", "4")
     with (
