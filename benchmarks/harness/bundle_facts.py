@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from benchmarks.harness.machine import usable_cpus
 from benchmarks.schema.facts import BundleFacts
 from engines.bundle.folder import Bundle
 from engines.bundle.manifest import Precision
 from engines.contract import NOISE_PREDICTORS, Component
 from engines.engine import HostPrecision, Provider
+from engines.threads import processors
 from engines.tune.chosen import chosen_settings
 
 
@@ -20,7 +20,7 @@ def bundle_facts(bundle: Bundle, threads: int | None) -> BundleFacts:
         native_px=bundle.manifest.dimensions.native_px,
         weights_fp32_nbytes=weights_fp32_nbytes(bundle),
         licenses=tuple(bundle.manifest.licenses),
-        threads=threads or usable_cpus(),
+        threads=threads or processors(),
     )
 
 

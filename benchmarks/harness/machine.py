@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks.schema.record import Machine
 from engines.system.processor import processor_name
+from engines.threads import processors
 
 _ISA = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8")
 _GPU_FACTS = (
@@ -20,13 +21,6 @@ _GPU_FACTS = (
 )  # fmt: skip
 # Other processes took more than this share of the processors: timings are not this machine's own.
 BUSY_SHARE = 0.1
-
-
-def usable_cpus() -> int:
-    """Processors that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def this_machine() -> Machine:
@@ -38,7 +32,7 @@ def this_machine() -> Machine:
         kernel=platform.release(),
         cpu=processor_name(),
         cpus=os.cpu_count(),
-        usable_cpus=usable_cpus(),
+        usable_cpus=processors(),
         isa=instruction_sets(),
         clock_mhz=_number(_first(r"^cpu MHz\s*:\s*(.*)$", cpuinfo)),
         governor=_text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or None,

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.harness.backends import CPU, PROVIDERS
 from benchmarks.harness.bundle_facts import bundle_facts
-from benchmarks.harness.machine import gpu_facts, usable_cpus
+from benchmarks.harness.machine import gpu_facts
 from benchmarks.harness.measure import Measure
 from benchmarks.harness.model_source import source_name, source_of
 from benchmarks.harness.options import BundleOptions, SourceName, flag
@@ -40,6 +40,7 @@ from engines.bundle.records import Count
 from engines.contract import NOISE_PREDICTORS
 from engines.engine import HostPrecision
 from engines.errors import ProviderUnavailableError
+from engines.threads import processors
 from export.checkpoint.model_facts import dimensions_of, noise_schedule_of
 from export.source import ModelSource
 from runtime import Preset
@@ -137,7 +138,7 @@ def _setup(
         ),
         bundle=None if options.without_bundle else options.bundle,
         source=name,
-        threads=options.threads or usable_cpus(),
+        threads=options.threads or processors(),
         dimensions=dimensions,
         noise_schedule=noise_schedule_of(source),
         folder=folder,
@@ -179,7 +180,7 @@ def chosen_peers(kind: WorkKind, options: PeersOptions) -> list[Peer]:
 
 
 def _facts(options: PeersOptions, bundle: Bundle | None) -> PeersFacts | PeersAloneFacts:
-    cores = options.threads or usable_cpus()
+    cores = options.threads or processors()
     if bundle is None:
         return PeersAloneFacts(
             bound=BOUND, rounds=options.rounds, threads=cores, device=options.device

@@ -18,7 +18,7 @@ from benchmarks.analysis.peaks import peaks_of, roof_ms
 from benchmarks.analysis.stats import summary
 from benchmarks.harness.backends import CPU, opened_backend
 from benchmarks.harness.bundle_facts import bundle_facts
-from benchmarks.harness.machine import gpu_facts, usable_cpus
+from benchmarks.harness.machine import gpu_facts
 from benchmarks.harness.measure import Measure
 from benchmarks.harness.model_source import source_name, source_of
 from benchmarks.harness.options import BundleOptions
@@ -32,6 +32,7 @@ from engines.bundle.folder import Bundle
 from engines.contract import CONTRACTS, LATENT_PX, Component
 from engines.engine import Array, Engine
 from engines.onnxruntime.cpu import open_on_cpu
+from engines.threads import processors
 
 REPEATS, QUICK_REPEATS = 10, 3
 # CPUs compute in float32, whatever the bundle's precision.
@@ -44,7 +45,7 @@ def measured_roofline(options: BundleOptions) -> RooflineRecord:
     source = source_of(source_name(options, bundle), bundle)
     with opened_backend(bundle.path, CPU, options.threads) as backend:
         agreement = Reference(source, bundle.manifest).check(backend.face_diffuser)
-    cores = options.threads or usable_cpus()
+    cores = options.threads or processors()
     peaks = peaks_of("cpu", cores, quick=options.quick)
     dimensions = bundle.manifest.dimensions
     calls = [

@@ -18,7 +18,7 @@ from benchmarks.analysis.fits import knee
 from benchmarks.analysis.stats import summary
 from benchmarks.harness.backends import gpu_of, opened_backend
 from benchmarks.harness.bundle_facts import bundle_facts
-from benchmarks.harness.machine import memory_nbytes, usable_cpus
+from benchmarks.harness.machine import memory_nbytes
 from benchmarks.harness.measure import Measure
 from benchmarks.harness.model_source import source_name, source_of
 from benchmarks.harness.options import ProviderOptions, flag
@@ -39,6 +39,7 @@ from engines.bundle.folder import Bundle
 from engines.bundle.records import Count
 from engines.errors import FaceDiffuserError
 from engines.providers import HOST_PROVIDERS
+from engines.threads import processors
 
 IMAGES, QUICK_IMAGES = (1, 2, 4, 8), (1, 2)
 # What a machine can give to processes that all hold a bundle, before it starts to swap.
@@ -87,7 +88,7 @@ def measured_throughput(options: ThroughputOptions) -> ThroughputRecord:
 
 
 def _cores(options: ThroughputOptions) -> int:
-    return options.threads or usable_cpus()
+    return options.threads or processors()
 
 
 def measured_points(
@@ -143,7 +144,7 @@ def measured_point(work: Drawing, processes: int, requests: int) -> ThroughputRo
     return ThroughputRow(
         images=work.workload.images,
         processes=processes,
-        threads_each=work.threads or usable_cpus(),
+        threads_each=work.threads or processors(),
         pictures=pictures,
         pictures_per_s=pictures / (max(ends) - min(starts)),
         request_p50_ms=request.p50,

@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from benchmarks.harness.machine import usable_cpus
 from engines.bundle.manifest import Precision
 from engines.bundle.quantization import Quantization
 from engines.engine import HostPrecision
 from engines.providers import HOST_PROVIDERS
+from engines.threads import processors
 from mini.world import (
     ATTRIBUTES,
     Look,
@@ -173,7 +173,7 @@ def in_parallel(
 ) -> Iterator[tuple[str, Found]]:
     """What the work finds of each variant, in their order; a process for each core does one."""
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(usable_cpus(), mp_context=spawn) as pool:
+    with ProcessPoolExecutor(processors(), mp_context=spawn) as pool:
         jobs = [pool.submit(work, variant) for variant in chosen]
         for variant, job in zip(chosen, tqdm(jobs, unit="variant"), strict=True):
             yield variant.name, job.result()

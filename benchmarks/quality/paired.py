@@ -14,7 +14,6 @@ from statistics import median
 from tqdm import tqdm
 
 from benchmarks.analysis.stats import paired_ratio
-from benchmarks.harness.machine import usable_cpus
 from benchmarks.harness.options import Options, flag
 from benchmarks.harness.record import header_of
 from benchmarks.harness.timing import elapsed_ms, interleaved_ms
@@ -35,6 +34,7 @@ from benchmarks.schema.quality import CurveFacts, CurveRecord, CurveRow, SeenCol
 from engines.bundle.manifest import Precision
 from engines.bundle.records import Count
 from engines.engine import Provider
+from engines.threads import processors
 from export.build import draw
 from export.bundle import build_bundle
 from export.checkpoint.checkpoint import SHIPPED_MODEL, Checkpoint
@@ -93,7 +93,7 @@ def measured_curve(options: CurveOptions) -> CurveRecord:
 
 def _timed(bundle: Path, rounds: int) -> CurveFacts:
     """The presets in turns, after one picture of each that does not count."""
-    provider, threads = Provider.ONNXRUNTIME_CPU, usable_cpus()
+    provider, threads = Provider.ONNXRUNTIME_CPU, processors()
     with FaceDiffuser.open(bundle, provider=provider, threads=threads) as opened:
         requests = {
             str(each): Workload().request(preset=each, num_inference_steps=None) for each in Preset
