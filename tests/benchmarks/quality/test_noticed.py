@@ -194,6 +194,13 @@ def test_what_an_earlier_run_drew_is_not_drawn_again(
     assert asked[2:] == [range(20, 30)]
 
 
+def test_a_pixel_distance_is_the_mean_share_of_the_range_of_each_pair() -> None:
+    black, spotted = np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2, 3), np.uint8)
+    spotted[0, 1] = 51
+    found = pixel_distances([black, spotted], [spotted, spotted])
+    np.testing.assert_allclose(found, [51 / 255 / 4, 0])
+
+
 def test_every_measure_has_its_row_in_the_tables_order() -> None:
     rows = rows_of("all moves", _scored(0.5), _scored(0.0), Reference(_scored(0.0).features))
     assert [row.measure for row in rows] == list(Measure)
