@@ -101,6 +101,10 @@ def test_likeness_is_that_of_the_person_least_like_their_photo() -> None:
     assert row.perceptual and row.sharpness and row.frechet and row.frechet_error
     own = sight.columns(truth)
     assert (own.perceptual, own.sharpness, own.verified) == (None, 1.0, 1.0)
+    # The mean of sharpness is that of its logarithm: half and twice the energy are as far away.
+    worse = [blurred(truth)[0], noisy(truth)[1]]
+    energies = edge_energies(np.stack(worse)) / edge_energies(np.stack(truth))
+    assert sight.columns(worse).sharpness == pytest.approx(np.sqrt(energies.prod()), abs=1e-3)
 
 
 def _scored(by: float) -> Scored:
