@@ -49,7 +49,7 @@ def test_the_command_builds_in_processes_of_their_own(
     assert outcome["built"] == ["fusion_mlp.fixed.sm_90", *passes]
     layers = outcome["plans"][passes[0]]["proofs"]["layers"]
     assert layers == {
-        "told_by": "engine inspector", "layers": 9, "compute_layers": 2, "half_layers": 2
+        "told_by": "engine inspector", "layers": 10, "compute_layers": 2, "half_layers": 2
     }  # fmt: skip
     events = [json.loads(line) for line in captured.err.splitlines()]
     progress = [event for event in events if event["event"] == "progress"]
@@ -132,7 +132,7 @@ def test_a_parser_error_reaches_the_last_line(
 ) -> None:
     double(fail={"tdm": "parser"})
     assert engines_build.main([str(small_copy), "--component", "tdm_unet"]) == 1
-    assert "node 3 node_reducemean" in capsys.readouterr().err.splitlines()[-1]
+    assert "node 3 node_conv3 (Conv)" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_forecast_alone_builds_nothing(

@@ -73,7 +73,7 @@ def _manifest_value(bundle: Path, random: Random) -> str:
 def _manifest_bytes(bundle: Path, random: Random) -> str:
     path = bundle / MANIFEST_NAME
     if random.random() < 0.1:
-        text = random.choice(("", "[" * 100_000, "{}", "null", '{"schema_version": 3}'))
+        text = random.choice(("", "[" * 100_000, "{}", "null", '{"schema_version": 4}'))
         _write(path, text.encode())
         return "manifest: no manifest at all"
     damage = random.choice(list(DAMAGES))

@@ -86,7 +86,7 @@ def test_a_half_written_bundle_says_that_the_build_resumes(bundle_copy: Path) ->
         Bundle.open(bundle_copy)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema_version": 3}', "\x00\x01"])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema_version": 4}', "\x00\x01"])
 def test_a_broken_manifest_is_named(text: str, bundle_copy: Path) -> None:
     (bundle_copy / "manifest.json").write_text(text)
     with pytest.raises(BundleCorruptError, match="manifest"):
@@ -96,7 +96,7 @@ def test_a_broken_manifest_is_named(text: str, bundle_copy: Path) -> None:
 def test_a_manifest_of_a_newer_schema_is_refused(bundle_copy: Path) -> None:
     path = bundle_copy / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 99}))
-    with pytest.raises(BundleSchemaError, match="schema 99, this toolkit reads 3"):
+    with pytest.raises(BundleSchemaError, match="schema 99, this toolkit reads 4"):
         Bundle.open(bundle_copy)
 
 

@@ -164,8 +164,8 @@ def test_bytes_that_are_no_text_are_no_manifest(text: bytes, small_copy: Path) -
 
 
 def test_an_older_schema_is_told_from_damage() -> None:
-    with pytest.raises(BundleSchemaError, match=r"schema 2, .* reads 3"):
-        Manifest.from_json('{"schema_version": 2}', "bundle")
+    with pytest.raises(BundleSchemaError, match=rf"schema 3, .* reads {SCHEMA_VERSION}"):
+        Manifest.from_json('{"schema_version": 3}', "bundle")
 
 
 def test_what_plans_are_built_from_is_the_graph_and_its_weights(small_copy: Path) -> None:

@@ -189,8 +189,8 @@ def test_tdm_and_sdm_share_one_timing_cache(small_copy: Path, double: SetUp) -> 
     first, second = _Session(), _Session()
     first.build(_job(small_copy, Component.TDM_UNET))
     second.build(_job(small_copy, Component.SDM_UNET))
-    assert "9 of 9 from the timing cache" in second.messages
-    assert "9 of 9 from the timing cache" not in first.messages
+    assert "10 of 10 from the timing cache" in second.messages
+    assert "10 of 10 from the timing cache" not in first.messages
     assert all("anybody" not in message for message in first.messages), "verbose"
 
 
@@ -211,7 +211,7 @@ def test_half_precision_is_proven_layer_by_layer(
 ) -> None:
     double(version=version)
     proof = _Session().precision(_job(small_copy, Component.TDM_UNET))
-    expected = LayerPrecision(told_by=ToldBy.INSPECTOR, layers=9, compute_layers=2, half_layers=2)
+    expected = LayerPrecision(told_by=ToldBy.INSPECTOR, layers=10, compute_layers=2, half_layers=2)
     assert proof == expected, "the timestep's sine is in float32, and computes nothing"
 
 

@@ -317,6 +317,27 @@ def test_a_jpegs_resolution_in_words_is_ignored_and_its_turn_is_not(tmp_path: Pa
     assert load_reference(path).shape == (4, 2, 3)
 
 
+def test_a_jpegs_segment_that_says_its_colors_is_kept_and_other_programs_are_not(
+    tmp_path: Path,
+) -> None:
+    pixels = np.random.default_rng(3).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG", quality=95, subsampling=0)
+    content = stream.getvalue()
+    jfif_end = 4 + struct.unpack(">H", content[4:6])[0]
+    # Adobe's: the three planes are red, green and blue, not luma and chroma.
+    adobe = b"\xff\xee" + struct.pack(">H", 14) + b"Adobe\0\x64\0\0\0\0\0"
+    # Photoshop's, cut off in the middle: nobody's business.
+    photoshop = b"\xff\xed" + struct.pack(">H", 24) + b"Photoshop 3.0\x008BIM\x03\xed\0\0"
+    plain, as_rgb = tmp_path / "plain.jpg", tmp_path / "rgb.jpg"
+    plain.write_bytes(content)
+    as_rgb.write_bytes(content[:2] + adobe + photoshop + content[jfif_end:])
+    with Image.open(io.BytesIO(content[:2] + adobe + content[jfif_end:])) as image:
+        expected = np.asarray(image.convert("RGB"))
+    np.testing.assert_array_equal(load_reference(as_rgb), expected)
+    assert np.abs(expected.astype(int) - load_reference(plain)).mean() > 20
+
+
 def test_a_phones_108_megapixels_are_read(tmp_path: Path) -> None:
     path = tmp_path / "phone.png"
     Image.new("1", (12000, 9000), 1).save(path)
