@@ -62,10 +62,7 @@ def test_a_reason_is_the_last_line_of_stderr_and_json_is_beside_it(
     ],
 )  # fmt: skip
 def test_what_stops_a_command_is_told_with_what_to_do(
-    error: BaseException,
-    resumes: bool,
-    reason: str,
-    capsys: pytest.CaptureFixture[str],
+    error: BaseException, *, resumes: bool, reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_command(raising(error), as_json=False, resumes=resumes) == FAILED
     assert capsys.readouterr() == ("", f"{reason}\n")
