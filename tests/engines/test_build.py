@@ -27,7 +27,7 @@ from engines.cli.progress import (
     time_left,
 )
 from engines.contract import Component
-from engines.errors import PlanBuildError, ProviderUnavailableError
+from engines.errors import DriverTooOldError, PlanBuildError, ProviderUnavailableError
 from engines.plans.bundle_plans import PlanRequest
 from engines.plans.here import build_here, build_if_possible
 from engines.tensorrt.libraries import TENSORRT, TENSORRT_RTX
@@ -202,8 +202,10 @@ def test_a_driver_too_old_for_tensorrts_cuda_is_named(double: SetUp) -> None:
     with pytest.raises(ProviderUnavailableError, match=r"R590 or newer\), this one .*CUDA 12\.8"):
         plan_target(LibraryName.TENSORRT)
     check_driver(TENSORRT, "10.16.1.11", 12080, ["tensorrt-cu12"])
-    with pytest.raises(ProviderUnavailableError, match="TensorRT 10"):
-        check_driver(TENSORRT, "10.16.1.11", 12080, ["tensorrt-cu13"])
+    with pytest.raises(DriverTooOldError, match=r"TensorRT 10.*, or install TensorRT") as raised:
+        check_driver(TENSORRT, "10.16.1.11", 12999, ["tensorrt-cu13"])
+    assert raised.value.fix == 'pip install "tensorrt-cu12>=10.9,<11"'
+    check_driver(TENSORRT, "10.16.1.11", 13000, ["tensorrt-cu13"])
 
 
 @pytest.mark.parametrize("version", ["12.0.0.1", "10.8.0.43", "8.6.1", "dev"])
@@ -235,8 +237,12 @@ def test_both_libraries_may_be_installed_side_by_side() -> None:
     check_wheels(both, TENSORRT)
     check_wheels(both, TENSORRT_RTX)
     check_driver(TENSORRT, "10.16.1.11", 12080, both)
-    with pytest.raises(ProviderUnavailableError, match=r"RTX 1\.7.* needs a driver for CUDA 13"):
+    # There is none for CUDA 12 to install instead.
+    with pytest.raises(
+        DriverTooOldError, match=r"RTX 1\.7.* CUDA 13.*update the driver$"
+    ) as raised:
         check_driver(TENSORRT_RTX, "1.7.1.116", 12080, both)
+    assert raised.value.fix is None
     with pytest.raises(ProviderUnavailableError, match="TensorRT for RTX wheels of two"):
         check_wheels(["tensorrt_rtx_cu12", "tensorrt-rtx-cu13"], TENSORRT_RTX)
 
