@@ -225,6 +225,13 @@ def test_what_cannot_be_drawn_is_refused_before_it_waits(
     assert not engine.drawn
 
 
+def test_a_prompt_of_one_letter_is_for_the_engine_to_judge(
+    server: Served, engine: PacingEngine
+) -> None:
+    assert server.draw(body(server.identity(), prompt="x")).status_code == 200
+    assert [each.prompt for each in engine.drawn] == ["x"]
+
+
 def test_finished_jobs_are_kept_within_bounds(engine: PacingEngine) -> None:
     with served(engine, keep_mib=1, tenant_pictures=100_000) as server:
         who = server.identity()

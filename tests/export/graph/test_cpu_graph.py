@@ -75,6 +75,34 @@ def operators(model: onnx.ModelProto) -> Counter[str]:
     return Counter(node.op_type for node in model.graph.node)
 
 
+def test_what_a_half_graph_casts_to_half_or_holds_in_half_becomes_single() -> None:
+    """Or the CPU would round where a GPU does, and add types that do not fit."""
+    half = numpy_helper.from_array(np.array([0.1], np.float16), "tenth")
+    nodes = [
+        helper.make_node("Constant", [], ["tenth"], value=half),
+        helper.make_node("Cast", ["x"], ["rounded"], to=TensorProto.FLOAT16),
+        helper.make_node("Cast", ["x"], ["whole"], to=TensorProto.INT32),
+        helper.make_node("Cast", ["whole"], ["again"], to=TensorProto.FLOAT16),
+        helper.make_node("Add", ["rounded", "tenth"], ["sum"]),
+        helper.make_node("Add", ["sum", "again"], ["out"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "casts",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT16, [1])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)])
+    model.ir_version = 10
+    session = onnxruntime.InferenceSession(
+        cpu_graph(model).SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    (found,) = session.run(None, {"x": np.array([1.0001], np.float32)})
+    assert found.dtype == np.float32
+    # The tenth was rounded when it was stored; the input is not rounded any more.
+    assert found[0] == np.float32(1.0001) + np.float32(np.float16(0.1)) + 1
+
+
 @pytest.mark.parametrize("scale", [None, 0.9])
 def test_split_heads_become_one_operator(scale: float | None) -> None:
     model = attention_graph(scale=scale)

@@ -49,7 +49,9 @@ def test_ids_and_positions_are_the_released_ones(
 @pytest.mark.parametrize(
     ("prompt", "references", "reason"),
     [
-        ("a man <|image|>", 2, "has 1 .* 2 references"),
+        ("a man <|image|>", 2, "has 1 .* 2 references; .* a reference for each$"),
+        ("a man <image>", 1, r"has 0 .*; '<image>' is no marker, write <\|image\|>$"),
+        ("a <|image|> and [img 2]", 2, r"has 1 .*; '\[img 2\]' is no marker, write"),
         ("a man", 0, "has 0"),
         ("<|image|> a man", 1, "no word of its own"),
         ("a man <|image|><|image|>", 2, "number 2 has no word"),
