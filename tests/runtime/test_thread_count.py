@@ -11,6 +11,8 @@ import pytest
 
 from tests.paths import GOLDEN, ROOT
 
+pytestmark = pytest.mark.slow  # hundreds of threads
+
 # A machine of 64 processors: draws, then prints how many threads there were at most.
 _DRAWN = """
 import os, runpy, sys, threading
@@ -36,8 +38,6 @@ import sys
 import onnxruntime
 onnxruntime.set_global_thread_pool_sizes(2, 1)
 from runtime import FaceDiffuser
-
-pytestmark = pytest.mark.slow  # hundreds of threads
 with FaceDiffuser.open(sys.argv[1], provider="onnxruntime-cpu", threads=2) as face_diffuser:
     print(face_diffuser.provider)
 """
