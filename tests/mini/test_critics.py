@@ -31,7 +31,7 @@ from mini.critics import (
     summaries,
 )
 from mini.dataset import Shard, render_shard
-from mini.probes import Pixels
+from mini.probes import Pixels, as_input
 from mini.train_critics import equal_error, impostors, rate_and_threshold, similarities
 from mini.training.critics import perception_loss, verifier_loss
 from mini.training.loop import Plan
@@ -117,6 +117,22 @@ def test_pictures_look_further_apart_the_more_they_are_blurred(people: Shard) ->
     # Each picture by itself, whatever stands beside it.
     alone = perceptual_distances(network, _blurred(pixels[:1], 2), pixels[:1])
     assert alone == pytest.approx(more[:1], rel=1e-4)
+
+
+def test_a_perceptual_distance_is_that_of_features_of_unit_length() -> None:
+    random = np.random.RandomState(0)
+    first, second = random.randint(0, 256, (2, 2, 128, 128, 3)).astype(np.uint8)
+    network = open_perception()
+    with torch.no_grad():
+        ours, theirs = (network.seen(as_input(each)) for each in (first, second))
+    layers = []
+    for pair in zip(ours, theirs, strict=True):
+        a, b = (each.double().numpy() for each in pair)
+        a, b = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in (a, b))
+        layers.append(np.square(a - b).sum(axis=1).mean(axis=(1, 2)))
+    found = perceptual_distances(network, first, second)
+    # float32 features of some hundred sums each.
+    np.testing.assert_allclose(found, np.mean(layers, axis=0), rtol=1e-4)
 
 
 def test_pictures_of_one_scene_are_summarized_alike(people: Shard) -> None:

@@ -155,6 +155,9 @@ def test_a_run_scores_every_fault_against_the_pictures_as_they_are(
     for measure in (Measure.LIKENESS, Measure.IDENTITY):
         assert by["4 steps", measure].shift < 0
         assert by["4 steps", measure].shift < by["Gaussian blur, 1 px", measure].shift
+    # Of the person least like their photo.
+    least = Sight(listed, truth, truth).seen(base).least
+    assert by["4 steps", Measure.LIKENESS].base == pytest.approx(least.mean(), abs=1e-4)
     # In powers of two, over the world's own.
     assert by["Gaussian blur, 1 px", Measure.SHARPNESS].shift < -1
     energies = edge_energies(np.stack(base)) / edge_energies(np.stack(truth))
