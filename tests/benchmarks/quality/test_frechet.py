@@ -48,3 +48,10 @@ def test_pairs_that_all_moved_away_are_noticed_and_noise_on_them_is_not() -> Non
     noise = np.random.RandomState(3).standard_normal(base.shape) * 0.05
     assert reference.paired_p(base + 0.5 + noise, base) == 1 / (SWAPS + 1)
     assert reference.paired_p(base + noise[::-1], base + noise) > 0.01
+
+
+def test_the_error_counts_how_few_pictures_the_reference_has() -> None:
+    ours = np.random.RandomState(0).standard_normal((400, 3))
+    few = np.random.RandomState(1).standard_normal((25, 3))
+    many = np.random.RandomState(2).standard_normal((400, 3))
+    assert Reference(few).error(ours) > 2 * Reference(many).error(ours)
