@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
 
+from benchmarks.serving.client import Client
 from server.config import ServerConfig
-from tests.server.serving import Served, served
+from tests.server.serving import served
 from tests.server.six_clients import (
     SUBLINEAR,
     assert_as_drawn_alone,
@@ -23,13 +23,6 @@ from server.cluster.application import opened_on_ray
 pytestmark = pytest.mark.slow
 
 
-def metric(server: Served, name: str) -> float:
-    """A counter's value."""
-    found = re.search(rf"^{re.escape(name)} (\S+)$", server.client.get("/metrics").text, re.M)
-    assert found, name
-    return float(found[1])
-
-
 def test_pictures_that_share_a_call_equal_those_drawn_alone(
     golden_bundle: Path, tmp_path: Path
 ) -> None:
@@ -37,8 +30,8 @@ def test_pictures_that_share_a_call_equal_those_drawn_alone(
     config = ServerConfig(ray="local", engines=1, threads=1, provider="onnxruntime-cpu")  # type: ignore[arg-type]
     engine, _ = opened_on_ray(bundle, config)
     calls = "facediffuser_jobs_per_call"
-    with served(engine) as server:
-        pictures = pictures_of_six(server, begun=lambda: metric(server, f"{calls}_count") > 0)
-        assert metric(server, f"{calls}_sum") == 6
-        assert metric(server, f"{calls}_count") < 6
+    with served(engine) as server, Client(server.client.base_url.port or 0) as operator:
+        pictures = pictures_of_six(server, begun=lambda: operator.metric(f"{calls}_count") > 0)
+        assert operator.metric(f"{calls}_sum") == 6
+        assert 0 < operator.metric(f"{calls}_count") < 6
     assert_as_drawn_alone(pictures, golden_bundle)
