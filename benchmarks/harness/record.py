@@ -66,8 +66,8 @@ def not_measured(
 
 @cache
 def code_digest(*folders: str) -> str:
-    """Of all Python files of these top-level folders: what is kept of a run is found again by the
-    same code alone, whether it was committed or not."""
+    """Of all Python files below these folders of the repository: what is kept of a run is found
+    again by the same code alone, whether it was committed or not."""
     root = Path(__file__).resolve().parents[2]
     digest = hashlib.sha256()
     for path in sorted(path for folder in folders for path in (root / folder).rglob("*.py")):

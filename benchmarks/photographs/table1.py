@@ -121,8 +121,9 @@ def measured(options: Table1Options) -> Table1Record:
     )
     clip = Clip(places["CLIP"].path)
     # Read as the model reads them: upright, on white.
-    photos = {each.name: load_reference(each.photo) for each in subjects}
-    people = {each.name: judge.reference(photos[each.name], str(each.photo)) for each in subjects}
+    people = {
+        each.name: judge.reference(load_reference(each.photo), str(each.photo)) for each in subjects
+    }
     digest = bundle.manifest.digest()
     work = Work(
         options.work,
@@ -133,7 +134,11 @@ def measured(options: Table1Options) -> Table1Record:
             options.preset,
             options.guidance_rule,
         ],
-        [[each.told, each.digest] for each in places.values()] + [options.face_kind],
+        [
+            code_digest("benchmarks/photographs"),
+            *([each.told, each.digest] for each in places.values()),
+            options.face_kind,
+        ],
     )
     kinds = {
         "one person": single_trials(subjects, prompts, options.images),

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import __main__ as command_line
+from benchmarks.harness.record import code_digest
 from benchmarks.photographs import table1
 from benchmarks.photographs.clip import Clip
 from benchmarks.photographs.faces import (
@@ -280,21 +281,24 @@ def test_half_a_line_of_an_ended_run_is_dropped(photos: Path, tmp_path: Path) ->
     assert [json.loads(line)["identity"] for line in scores.read_text().splitlines()] == [0.25, 0.5]
 
 
-def test_the_whole_protocol_runs_and_a_second_run_draws_nothing(
-    small_bundle: Path,
-    photos: Path,
-    detector: Path,
-    face_model: Path,
-    clip: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    words = [
+@pytest.fixture
+def words(
+    small_bundle: Path, photos: Path, detector: Path, face_model: Path, clip: Path, tmp_path: Path
+) -> list[str]:
+    """A command line that is whole, on stand-ins."""
+    return [
         "table1", "--quick", "--json", f"--photos={photos}", f"--bundle={small_bundle}",
         f"--detector={detector}", f"--face-model={face_model}", f"--clip={clip}",
         f"--work={tmp_path / 'work'}", f"--results={tmp_path / 'results'}", "--preset=fast",
     ]  # fmt: skip
+
+
+def test_the_whole_protocol_runs_and_a_second_run_draws_nothing(
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert command_line.main(words) == 0
     said = capsys.readouterr()
     record = json.loads(said.out)
@@ -310,26 +314,27 @@ def test_the_whole_protocol_runs_and_a_second_run_draws_nothing(
     )
     assert command_line.main(words) == 0
     assert json.loads(capsys.readouterr().out)["rows"] == record["rows"]
+    # Scores are found again by the code that took them alone, and pictures by what draws them.
+    assert len(list((tmp_path / "work").glob("scores-*.jsonl"))) == 1
+    monkeypatch.setattr(
+        table1,
+        "code_digest",
+        lambda *folders: (
+            "other" if folders == ("benchmarks/photographs",) else code_digest(*folders)
+        ),
+    )
+    assert command_line.main(words) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == record["rows"]
+    assert len(list((tmp_path / "work").glob("scores-*.jsonl"))) == 2
 
 
 def test_a_photo_that_lies_on_its_side_is_judged_upright(
-    small_bundle: Path,
-    photos: Path,
-    detector: Path,
-    face_model: Path,
-    clip: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    words: list[str], photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As phones store photos, and as the model is shown them."""
 
     def rows(work: str) -> object:
-        words = [
-            "table1", "--quick", "--json", f"--photos={photos}", f"--bundle={small_bundle}",
-            f"--detector={detector}", f"--face-model={face_model}", f"--clip={clip}",
-            f"--work={tmp_path / work}", f"--results={tmp_path / 'results'}", "--preset=fast",
-        ]  # fmt: skip
-        assert command_line.main(words) == 0
+        assert command_line.main([*words, f"--work={tmp_path / work}"]) == 0
         return json.loads(capsys.readouterr().out)["rows"]
 
     upright = rows("upright")
