@@ -13,6 +13,7 @@ from engines.errors import RequestError
 from runtime.method.guidance import Float32Array, SubjectGuidance, subject_guidance
 from runtime.method.schedule import Stage, StageBoundaries, coefficient_table
 from runtime.method.solvers import SOLVERS, Scheduler
+from runtime.method.solvers.solver import Grid
 from runtime.request import Request
 from runtime.trajectory import RequestKind
 
@@ -117,8 +118,8 @@ class StepPlan:
     guidance: tuple[SubjectGuidance, ...]
 
 
-def planned_steps(request: Request, schedule: NoiseSchedule) -> StepPlan:
-    """What each step does.
+def planned_grid(request: Request, schedule: NoiseSchedule) -> Grid:
+    """The noise levels of a request's steps.
 
     Raises RequestError for a number of steps that the model's schedule cannot serve.
     """
@@ -134,13 +135,19 @@ def planned_steps(request: Request, schedule: NoiseSchedule) -> StepPlan:
             f"num_inference_steps={steps} needs timestep {first}, the "
             f"model knows {schedule.num_train_timesteps}; take fewer steps"
         )
+    return grid
+
+
+def planned_steps(request: Request, schedule: NoiseSchedule) -> StepPlan:
+    """What each step does. Raises what `planned_grid` does."""
+    grid = planned_grid(request, schedule)
     boundaries = request.boundaries(grid.shares)
     others = sum(boundaries.stage(step) is not Stage.SUBJECT for step in range(len(grid)))
     subject = subject_guidance(grid.shares[others:], request.guidance_every, request.guidance_until)
     table = coefficient_table(
         request.scheduler,
         schedule,
-        steps,
+        request.num_inference_steps,
         request.guidance_scale,
         stage_starts=boundaries.starts(len(grid)),
     )

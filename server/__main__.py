@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,9 @@ def _serve(bundle: Path, config: ServerConfig) -> dict[str, Any]:
 
         engine, provider = opened_on_ray(bundle, config)
     server = DrainingServer(make_app(engine, config), config)
+    # All there is by now stays: the collector need not look at it while pictures are drawn.
+    gc.collect()
+    gc.freeze()
     tell("open", provider=provider, engines=engine.engines, host=config.host, port=config.port)
     server.run()
     return {"provider": provider}

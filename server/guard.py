@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 import time
@@ -71,7 +72,9 @@ class Guard:
             defect = Problem(500, "internal", "the server has a defect; its log tells where")
             await _answer(defect)(scope, receive, send_more)
         finally:
-            self._note(scope, request_id, status, started)
+            # In the loop's next turn: what was sent leaves at the end of this one.
+            took_s, loop = time.monotonic() - started, asyncio.get_running_loop()
+            loop.call_soon(self._note, scope, request_id, status, took_s)
 
     def _refusal(self, headers: Headers) -> Problem | None:
         host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
@@ -108,17 +111,16 @@ class Guard:
         most = self._config.max_upload_mib
         return Problem(413, "too_large", f"a request's body has at most {most} MiB")
 
-    def _note(self, scope: Scope, request_id: str, status: int, started: float) -> None:
+    def _note(self, scope: Scope, request_id: str, status: int, took_s: float) -> None:
         # The pattern, not the path, which has ids in it.
         route = getattr(scope.get("route"), "path", "other")
-        took_ms = round(1e3 * (time.monotonic() - started), 1)
         metrics: Metrics | None = getattr(
             getattr(scope["app"].state, "services", None), "metrics", None
         )
         if metrics is not None:
             metrics.requests.labels(route, str(status)).inc()
         tell("request", request=request_id, method=scope["method"], route=route, status=status,
-             took_ms=took_ms)  # fmt: skip
+             took_ms=round(1e3 * took_s, 1))  # fmt: skip
 
 
 def _answer(problem: Problem) -> JSONResponse:

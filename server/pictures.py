@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -70,9 +70,9 @@ class Encoder:
         # One thread, so that previews come in the order of their steps.
         self._previews = ThreadPoolExecutor(1, thread_name_prefix="preview")
 
-    @property
-    def threads(self) -> ThreadPoolExecutor:
-        return self._threads
+    def encoding(self, result: Result, kind: Format) -> Future[Drawn]:
+        """A result's files, once they are made."""
+        return self._threads.submit(drawn_of, result, kind)
 
     def preview(self, image: Image.Image, then: Callable[[bytes], None]) -> None:
         """Encode a preview, and hand it on from the thread that did."""

@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from inspect import iscoroutinefunction
 from typing import Annotated
 
 from fastapi import Depends, Request
+from starlette.concurrency import run_in_threadpool
 
 from server.config import ServerConfig
 from server.identities.people import Kept, People
@@ -80,15 +82,19 @@ async def _sweep(table: JobTable, people: People, admission: Admission) -> None:
             tell("store_failed", error=error.reason)
 
 
-def services_of(request: Request) -> Services:
+async def services_of(request: Request) -> Services:
     """The parts of the server that a request came to."""
     services: Services = request.app.state.services
     return services
 
 
-def tenant_of(request: Request) -> Tenant:
+async def tenant_of(request: Request) -> Tenant:
     """Whose request it is. Raises Problem 401."""
-    tenant = services_of(request).authenticate(request)
+    hook = request.app.state.services.authenticate
+    if iscoroutinefunction(hook):
+        tenant = await hook(request)
+    else:
+        tenant = await run_in_threadpool(hook, request)
     if tenant is None:
         raise Problem(401, "unauthorized", "send a known key as `Authorization: Bearer KEY`")
     return tenant

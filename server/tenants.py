@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -37,8 +37,10 @@ class Tenant:
     priority: Priority = Priority.NORMAL
 
 
-# None refuses the request.
-Authenticate = Callable[[HTTPConnection], Tenant | None]
+# None refuses the request. One that is no coroutine may wait for others: it is called in a thread.
+Authenticate = (
+    Callable[[HTTPConnection], Tenant | None] | Callable[[HTTPConnection], Awaitable[Tenant | None]]
+)
 
 # Everyone on this machine, where there are no keys.
 LOCAL = Tenant(name="local", priority=Priority.HIGH)
@@ -58,7 +60,7 @@ class KeyFile:
     tenants: tuple[KeyRecord, ...]
 
 
-def everyone(connection: HTTPConnection) -> Tenant | None:
+async def everyone(connection: HTTPConnection) -> Tenant | None:
     """The one tenant of a server without keys."""
     return LOCAL
 
@@ -71,7 +73,7 @@ def by_key(path: Path) -> Authenticate:
         raise ConfigError(f"{path} is no file of keys: {error}; see docs/serving.md") from error
     tenants = {each.key_sha256: Tenant(name=each.name, priority=each.priority) for each in records}
 
-    def authenticate(connection: HTTPConnection) -> Tenant | None:
+    async def authenticate(connection: HTTPConnection) -> Tenant | None:
         scheme, _, key = connection.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             return None

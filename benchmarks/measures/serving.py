@@ -47,7 +47,7 @@ from benchmarks.serving.record import (
 from benchmarks.serving.trials import cancels, load, memory, overhead
 from engines.bundle.folder import Bundle
 from engines.bundle.records import Count, RecordError, document_of
-from runtime import FaceDiffuser, OutputType, Request
+from runtime import FaceDiffuser, OutputType, Request, Result
 
 # Of what one client draws alone: at ease, near saturation, and beyond it.
 OFFERED = (0.5, 0.8, 1.5)
@@ -191,7 +191,7 @@ class _Trials:
     def _under_load(self, what: What, server: Server, body: dict[str, Any]) -> list[Row]:
         options = self._options
 
-        def draw() -> object:
+        def draw() -> Result:
             return self._embedded.generate(self._request)
 
         if what == "overhead":

@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -50,13 +51,23 @@ class NoiseSchedule:
     set_alpha_to_one: bool = False
 
     def alphas_cumprod(self) -> npt.NDArray[np.float64]:
-        """Share of the picture's variance left at each timestep, [num_train_timesteps] float64."""
-        if self.beta_schedule == "scaled_linear":
-            ends = self.beta_start**0.5, self.beta_end**0.5
-            betas = np.linspace(*ends, self.num_train_timesteps) ** 2
-        else:
-            betas = np.linspace(self.beta_start, self.beta_end, self.num_train_timesteps)
-        return np.cumprod(1 - betas)
+        """Share of the picture's variance left at each timestep, [num_train_timesteps] float64.
+
+        To be read alone: every caller gets the same array.
+        """
+        return _alphas_cumprod(self)
+
+
+@lru_cache(maxsize=8)
+def _alphas_cumprod(schedule: NoiseSchedule) -> npt.NDArray[np.float64]:
+    steps = schedule.num_train_timesteps
+    if schedule.beta_schedule == "scaled_linear":
+        betas = np.linspace(schedule.beta_start**0.5, schedule.beta_end**0.5, steps) ** 2
+    else:
+        betas = np.linspace(schedule.beta_start, schedule.beta_end, steps)
+    alphas = np.cumprod(1 - betas)
+    alphas.setflags(write=False)
+    return alphas
 
 
 @dataclass(frozen=True, kw_only=True)

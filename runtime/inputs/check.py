@@ -10,7 +10,7 @@ from engines.bundle.folder import TOKENIZER_PATH, Bundle
 from engines.bundle.manifest import NoiseSchedule
 from engines.errors import RequestError
 from runtime.inputs.prompt import PromptTokens, TextTokens, Tokenizer
-from runtime.preparation import planned_steps
+from runtime.preparation import planned_grid
 from runtime.request import Request
 
 
@@ -44,8 +44,9 @@ class RequestCheck:
                 f"expected a Request, got {type(request).__name__}; "
                 "write Request(prompt=..., references=[...])"
             )
-        planned_steps(request, self.noise_schedule)
-        self.tokens(request)
+        planned_grid(request, self.noise_schedule)
+        people = len(request.references)
+        self.tokenizer.check(request.prompt, people, request.negative_prompt)
 
     def tokens(self, request: Request) -> tuple[PromptTokens, TextTokens]:
         """The prompt's and the negative prompt's. Raises PromptError."""

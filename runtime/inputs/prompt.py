@@ -20,6 +20,7 @@ MARKER = "<|image|>"
 _BOS, _EOS = "<|startoftext|>", "<|endoftext|>"
 
 Ids = npt.NDArray[np.int32]
+Positions = tuple[int, ...]
 
 # What is written where the marker was meant: <image>, <|img|>, [image], <| image |> ...
 _NEARLY = re.compile(r"[<\[{(]\s*\|?\s*(?:image|img)\s*\d*\s*\|?\s*[>\]})]", re.IGNORECASE)
@@ -44,7 +45,7 @@ class PromptTokens:
 
     text_ids: Ids
     subject_ids: Ids
-    subject_positions: tuple[int, ...]
+    subject_positions: Positions
     unread: str
 
 
@@ -92,6 +93,17 @@ class Tokenizer:
         Raises PromptError if the markers and references differ in number, if a marker has no word
         before it, if a person lies beyond the window, or if the text is not valid Unicode.
         """
+        ids, positions, text = self._subject_ids(prompt, num_references)
+        whole = self.text_tokens(text)
+        return PromptTokens(whole.ids, self._padded(ids), positions, whole.unread)
+
+    def check(self, prompt: str, num_references: int, negative_prompt: str) -> None:
+        """Raise PromptError for what `prompt_tokens` and `text_tokens` would refuse."""
+        self._subject_ids(prompt, num_references)
+        _readable(negative_prompt)
+
+    def _subject_ids(self, prompt: str, num_references: int) -> tuple[list[int], Positions, str]:
+        """All ids of a prompt without its markers, the people's positions, and its text."""
         parts, tail = parts_of(prompt, num_references)
         ids, positions = [self._bos], []
         for number, part in enumerate(parts, 1):
@@ -109,29 +121,33 @@ class Tokenizer:
                 )
             positions.append(position)
         ids += [*self._words(tail), self._eos]
-        text = "".join([*parts, tail])
-        whole = self.text_tokens(text)
-        return PromptTokens(whole.ids, self._padded(ids), tuple(positions), whole.unread)
+        return ids, tuple(positions), "".join([*parts, tail])
 
     def _words(self, text: str) -> list[int]:
         return self._words_and_places(text)[0]
 
     def _words_and_places(self, text: str) -> tuple[list[int], list[int], str]:
         """Byte-pair ids, where each starts, and the text they are of: HTML entities resolved."""
-        text = html.unescape(html.unescape(text))
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise PromptError(
-                f"the text has no valid character at place {error.start + 1} "
-                f"({text[error.start]!r}); write it again as UTF-8"
-            ) from error
+        text = _readable(text)
         found = self._tokenizer.encode(text, add_special_tokens=False)
         return found.ids, [start for start, _ in found.offsets], text
 
     def _padded(self, ids: list[int]) -> Ids:
         padding = [self._eos] * (self._window - len(ids))
         return np.array([*ids, *padding][: self._window], np.int32)
+
+
+def _readable(text: str) -> str:
+    """The text with its HTML entities resolved. Raises PromptError unless it is valid Unicode."""
+    text = html.unescape(html.unescape(text))
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PromptError(
+            f"the text has no valid character at place {error.start + 1} "
+            f"({text[error.start]!r}); write it again as UTF-8"
+        ) from error
+    return text
 
 
 def parts_of(prompt: str, num_references: int) -> tuple[list[str], str]:

@@ -16,12 +16,12 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import RayServeException
 
 from engines.tune.settings import CallTime
-from runtime import CancelledError, CancelToken, Identity, Request, Result
+from runtime import CancelledError, CancelToken, Identity, Request
 from runtime.inputs.check import RequestCheck
 from runtime.inputs.together import companions
 from server.cluster.replica import Raised, Sent
 from server.config import ServerConfig
-from server.jobs.engine import EngineLostError, OnStep, PhotoDecoder
+from server.jobs.engine import EngineLostError, OnResult, OnStep, PhotoDecoder
 from server.logs import tell
 
 # How soon a job's cancelling is noticed between two steps.
@@ -90,8 +90,9 @@ class RayEngine:
         *,
         cancel: CancelToken,
         on_step: OnStep,
+        on_result: OnResult,
         previews: Sequence[bool],
-    ) -> list[Result]:
+    ) -> None:
         losses = _Losses(self._redraws)
         while not cancel.is_set():
             begun = False
@@ -102,7 +103,9 @@ class RayEngine:
                         case Raised():
                             raise each.error
                         case list():
-                            return each
+                            for at, result in enumerate(each):
+                                on_result(at, result)
+                            return
                         case (at, step):
                             on_step(at, step)
                 begun = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from concurrent.futures import Future
 from functools import partial
 
 from runtime import CancelToken, Result
@@ -11,7 +12,7 @@ from server.jobs.engine import EngineClient, Step
 from server.jobs.job import Job, Order
 from server.jobs.table import JobTable
 from server.logs import tell, tell_defect
-from server.pictures import Encoder, drawn_of
+from server.pictures import Drawn, Encoder
 
 
 class Drawing:
@@ -22,7 +23,6 @@ class Drawing:
         self._engine, self._table = engine, table
         self._loop = asyncio.get_running_loop()
         self._encoder = Encoder()
-        self._encodings: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Draw one job after the other, or several at once where the engine says that this pays,
@@ -43,19 +43,25 @@ class Drawing:
     async def _draw(self, jobs: Sequence[Job]) -> None:
         """Raises what the engine does."""
         orders = [job.order for job in jobs if job.order is not None]
+
+        def encode(at: int, result: Result) -> None:
+            """Straight from the engine's thread to an encoder's."""
+
+            def ended(encoding: Future[Drawn]) -> None:
+                self._loop.call_soon_threadsafe(self._end, jobs[at], encoding)
+
+            self._encoder.encoding(result, orders[at].kind).add_done_callback(ended)
+
         started = self._loop.time()
-        results = await self._engine.draw(
+        await self._engine.draw(
             [order.request for order in orders],
             cancel=_Nobody(jobs),
             on_step=partial(self._tell_step, jobs),
+            on_result=encode,
             previews=[order.previews for order in orders],
         )
         took_s = (self._loop.time() - started) / len(jobs)
         self._table.job_s += 0.2 * (took_s - self._table.job_s)
-        for job, order, result in zip(jobs, orders, results, strict=True):
-            encoding = asyncio.create_task(self._encode(job, order, result))
-            self._encodings.add(encoding)
-            encoding.add_done_callback(self._encodings.discard)
 
     async def _apart(self, jobs: Sequence[Job], error: Exception) -> None:
         """After a call that failed: of several jobs, the one that is the reason meets it again."""
@@ -89,15 +95,13 @@ class Drawing:
 
             self._encoder.preview(step.preview, encoded)
 
-    async def _encode(self, job: Job, order: Order, result: Result) -> None:
+    def _end(self, job: Job, encoding: Future[Drawn]) -> None:
         try:
-            drawn = await self._loop.run_in_executor(
-                self._encoder.threads, drawn_of, result, order.kind
-            )
+            drawn = encoding.result()
         except Exception as error:
             self._failed(job, error)
-            return
-        self._table.end_done(job, drawn)
+        else:
+            self._table.end_done(job, drawn)
 
     def _failed(self, job: Job, error: Exception) -> None:
         self._table.end_failed(job, error)

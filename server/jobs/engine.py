@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -42,6 +41,8 @@ class Step:
 
 # Which request of a call, and its step.
 OnStep = Callable[[int, Step], None]
+# Which request of a call, and what it gave.
+OnResult = Callable[[int, Result], None]
 
 
 class EngineClient(Protocol):
@@ -80,11 +81,14 @@ class EngineClient(Protocol):
         *,
         cancel: CancelToken,
         on_step: OnStep,
+        on_result: OnResult,
         previews: Sequence[bool],
-    ) -> list[Result]:
-        """Draw requests in one call; on_step, on the event loop, hears of each request's steps.
+    ) -> None:
+        """Draw requests in one call.
 
-        Raises what FaceDiffuser.generate_together does.
+        on_step, on the event loop, hears of each request's steps. on_result gets the results, all
+        of them or none, in whatever thread has them first; it only hands them on. Raises what
+        FaceDiffuser.generate_together does.
         """
         ...
 
@@ -160,15 +164,20 @@ class LocalEngine:
         *,
         cancel: CancelToken,
         on_step: OnStep,
+        on_result: OnResult,
         previews: Sequence[bool],
-    ) -> list[Result]:
+    ) -> None:
         loop = asyncio.get_running_loop()
 
         def tell(at: int, info: StepInfo) -> None:
             loop.call_soon_threadsafe(on_step, at, step_of(info, preview=previews[at]))
 
-        draw = partial(self._face_diffuser.generate_together, requests, on_step=tell, cancel=cancel)
-        return await loop.run_in_executor(self._owner, draw)
+        def draw() -> None:
+            results = self._face_diffuser.generate_together(requests, on_step=tell, cancel=cancel)
+            for at, result in enumerate(results):
+                on_result(at, result)
+
+        await loop.run_in_executor(self._owner, draw)
 
     async def close(self) -> None:
         loop = asyncio.get_running_loop()

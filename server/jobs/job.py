@@ -98,6 +98,10 @@ class Job:
         """Tell all followers."""
         self.log.append(Event(number=len(self.log) + 1, name=name, data=data))
         self._nbytes += sum(len(each) for each in data.values() if isinstance(each, bytes))
+        self.wake()
+
+    def wake(self) -> None:
+        """Have all who wait for a change look again."""
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -116,9 +120,8 @@ class Job:
                 yield self.log[after - 1]
             if self.ended:
                 return
-            await self._changed.wait()
+            await self.changed()
 
-    async def end_reached(self) -> None:
-        """Wait for the end."""
-        while not self.ended:
-            await self._changed.wait()
+    async def changed(self) -> None:
+        """Wait for the next event, or for `wake`."""
+        await self._changed.wait()

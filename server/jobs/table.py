@@ -35,6 +35,9 @@ class JobTable:
         self._loop = asyncio.get_running_loop()
         self._queue = FairQueue()
         self._jobs: dict[str, Job] = {}
+        # Those that have ended, the oldest first, and the memory that they take.
+        self._ended: dict[str, Job] = {}
+        self._ended_nbytes = 0
         self._admitted = asyncio.Event()
         # Seconds that a job takes, as the latest ones say.
         self.job_s = _FIRST_GUESS_S
@@ -103,7 +106,8 @@ class JobTable:
     def forget(self, job: Job) -> None:
         """Cancel a job, or drop what it gave."""
         if job.ended:
-            self._jobs.pop(job.id, None)
+            if job.id in self._ended:
+                self._drop(job)
         else:
             self.cancel(job)
 
@@ -156,14 +160,18 @@ class JobTable:
 
     def sweep(self) -> None:
         """Drop finished jobs that are old, and the oldest of too many."""
-        ended = [(job.ended_at, job) for job in self._jobs.values() if job.ended_at is not None]
-        nbytes = sum(job.nbytes for _, job in ended)
-        for ended_at, job in sorted(ended, key=lambda each: each[0]):
-            old = self._loop.time() - ended_at > self._config.keep_s
-            if not old and nbytes <= self._config.keep_mib << 20:
+        before, most = self._loop.time() - self._config.keep_s, self._config.keep_mib << 20
+        while self._ended:
+            job = next(iter(self._ended.values()))
+            assert job.ended_at is not None
+            if job.ended_at >= before and self._ended_nbytes <= most:
                 break
-            nbytes -= job.nbytes
-            del self._jobs[job.id]
+            self._drop(job)
+
+    def _drop(self, job: Job) -> None:
+        """Forget a finished job."""
+        del self._jobs[job.id], self._ended[job.id]
+        self._ended_nbytes -= job.nbytes
 
     def end_done(self, job: Job, drawn: Drawn) -> None:
         """The files are there; or nobody wants them any more."""
@@ -177,8 +185,6 @@ class JobTable:
             job.publish("saliency", step=each.step + 1, b64_json=each.content)
         for number, picture in enumerate(drawn.pictures):
             job.publish("picture", number=number, seed=picture.seed, b64_json=picture.content)
-        for stage, ms in drawn.timings_ms.items():
-            self._metrics.stage_seconds.labels(stage).observe(ms / 1e3)
         self._end(job, State.DONE, "done", **drawn.facts)
 
     def end_cancelled(self, job: Job) -> None:
@@ -204,23 +210,32 @@ class JobTable:
     def _end(self, job: Job, state: State, event: str, **data: object) -> None:
         self._on_end(job)
         job.end(state, self._loop.time(), event, id=job.id, **data)
+        self._ended[job.id] = job
+        self._ended_nbytes += job.nbytes
         # Whoever follows it reads its end now; an attached job that nobody follows has no reader.
         job.collected = job.attached and not job.followers
+        # Who waits for the picture is answered first: in this turn of the loop, at whose end it
+        # writes; the job is noted in the next one.
+        self._loop.call_soon(self._loop.call_soon, self._note_end, job, self._loop.time())
+
+    def _note_end(self, job: Job, now: float) -> None:
+        """The figures, the trace and the line of a job that has ended."""
         kind = "done" if job.problem is None else job.problem.kind
         self._metrics.jobs.labels(kind).inc()
-        timings_ms = None if job.drawn is None else job.drawn.timings_ms
-        now = self._loop.time()
+        timings_ms = {} if job.drawn is None else job.drawn.timings_ms
+        for stage, ms in timings_ms.items():
+            self._metrics.stage_seconds.labels(stage).observe(ms / 1e3)
         took_s = round(now - job.admitted, 3)
         times = {"admitted": job.admitted, "started": job.started}
         tell_job(
             job.trace,
             ago_s={name: now - at for name, at in times.items() if at is not None},
-            timings_ms=timings_ms or {},
+            timings_ms=timings_ms,
             attributes={"job": job.id, "tenant": job.tenant.name},
             failed=None if job.problem is None else kind,
         )
         tell("job", job=job.id, tenant=job.tenant.name, outcome=kind, took_s=took_s,
-             timings_ms=timings_ms)  # fmt: skip
+             timings_ms=timings_ms or None)  # fmt: skip
         self.sweep()
 
     def refused(self, status: int, reason: str, message: str, wait_s: float) -> Problem:

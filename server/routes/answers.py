@@ -93,13 +93,13 @@ def answer_of(job: Job) -> PictureAnswer:
 async def ended_or_gone(request: HttpRequest, table: JobTable, job: Job) -> bool:
     """Wait for a job's end, or for its client to hang up; whether the client is still there."""
     with table.followed(job):
-        end = asyncio.ensure_future(job.end_reached())
         gone = asyncio.ensure_future(hung_up(request.receive))
+        gone.add_done_callback(lambda _: job.wake())
         try:
-            await asyncio.wait({end, gone}, return_when=asyncio.FIRST_COMPLETED)
+            while not (job.ended or gone.done()):
+                await job.changed()
             return job.ended
         finally:
-            end.cancel()
             gone.cancel()
 
 

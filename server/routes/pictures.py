@@ -6,7 +6,6 @@ from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Request, Response
-from starlette.responses import JSONResponse
 
 from server.jobs.admission import Wish
 from server.jobs.job import Job
@@ -65,11 +64,11 @@ async def draw(
     if body.stream:
         return EventStream(services.table, job, partial(frames_of, job))
     if not body.wait:
-        return JSONResponse(answer_of(job).model_dump(), 202, _headers(job))
+        return _answer(job, 202)
     await finished(request, services, job)
     if body.response == "png":
         return _file(job, 0)
-    return JSONResponse(answer_of(job).model_dump(), headers=_headers(job))
+    return _answer(job)
 
 
 @router.get("/{job_id}", responses=errors(404))
@@ -125,6 +124,11 @@ async def finished(request: Request, services: Services, job: Job) -> None:
         raise Problem(499, "client_gone", "the client hung up")
     if job.problem is not None:
         raise job.problem
+
+
+def _answer(job: Job, status: int = 200) -> Response:
+    content = answer_of(job).model_dump_json()
+    return Response(content, status, _headers(job), media_type="application/json")
 
 
 def _headers(job: Job) -> dict[str, str]:

@@ -74,7 +74,7 @@ class Admissions:
             words = "SELECT COUNT(*) FROM jobs WHERE tenant = ? AND expires > ?"
             if run(words, claim.tenant, now)[0][0] >= self._most_jobs:
                 return Refusal(reason="jobs")
-            left = {kind: self._left(run, claim.tenant, kind, now) for kind in claim.amounts}
+            left = self._left(run, claim.tenant, now)
             for kind, amount in claim.amounts.items():
                 if amount > left[kind]:
                     wait_s = (amount - left[kind]) * 60 / self._a_minute[kind]
@@ -100,28 +100,25 @@ class Admissions:
 
     def used_for(self, key: bytes) -> Repeat | None:
         """What a key was used for."""
-        with self._database.transaction() as run:
-            return _used_for(run, key)
+        return _used_for(self._database.run, key)
 
     def end(self, job: str) -> None:
         """A job is not under way any more."""
-        with self._database.transaction() as run:
-            run("DELETE FROM jobs WHERE id = ?", job)
+        self._database.run("DELETE FROM jobs WHERE id = ?", job)
 
     def cancel(self, tenant: str, job: str) -> bool:
         """Tell the server that has a tenant's job to cancel it; whether any server has it."""
-        with self._database.transaction() as run:
-            found = run(
-                "UPDATE jobs SET cancelled = 1 WHERE id = ? AND tenant = ? AND expires > ? "
-                "RETURNING id",
-                job, tenant, self._clock(),
-            )  # fmt: skip
+        found = self._database.run(
+            "UPDATE jobs SET cancelled = 1 WHERE id = ? AND tenant = ? AND expires > ? "
+            "RETURNING id",
+            job, tenant, self._clock(),
+        )  # fmt: skip
         return bool(found)
 
     def cancelled(self) -> set[str]:
         """The jobs, of all servers, that `cancel` was called for and that have not ended."""
-        with self._database.transaction() as run:
-            return {job for (job,) in run("SELECT id FROM jobs WHERE cancelled = 1")}
+        found = self._database.run("SELECT id FROM jobs WHERE cancelled = 1")
+        return {job for (job,) in found}
 
     def sweep(self) -> None:
         """Forget the jobs of servers that are gone, and the oldest of too many keys."""
@@ -133,16 +130,15 @@ class Admissions:
                 _MOST_KEYS,
             )
 
-    def _left(self, run: Run, tenant: str, kind: str, now: float) -> float:
-        most = float(self._a_minute[kind])
-        found = run(
-            "SELECT available, since FROM allowances WHERE tenant = ? AND kind = ?", tenant, kind
-        )
-        if not found:
-            return most
-        left, since = found[0]
-        # Another server's clock may be a little ahead.
-        return min(most, float(left) + max(0.0, now - since) * most / 60)
+    def _left(self, run: Run, tenant: str, now: float) -> dict[str, float]:
+        """Of each of a tenant's allowances, by kind."""
+        left = {kind: float(most) for kind, most in self._a_minute.items()}
+        found = run("SELECT kind, available, since FROM allowances WHERE tenant = ?", tenant)
+        for kind, available, since in found:
+            if (most := self._a_minute.get(kind)) is not None:
+                # Another server's clock may be a little ahead.
+                left[kind] = min(most, float(available) + max(0.0, now - since) * most / 60)
+        return left
 
 
 def _used_for(run: Run, key: bytes) -> Repeat | None:

@@ -62,7 +62,13 @@ class StoreError(FaceDiffuserError):
 
 
 class Database(Protocol):
-    """One connection, used by one call at a time, from any thread."""
+    """One connection, used by one call at a time, from any thread.
+
+    waits: whether a call may take long, for a disk, a network or other servers.
+    """
+
+    @property
+    def waits(self) -> bool: ...
 
     def transaction(self, lock: str | None = None) -> AbstractContextManager[Run]:
         """All that is run within happens at once or not at all.
@@ -70,6 +76,10 @@ class Database(Protocol):
         lock: what no other transaction of the same name, of any server, is under way beside. Raises
         StoreError.
         """
+        ...
+
+    def run(self, words: str, *values: Any) -> list[tuple[Any, ...]]:
+        """A transaction of one statement. Raises StoreError."""
         ...
 
     def close(self) -> None: ...

@@ -29,48 +29,42 @@ class Identities:
 
     def find(self, tenant: str, identity_id: str, now: float) -> tuple[Row, bytes] | None:
         """A row that has not expired."""
-        with self._database.transaction() as run:
-            found = run(
-                f"SELECT {_ROW}, sealed FROM identities "
-                "WHERE tenant = ? AND id = ? AND expires > ?",
-                tenant, identity_id, now,
-            )  # fmt: skip
+        found = self._database.run(
+            f"SELECT {_ROW}, sealed FROM identities WHERE tenant = ? AND id = ? AND expires > ?",
+            tenant, identity_id, now,
+        )  # fmt: skip
         return (_row(found[0][:5]), bytes(found[0][5])) if found else None
 
     def of_tenant(self, tenant: str, now: float) -> list[Row]:
         """A tenant's rows, the oldest first."""
-        with self._database.transaction() as run:
-            found = run(
-                f"SELECT {_ROW} FROM identities WHERE tenant = ? AND expires > ? ORDER BY created",
-                tenant, now,
-            )  # fmt: skip
+        found = self._database.run(
+            f"SELECT {_ROW} FROM identities WHERE tenant = ? AND expires > ? ORDER BY created",
+            tenant, now,
+        )  # fmt: skip
         return list(map(_row, found))
 
     def gone(self, tenant: str, ids: Collection[str], now: float) -> set[str]:
         """Those of a tenant's ids that are not there any more, whoever removed them."""
         places = ", ".join("?" * len(ids))
-        with self._database.transaction() as run:
-            found = run(
-                f"SELECT id FROM identities WHERE tenant = ? AND expires > ? AND id IN ({places})",
-                tenant, now, *ids,
-            )  # fmt: skip
+        found = self._database.run(
+            f"SELECT id FROM identities WHERE tenant = ? AND expires > ? AND id IN ({places})",
+            tenant, now, *ids,
+        )  # fmt: skip
         return set(ids) - {each for (each,) in found}
 
     def remove(self, tenant: str, identity_id: str) -> bool:
         """Whether it was there."""
-        with self._database.transaction() as run:
-            words = "DELETE FROM identities WHERE tenant = ? AND id = ? RETURNING id"
-            return bool(run(words, tenant, identity_id))
+        words = "DELETE FROM identities WHERE tenant = ? AND id = ? RETURNING id"
+        return bool(self._database.run(words, tenant, identity_id))
 
     def remove_expired(self, now: float) -> list[Row]:
         """The rows that were removed."""
-        with self._database.transaction() as run:
-            found = run(f"DELETE FROM identities WHERE expires <= ? RETURNING {_ROW}", now)
+        words = f"DELETE FROM identities WHERE expires <= ? RETURNING {_ROW}"
+        found = self._database.run(words, now)
         return list(map(_row, found))
 
     def count(self) -> int:
-        with self._database.transaction() as run:
-            return int(run("SELECT COUNT(*) FROM identities")[0][0])
+        return int(self._database.run("SELECT COUNT(*) FROM identities")[0][0])
 
 
 def _row(values: tuple[Any, ...]) -> Row:

@@ -30,6 +30,10 @@ class Postgresql:
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
         create_tables(self)
 
+    @property
+    def waits(self) -> bool:
+        return True
+
     @contextmanager
     def transaction(self, lock: str | None = None) -> Iterator[Run]:
         with self._turn:
@@ -45,6 +49,11 @@ class Postgresql:
                 # What is left of it is in an unknown state.
                 self._disconnect()
                 raise StoreError(f"{self._where()} does not serve: {error}") from error
+
+    def run(self, words: str, *values: Any) -> list[tuple[Any, ...]]:
+        # Not sent alone: whether a statement took place is unknown where its connection is lost.
+        with self.transaction() as run:
+            return run(words, *values)
 
     def close(self) -> None:
         with self._turn:

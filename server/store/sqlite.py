@@ -14,6 +14,7 @@ from server.store.database import Run, StoreError, create_tables
 
 # Other servers of this machine write too.
 _WAIT_S = 5.0
+_MEMORY = ":memory:"
 
 
 class Sqlite:
@@ -21,7 +22,7 @@ class Sqlite:
     none of SQLite's."""
 
     def __init__(self, path: Path | None) -> None:
-        self._where = ":memory:" if path is None else os.fspath(path)
+        self._where = _MEMORY if path is None else os.fspath(path)
         self._turn = threading.Lock()
         try:
             if path is not None:
@@ -35,6 +36,10 @@ class Sqlite:
         except (OSError, sqlite3.Error) as error:
             raise self._error(error) from error
         create_tables(self)
+
+    @property
+    def waits(self) -> bool:
+        return self._where != _MEMORY
 
     @contextmanager
     def transaction(self, lock: str | None = None) -> Iterator[Run]:
@@ -50,6 +55,13 @@ class Sqlite:
                         self._run("ROLLBACK")
                     raise
                 self._run("COMMIT")
+            except sqlite3.Error as error:
+                raise self._error(error) from error
+
+    def run(self, words: str, *values: Any) -> list[tuple[Any, ...]]:
+        with self._turn:
+            try:
+                return self._run(words, *values)
             except sqlite3.Error as error:
                 raise self._error(error) from error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, Self, TypeVar
 
 from server.config import ConfigError, ServerConfig
@@ -19,7 +19,8 @@ Answer = TypeVar("Answer")
 
 class Store:
     """What one server has of what all share. Its parts are called through `call` and `later`, so
-    that a database that is slow or gone holds up nobody but who asks for it."""
+    that a database that is slow or gone holds up nobody but who asks for it. One that never waits
+    is called at once: the way to a thread and back would take longer than its answer."""
 
     def __init__(self, database: Database, config: ServerConfig) -> None:
         self._database = database
@@ -41,17 +42,24 @@ class Store:
 
     async def call(self, work: Callable[P, Answer], *words: P.args, **more: P.kwargs) -> Answer:
         """What the work gives. Raises StoreError."""
+        if not self._database.waits:
+            return work(*words, **more)
         return await asyncio.wrap_future(self._thread.submit(work, *words, **more))
 
     def later(self, work: Callable[P, object], *words: P.args, **more: P.kwargs) -> None:
         """Do it before all that is called from now on; a failure is told in the log alone."""
-        self._thread.submit(work, *words, **more).add_done_callback(_told)
+        if self._database.waits:
+            self._thread.submit(_told, work, *words, **more)
+        else:
+            _told(work, *words, **more)
 
     def close(self) -> None:
         self._thread.shutdown()
         self._database.close()
 
 
-def _told(done: Future[object]) -> None:
-    if (error := done.exception()) is not None:
+def _told(work: Callable[P, object], /, *words: P.args, **more: P.kwargs) -> None:
+    try:
+        work(*words, **more)
+    except Exception as error:
         tell("store_failed", error=type(error).__name__)

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from runtime import CancelledError, CancelToken, Identity, Request, Result
-from server.jobs.engine import OnStep, Step
+from server.jobs.engine import OnResult, OnStep, Step
 
 
 class PacingEngine:
@@ -57,8 +57,9 @@ class PacingEngine:
         *,
         cancel: CancelToken,
         on_step: OnStep,
+        on_result: OnResult,
         previews: Sequence[bool],
-    ) -> list[Result]:
+    ) -> None:
         loop = asyncio.get_running_loop()
 
         def tell(step: Step) -> None:
@@ -66,7 +67,12 @@ class PacingEngine:
                 seen = step if preview else replace(step, preview=None)
                 loop.call_soon_threadsafe(on_step, at, seen)
 
-        return await loop.run_in_executor(self._owner, lambda: self._draw(requests, cancel, tell))
+        def draw() -> None:
+            self._draw(requests, cancel, tell)
+            for at, each in enumerate(requests):
+                on_result(at, result(each))
+
+        await loop.run_in_executor(self._owner, draw)
 
     async def close(self) -> None:
         self._owner.shutdown()
@@ -76,7 +82,7 @@ class PacingEngine:
         requests: Sequence[Request],
         cancel: CancelToken,
         tell: Callable[[Step], None],
-    ) -> list[Result]:
+    ) -> None:
         self.idle.clear()
         try:
             self.drawn += requests
@@ -95,7 +101,6 @@ class PacingEngine:
                     raise CancelledError("cancelled")
         finally:
             self.idle.set()
-        return [result(each) for each in requests]
 
 
 def result(request: Request) -> Result:

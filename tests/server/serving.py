@@ -31,10 +31,10 @@ PROMPT = "a man <|image|> in the snow"
 
 
 class Served:
-    """A server that runs, and a client of it."""
+    """A server that runs, and a client of it. thread: of its event loop."""
 
-    def __init__(self, server: uvicorn.Server, port: int) -> None:
-        self.server = server
+    def __init__(self, server: uvicorn.Server, port: int, thread: int) -> None:
+        self.server, self.thread = server, thread
         self.url = f"http://127.0.0.1:{port}"
         self.client = httpx.Client(base_url=self.url, timeout=60)
 
@@ -76,7 +76,8 @@ def served(
         until(lambda: server.started or not thread.is_alive())
         assert server.started, "the server did not start"
         port = server.servers[0].sockets[0].getsockname()[1]
-        found = Served(server, port)
+        assert thread.ident is not None
+        found = Served(server, port, thread.ident)
         yield found
         found.client.close()
     finally:

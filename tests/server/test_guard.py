@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from starlette.requests import HTTPConnection
 
 from server.__main__ import config_of
 from server.config import ConfigError, ServerConfig, settings_of
 from server.guard import POLICY
+from server.tenants import LOCAL, Tenant
 from tests.doubles.pacing_engine import PacingEngine
 from tests.server.serving import PROMPT, Served, body, served, upload
 
@@ -171,3 +174,24 @@ def test_errors_of_the_framework_have_the_same_shape(server: Served) -> None:
     assert [each.status_code for each in answers] == [404, 405, 422, 415]
     for each in answers:
         assert set(each.json()["error"]) == {"type", "code", "message", "param", "retryable"}
+
+
+def test_a_hook_that_may_wait_does_not_hold_up_the_others() -> None:
+    threads: dict[str, int] = {}
+
+    def waits(connection: HTTPConnection) -> Tenant:
+        threads["waits"] = threading.get_ident()
+        return LOCAL
+
+    async def awaits(connection: HTTPConnection) -> Tenant | None:
+        threads["loop"] = threading.get_ident()
+        return LOCAL if "x-key" in connection.headers else None
+
+    with served(PacingEngine(), authenticate=waits) as server:
+        assert server.client.get("/v1/identities").status_code == 200
+        threads["server"] = server.thread
+    assert threads["waits"] != threads["server"]
+    with served(PacingEngine(), authenticate=awaits) as server:
+        assert server.client.get("/v1/identities").status_code == 401
+        assert server.client.get("/v1/identities", headers={"x-key": "a"}).status_code == 200
+        assert threads["loop"] == server.thread

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime import FaceDiffuser, Request, Result
+from runtime import FaceDiffuser, Request
 from server.jobs.engine import LocalEngine
 from tests.doubles.pacing_engine import PacingEngine, noise
 from tests.server.serving import Served, body, pixels, served, until
@@ -127,9 +127,9 @@ class CountingEngine(LocalEngine):
         super().__init__(opened, max_photo_pixels=20_000_000)
         self.calls: list[int] = []
 
-    async def draw(self, requests: Sequence[Request], **words: Any) -> list[Result]:
+    async def draw(self, requests: Sequence[Request], **words: Any) -> None:
         self.calls.append(len(requests))
-        return await super().draw(requests, **words)
+        await super().draw(requests, **words)
 
 
 @pytest.mark.parametrize("images_s", [SUBLINEAR, LINEAR], ids=["sublinear", "linear"])

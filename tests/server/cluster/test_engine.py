@@ -74,12 +74,16 @@ def drawn(
 ) -> Result:  # fmt: skip
     config = ServerConfig(ray="local", engines=2, redraws=redraws)
     engine = RayEngine(Handle(*streams), RequestCheck.open(bundle), config)
-    return asyncio.run(
+    results: list[tuple[int, Result]] = []
+    asyncio.run(
         engine.draw(
             [small()], cancel=cancel or threading.Event(), on_step=lambda _, step: on_step(step),
-            previews=[False],
+            on_result=lambda at, result: results.append((at, result)), previews=[False],
         )
-    )[0]  # fmt: skip
+    )  # fmt: skip
+    [(at, result)] = results
+    assert at == 0
+    return result
 
 
 FIRST = Step(step=0, num_steps=3, stage="scene")

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from server.config import ServerConfig
 from server.identities.vault import Row, Vault
 from server.store.admissions import Admissions, Claim, Refusal, Repeat
 from server.store.database import Database, StoreError, opened
 from server.store.identities import Identities
+from server.store.store import Store
 
 ROW = Row(tenant="a", id="id_1", created=1.0, expires=1e12 + 1 / 3, consent="self")
 
@@ -212,3 +216,33 @@ def test_a_digest_needs_the_key_and_keeps_parts_apart() -> None:
     assert vault.digest(b"a", b"b") == Vault(bytes(32)).digest(b"a", b"b")
     others = [vault.digest(b"ab"), vault.digest(b"a", b"c"), Vault(b"1" * 32).digest(b"a", b"b")]
     assert len({vault.digest(b"a", b"b"), *others}) == 4
+
+
+@pytest.mark.parametrize("place", [None, "people.sqlite"])
+def test_who_waits_for_a_disk_is_called_in_a_thread(
+    place: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    where = None if place is None else str(tmp_path / place)
+    store = Store(opened(where), ServerConfig(store=None))
+    threads: list[int] = []
+
+    async def called() -> int:
+        store.later(lambda: threads.append(threading.get_ident()))
+        store.later(lambda: 1 / 0)
+        return await store.call(threading.get_ident)
+
+    with caplog.at_level("INFO", "face_diffuser.server"):
+        found = asyncio.run(called())
+    store.close()
+    assert (found == threading.get_ident()) == (place is None)
+    assert threads == [found]
+    assert "store_failed" in caplog.text and "ZeroDivisionError" in caplog.text
+
+
+def test_a_statement_alone_fails_as_a_transaction_does(database: Database) -> None:
+    with pytest.raises(StoreError):
+        database.run("SELECT nothing FROM nowhere")
+    database.run(
+        "INSERT INTO jobs (id, tenant, expires, cancelled) VALUES (?, ?, ?, 0)", "j", "a", 1
+    )
+    assert database.run("SELECT id, expires FROM jobs") == [("j", 1.0)]
