@@ -27,10 +27,14 @@ LEAST_ARCHITECTURE = {Quantization.INT8: 80, Quantization.FP8: 89}
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizationRecipe:
-    """nodes: names of the graph's nodes in 8 bits. half_blocks: blocks that are left in half."""
+    """nodes: names of the graph's nodes in 8 bits. half_blocks: blocks that multiply in half.
+
+    weights: names of the nodes in these blocks whose weights, alone, are in 8 bits.
+    """
 
     nodes: tuple[str, ...]
     half_blocks: tuple[str, ...]
+    weights: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

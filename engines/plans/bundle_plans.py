@@ -17,7 +17,7 @@ from engines.bundle.plan_record import (
     PlanRecord,
     PlanSpec,
 )
-from engines.bundle.quantization import LEAST_ARCHITECTURE, Quantization
+from engines.bundle.quantization import LEAST_ARCHITECTURE, Quantization, QuantizationRecipe
 from engines.cli.progress import Display
 from engines.contract import NOISE_PREDICTORS, Component
 from engines.errors import PlanMemoryError, ProviderUnavailableError
@@ -180,7 +180,7 @@ def build_plans(
 def plan_job(bundle: Bundle, spec: PlanSpec) -> PlanJob:
     """What a process needs to build one plan."""
     record = bundle.quantized(spec.quantization).component(spec.component)
-    library = LIBRARIES[spec.library]
+    library, recipe = LIBRARIES[spec.library], _recipe(bundle, spec)
     path = bundle.path.resolve()
     staging = staging_folder(path)
     return PlanJob(
@@ -189,7 +189,8 @@ def plan_job(bundle: Bundle, spec: PlanSpec) -> PlanJob:
         dimensions=bundle.manifest.dimensions,
         optimization_level=spec.options.optimization_level,
         weights_nbytes=record.onnx_nbytes(),
-        quantized_nodes=_quantized_nodes(bundle, spec),
+        quantized_nodes=() if recipe is None else recipe.nodes,
+        stored_nodes=() if recipe is None else recipe.weights,
         onnx=path / record.onnx,
         cpu_onnx=path / record.cpu_onnx,
         plan=staging / f"{spec.name}.plan",
@@ -210,11 +211,11 @@ def _architectures(target: PlanTarget, quantization: Quantization | None) -> tup
     return able or None
 
 
-def _quantized_nodes(bundle: Bundle, spec: PlanSpec) -> tuple[str, ...]:
-    """The nodes that a plan must have in 8 bits, by the recipe and never by the graph."""
+def _recipe(bundle: Bundle, spec: PlanSpec) -> QuantizationRecipe | None:
+    """What a plan must have in 8 bits, by the recipe and never by the graph."""
     if spec.quantization is None:
-        return ()
-    return bundle.manifest.components[spec.component].quantized[spec.quantization].recipe.nodes
+        return None
+    return bundle.manifest.components[spec.component].quantized[spec.quantization].recipe
 
 
 def _in_half(spec: PlanSpec, records: Iterable[PlanRecord]) -> PlanRecord | None:
@@ -275,6 +276,8 @@ def _result(record: PlanRecord) -> str:
         layers += f", {proofs.attention.fused} of {proofs.attention.nodes} attentions fused"
     if proofs.quantized is not None:
         layers += f", {proofs.quantized.nodes} products in 8 bits"
+        if stored := proofs.quantized.stored:
+            layers += f" and {stored} with their weights in 8 bits"
     compared = (
         "executed on no GPU"
         if parity is None

@@ -165,9 +165,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _bisect(options: argparse.Namespace) -> dict[str, Any]:
     try:
-        import onnx
-
         from export.bisect.compare import Backend, tensor_errors
+        from export.graph.file import load_whole
     except ImportError as error:
         raise ProviderUnavailableError(
             f"bisecting needs onnx and Polygraphy ({error}); install them with",
@@ -177,13 +176,13 @@ def _bisect(options: argparse.Namespace) -> dict[str, Any]:
         raise BisectError(f"--size {options.size}, expected a multiple of {SIZE_MULTIPLE_PX}")
     bundle = Bundle.open(options.bundle, plans=False)
     record, backend = bundle.component(options.component), Backend(options.backend)
-    single = onnx.load(bundle.path / record.cpu_onnx)
+    single = load_whole(bundle.path / record.cpu_onnx)
     bound = bound_of(options.component, bundle.manifest.precision)
     inputs = _inputs(bundle, options.component, options.size)
     if options.part is not None:
         return _check(options.part, single, inputs, bound, backend)
     drift = find_drift(
-        onnx.load(bundle.path / record.onnx),
+        load_whole(bundle.path / record.onnx),
         CONTRACTS[options.component].outputs[0].name,
         bound,
         lambda model: tensor_errors(model, single, inputs, bound, backend),

@@ -8,7 +8,7 @@ import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from export.graph.file import load_graph
-from export.quantization.qdq import Format, quantized_graph
+from export.quantization.qdq import Format, output_axis, quantized_graph
 from export.quantization.sites import Kind, Site
 
 
@@ -26,8 +26,9 @@ def scales_per_channel(model: ModelProto, half: Path) -> ModelProto:
         if node.op_type != "DequantizeLinear" or node.input[0] in quantized:
             continue
         weight, scale, zero = (initializers[name] for name in node.input)
-        # Of a convolution, output channels come first; of a matrix product, last.
-        axis = 0 if readers[node.output[0]].op_type == "Conv" else len(weight.dims) - 1
+        if scale.dims:
+            continue
+        axis = output_axis(readers[node.output[0]], len(weight.dims))
         channels = weight.dims[axis]
         number = numpy_helper.to_array(scale)
         scale.CopyFrom(numpy_helper.from_array(np.full(channels, number), scale.name))
@@ -43,8 +44,9 @@ def fp8_throughout(model: ModelProto, half: Path) -> ModelProto:
     What INT8 clips of an activation is clipped here too: the graph tells no larger value.
     """
     peaks, graph = _peaks(model), load_graph(half)
+    alone = _stored_alone(model)
     quantized = {node.name for node in model.graph.node if node.op_type == "DequantizeLinear"}
-    sites = [
+    found = [
         Site(
             node=node.name,
             kind=Kind.CONVOLUTION if node.op_type == "Conv" else Kind.MATRIX,
@@ -55,13 +57,28 @@ def fp8_throughout(model: ModelProto, half: Path) -> ModelProto:
         for node in graph.graph.node
         if len(node.input) > 1 and f"dq.{node.input[1]}" in quantized
     ]
+    stored = [site for site in found if site.weight in alone]
+    sites = [site for site in found if site.weight not in alone]
     fp8 = {
         (site.activation, Format.FP8): peaks.get(
             (site.activation, Format.FP8), peaks.get((site.activation, Format.INT8), 0.0)
         )
         for site in sites
     }
-    return quantized_graph(graph, sites, fp8, dict.fromkeys(Kind, Format.FP8), half.parent)
+    formats = dict.fromkeys(Kind, Format.FP8)
+    return quantized_graph(graph, sites, fp8, formats, half.parent, stored=stored)
+
+
+def _stored_alone(model: ModelProto) -> set[str]:
+    """The weights in 8 bits that are multiplied in half: those with a scale for each channel."""
+    initializers = {each.name: each for each in model.graph.initializer}
+    return {
+        node.input[0].removesuffix(".q")
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear"
+        and node.input[1] in initializers
+        and initializers[node.input[1]].dims
+    }
 
 
 def _peaks(model: ModelProto) -> dict[tuple[str, Format], float]:

@@ -74,6 +74,8 @@ def opened_on_ray(bundle: Path, config: ServerConfig) -> tuple[RayEngine, str]:
     facts: ReplicaFacts = handle.facts.remote().result(timeout_s=_OPEN_S)
 
     def stop() -> None:
+        # Else its thread, which reports how busy the engines are, would connect to Ray once more.
+        handle.shutdown()
         serve.delete(name)
         if owner is not None:
             cluster.kill(owner)

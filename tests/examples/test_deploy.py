@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 from server.__main__ import parser
 from server.app import make_app
@@ -55,6 +56,22 @@ def container() -> dict[str, Any]:
     return dict(found)
 
 
+def ray_cluster() -> dict[str, Any]:
+    documents = yaml.safe_load_all((DEPLOY / "raycluster.yaml").read_text())
+    found: dict[str, Any] = next(each for each in documents if each["kind"] == "RayCluster")["spec"]
+    return found
+
+
+def ray_pods() -> list[dict[str, Any]]:
+    """The templates of the head's pod, with the server in it, and of the workers'."""
+    spec = ray_cluster()
+    return [each["template"] for each in (spec["headGroupSpec"], *spec["workerGroupSpecs"])]
+
+
+def ray_server() -> dict[str, Any]:
+    return next(each for each in ray_pods()[0]["spec"]["containers"] if each["name"] == "server")
+
+
 def test_the_container_runs_the_server_with_keys_on_its_port(config: ServerConfig) -> None:
     assert command()[:2] == ["face-diffuser", "serve"]
     assert instruction("EXPOSE") == str(config.port)
@@ -65,15 +82,19 @@ def test_the_container_runs_the_server_with_keys_on_its_port(config: ServerConfi
         assert service["ports"] == [f"127.0.0.1:{config.port}:{config.port}"]
 
 
+def extras() -> dict[str, list[str]]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    found: dict[str, list[str]] = project["optional-dependencies"]
+    return found
+
+
 def test_extras_are_those_of_the_package() -> None:
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
-        "optional-dependencies"
-    ]
     told = re.findall(
-        r"EXTRAS[=:] ?([a-z][\w,-]*\w)", DOCKERFILE + (DEPLOY / "compose.yaml").read_text()
+        r"EXTRAS[=:] ?([a-z][\w,-]*\w)",
+        "".join(map(Path.read_text, sorted(DEPLOY.iterdir()))),
     )
-    assert len(told) >= 3
-    assert {name for words in told for name in words.split(",")} <= set(extras)
+    assert len(told) >= 4
+    assert {name for words in told for name in words.split(",")} <= set(extras())
 
 
 def test_the_end_waits_for_what_was_admitted(config: ServerConfig) -> None:
@@ -87,7 +108,8 @@ def test_the_end_waits_for_what_was_admitted(config: ServerConfig) -> None:
 def test_probes_ask_routes_that_there_are(config: ServerConfig) -> None:
     paths = make_app(PacingEngine(), config).openapi()["paths"]
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        assert container()[probe]["httpGet"]["path"] in paths
+        for server in (container(), ray_server()):
+            assert server[probe]["httpGet"]["path"] in paths
 
 
 def test_every_mount_has_its_volume_and_the_files_of_the_command_their_mount() -> None:
@@ -102,13 +124,70 @@ def test_every_mount_has_its_volume_and_the_files_of_the_command_their_mount() -
     assert mounts["/bundle"]["readOnly"]
 
 
-def test_manifests_are_kubernetes_own() -> None:
+def test_a_ray_cluster_has_a_gpu_for_each_engine_of_its_server() -> None:
+    words = [each.replace("$(STORE)", "postgresql://db/people") for each in ray_server()["args"]]
+    entrypoint = json.loads(instruction("ENTRYPOINT"))
+    options = parser().parse_args([*entrypoint[2:], *words])
+    assert options.ray == "auto" and options.engine_gpus == 1
+    (group,) = ray_cluster()["workerGroupSpecs"]
+    (worker,) = group["template"]["spec"]["containers"]
+    assert worker["resources"]["limits"]["nvidia.com/gpu"] * group["replicas"] == options.engines
+    assert ray_server()["ports"][0]["containerPort"] == options.port
+    # A driver reaches its node by files of both, and waits for engines to open: none on the head.
+    head, _ = ray_pods()[0]["spec"]["containers"]
+    shared = {each["mountPath"] for each in head["volumeMounts"]}
+    assert {"/tmp/ray", "/dev/shm"} <= shared
+    assert shared <= {each["mountPath"] for each in ray_server()["volumeMounts"]}
+    assert ray_cluster()["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    (needed,) = map(Requirement, extras()["ray"])
+    assert ray_cluster()["rayVersion"] in needed.specifier
+
+
+def test_the_head_of_a_ray_cluster_outlives_its_server(config: ServerConfig) -> None:
+    head, _ = ray_pods()[0]["spec"]["containers"]
+    (word, pause_s) = head["lifecycle"]["preStop"]["exec"]["command"]
+    grace_s = ray_pods()[0]["spec"]["terminationGracePeriodSeconds"]
+    assert word == "sleep"
+    assert config.drain_s + config.notice_s < int(pause_s) < grace_s
+
+
+def test_every_mount_in_a_ray_cluster_has_its_volume() -> None:
+    for pod in ray_pods():
+        volumes = {each["name"] for each in pod["spec"]["volumes"]}
+        mounts = [each["volumeMounts"] for each in pod["spec"]["containers"]]
+        assert {each["name"] for some in mounts for each in some} == volumes
+        bundle = next(each for each in mounts[-1] if each["mountPath"] == "/bundle")
+        assert bundle["readOnly"]
+
+
+def test_everybody_in_a_ray_cluster_has_its_token() -> None:
+    for pod in ray_pods():
+        for each in pod["spec"]["containers"]:
+            names = {variable["name"] for variable in each["env"]}
+            assert {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN"} <= names
+
+
+def test_manifests_are_kubernetes_own(tmp_path: Path) -> None:
+    """Of KubeRay's kind, whose schema is not at hand, the pods."""
     validate = shutil.which("kubernetes-validate")
     assert validate is not None
-    finished = subprocess.run(
-        [validate, str(DEPLOY / "kubernetes.yaml")], capture_output=True, text=True, check=False
+    pods = tmp_path / "pods.yaml"
+    pods.write_text(
+        yaml.safe_dump_all(
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {"name": f"pod-{number}", **each["metadata"]},
+                "spec": each["spec"],
+            }
+            for number, each in enumerate(ray_pods())
+        )
     )
-    assert finished.returncode == 0, finished.stderr + finished.stdout
+    for file in (DEPLOY / "kubernetes.yaml", pods):
+        finished = subprocess.run(
+            [validate, str(file)], capture_output=True, text=True, check=False
+        )
+        assert finished.returncode == 0, finished.stderr + finished.stdout
 
 
 def test_the_dockerfile_has_no_fault_that_hadolint_knows() -> None:

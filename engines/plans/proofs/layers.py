@@ -67,6 +67,11 @@ class EngineLayer:
         return self.computes and any(each.is_eight_bit for each in self.inputs)
 
     @property
+    def reads_eight_bit_weights(self) -> bool:
+        constants = self.operands[len(self.inputs) : len(self.operands) - len(self.outputs)]
+        return any(each.is_eight_bit for each in constants)
+
+    @property
     def is_wide(self) -> bool:
         """Whether an operand is wider than half and more than a number.
 

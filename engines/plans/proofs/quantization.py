@@ -28,7 +28,9 @@ def proven_quantization(layers: Sequence[EngineLayer], job: PlanJob) -> Quantize
     """Look for every node that was asked for in 8 bits; None where nothing was.
 
     Raises PlanRefusedError where one of them is in no 8-bit layer, where the sum of a product is
-    scaled only after it was written, and where an 8-bit layer writes single precision.
+    scaled only after it was written, where an 8-bit layer writes single precision, and where a
+    weight that is stored in 8 bits is not read so by its own product: it would be written out in
+    half precision at each call.
     """
     if not job.quantized_nodes:
         return None
@@ -42,6 +44,10 @@ def proven_quantization(layers: Sequence[EngineLayer], job: PlanJob) -> Quantize
         for layer in eight_bit
         if _GEMM.search(layer.kind) and any(map(_FACTOR_OF_ONE.search, layer.constants))
     ]
+    read = frozenset[str]().union(
+        *(layer.nodes for layer in layers if layer.computes and layer.reads_eight_bit_weights)
+    )
+    unread = [node for node in job.stored_nodes if node not in read]
     wide = [layer for layer in eight_bit if any(each.is_wide for each in layer.outputs)]
     for wrong, first, what in (
         (missing, missing[:1], f"of {len(job.quantized_nodes)} products are not in 8 bits"),
@@ -50,6 +56,7 @@ def proven_quantization(layers: Sequence[EngineLayer], job: PlanJob) -> Quantize
             [each.name for each in unscaled[:1]],
             "products leave their sum unscaled in half",
         ),
+        (unread, unread[:1], f"of {len(job.stored_nodes)} products do not read weights in 8 bits"),
         (wide, [each.name for each in wide[:1]], "8-bit layers write single precision"),
     ):
         if wrong:
@@ -57,7 +64,9 @@ def proven_quantization(layers: Sequence[EngineLayer], job: PlanJob) -> Quantize
                 f"{job.name}: {len(wrong)} {what}, the first of them {first[0]}; the plan is not "
                 f"published; see {job.log}"
             )
-    return QuantizedLayers(nodes=len(job.quantized_nodes), layers=len(eight_bit))
+    return QuantizedLayers(
+        nodes=len(job.quantized_nodes), layers=len(eight_bit), stored=len(job.stored_nodes)
+    )
 
 
 def proven_activations(name: str, plan: BuiltPlan, half: BuiltPlan) -> None:

@@ -210,6 +210,33 @@ def test_every_node_of_the_recipe_in_an_8_bit_layer_is_proved(job: PlanJob) -> N
     assert found == QuantizedLayers(nodes=3, layers=2)
 
 
+HALF = EngineLayer(
+    name="__myl_CastMulCastFc",
+    kind="runtime_fusion",
+    operands=(Operand("Half", 64), Operand("Int8", 64), Operand("Half", 64)),
+    nodes=frozenset({"s", "dq.s"}),
+    inputs=(Operand("Half", 64),),
+    outputs=(Operand("Half", 64),),
+)
+
+
+def test_a_product_in_half_that_reads_its_weight_in_8_bits_is_proved(job: PlanJob) -> None:
+    asked = replace(job, stored_nodes=("s",))
+    eight = Operand("Int8", 64)
+    found = proven_quantization([GEMM, HALF, CONVOLUTION], asked)
+    assert found == QuantizedLayers(nodes=3, layers=2, stored=1)
+    for wrong in (
+        replace(HALF, operands=(Operand("Half", 64),) * 3),
+        replace(HALF, nodes=frozenset({"dq.s"})),
+        # Written out in half by a layer before the product's own.
+        replace(HALF, kind="kgen"),
+        # What comes in and goes out in 8 bits is no weight.
+        replace(HALF, operands=(*HALF.inputs, eight), outputs=(eight,)),
+    ):
+        with pytest.raises(PlanRefusedError, match="1 of 1 products do not read weights in 8 bits"):
+            proven_quantization([GEMM, wrong, CONVOLUTION], asked)
+
+
 def test_where_no_node_was_asked_for_nothing_is_proved(job: PlanJob) -> None:
     assert proven_quantization([GEMM], replace(job, quantized_nodes=())) is None
 

@@ -102,7 +102,11 @@ class _ErringBench(building.Bench):
         self.recipes: list[QuantizationRecipe] = []
 
     def _written(
-        self, component: Component, quantization: Quantization, asked: Sequence[Site]
+        self,
+        component: Component,
+        quantization: Quantization,
+        asked: Sequence[Site],
+        stored: Sequence[Site] = (),
     ) -> QuantizationError:
         return replace(GOOD, guided=sum(self.alone[site.block] for site in asked))
 
@@ -124,6 +128,8 @@ def _recipe(
     bench = _ErringBench(alone, binding=binding)
     bench.quantized(Component.SDM_UNET, Quantization.INT8, "", said.append)
     (recipe,) = bench.recipes
+    # All sites here are matrices: of a block in half, the weights are in 8 bits.
+    assert {*recipe.weights} == {*recipe.half_blocks}
     return recipe.nodes, recipe.half_blocks, said
 
 

@@ -15,7 +15,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from engines.gate import relative_l2
 from export.graph.cpu_graph import cpu_graph
-from export.graph.file import load_graph
+from export.graph.file import load_graph, load_whole
 from export.quantization.qdq import Format, quantized_graph, save_beside
 from export.quantization.sites import Kind, Site, blocks_of, sites_of
 
@@ -203,3 +203,54 @@ def _twin(latents: npt.NDArray[np.float32], forms: dict[Kind, Format]) -> npt.ND
 @pytest.mark.parametrize("form", list(Format))
 def test_an_activation_that_is_always_zero_still_has_a_normal_scale(form: Format) -> None:
     assert form.scale(0.0) == np.float16(2.0**-14)
+
+
+def test_a_weight_alone_in_8_bits_has_a_scale_for_each_output_channel(tmp_path: Path) -> None:
+    path = half_model(tmp_path)
+    down, q, k, up = inner_sites(path)
+    peaks = {(name, form): peak for name, peak in PEAKS.items() for form in Format}
+    model = quantized_graph(
+        load_graph(path), [down, q], peaks, BOTH_INT8, path.parent, stored=[k, up]
+    )
+    found, own = initializers(model), weights()
+    for name, axis, shape in (("val_k", 1, (1, -1)), (up.weight, 0, (-1, 1, 1, 1))):
+        others = tuple(each for each in range(own[name].ndim) if each != axis)
+        scale = found[f"{name}.scale"]
+        assert np.array_equal(scale, (np.abs(own[name]).max(others) / 127).astype(np.float16))
+        assert np.abs(found[f"{name}.q"]).max(others).min() >= 126
+        numbers = found[f"{name}.q"].astype(np.float32) * scale.astype(np.float32).reshape(shape)
+        assert np.abs(numbers - own[name]).max() <= scale.max()
+        assert found[f"{name}.zero"].shape == scale.shape and not found[f"{name}.zero"].any()
+    # What they multiply is in half: neither reads a dequantized activation.
+    read = {node.name: node.input[0] for node in model.graph.node}
+    assert (read["k"], read["up"]) == ("second", "fifth")
+    assert read["q"] == "second.int8.dq"
+    save_beside(model, path, tmp_path / "eight.onnx")
+    latents = np.random.RandomState(1).standard_normal((1, 3, 5, 5)).astype(np.float32)
+    error = relative_l2(answer(tmp_path / "eight.onnx", latents), answer(path, latents))
+    whole = quantized(path, BOTH_INT8, inner_sites(path))
+    save_beside(whole, path, tmp_path / "whole.onnx")
+    assert 0 < error < relative_l2(answer(tmp_path / "whole.onnx", latents), answer(path, latents))
+
+
+def test_weights_whose_file_has_a_second_name_are_read(tmp_path: Path) -> None:
+    """As a build's are that it takes over from the bundle before."""
+    path = half_model(tmp_path)
+    (tmp_path / "second.data").hardlink_to(tmp_path / "unet.data")
+    model = quantized(path, BOTH_INT8, inner_sites(path))
+    save_beside(model, path, tmp_path / "eight.onnx")
+    whole = load_whole(path)
+    for name, values in weights().items():
+        assert np.array_equal(initializers(whole)[name], values)
+    assert np.array_equal(
+        initializers(load_whole(tmp_path / "eight.onnx"))["unet.conv_in.weight"],
+        weights()["unet.conv_in.weight"],
+    )
+
+
+def test_weights_that_end_too_early_are_refused(tmp_path: Path) -> None:
+    path = half_model(tmp_path)
+    data = tmp_path / "unet.data"
+    data.write_bytes(data.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"unet\.data ends within unet\.conv_out\.weight"):
+        load_whole(path)
