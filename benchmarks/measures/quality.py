@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from benchmarks.harness.measure import Measure
 from benchmarks.harness.options import flag
 from benchmarks.harness.record import header_of, table_of
 from benchmarks.quality.cases import (
+    BASE,
     FULL,
     STEPS,
     Case,
@@ -34,7 +35,7 @@ from benchmarks.quality.kept import kept_pictures, world_pictures
 from benchmarks.quality.noticed import NoticedOptions, measured_noticed
 from benchmarks.quality.noticed_page import with_noticed
 from benchmarks.quality.page import BUNDLES, DOCS, quality_page
-from benchmarks.quality.paired import CurveOptions, measured_curve
+from benchmarks.quality.paired import CurveOptions, chosen_of, measured_curve
 from benchmarks.quality.scores import (
     IDENTITY_ATTRIBUTES,
     Judge,
@@ -57,6 +58,7 @@ from benchmarks.schema.quality import (
 )
 from benchmarks.schema.results import records_of
 from engines.bundle.manifest import Precision
+from engines.bundle.quantization import Quantization
 from export.build import draw
 from export.bundle import build_bundle
 from export.checkpoint.checkpoint import SHIPPED_MODEL, Checkpoint
@@ -96,7 +98,7 @@ def measured(options: QualityOptions) -> QualityRecord | CurveRecord | NoticedRe
 def measured_quality(options: QualityOptions) -> QualityRecord:
     """A row per variant: means, 95 % intervals and the number of pictures."""
     listed = cases(options.pictures)
-    chosen = [variant for variant in variants() if variant.quick or not options.quick]
+    chosen = chosen_of(variants(), options, always=[BASE.name])
     judge = Judge()
     checkpoint = Checkpoint.open(SHIPPED_MODEL)
     truth = [case.truth() for case in listed]
@@ -107,21 +109,30 @@ def measured_quality(options: QualityOptions) -> QualityRecord:
         _row("the same through the VAE", judge.scores(through, listed), sight.columns(through)),
     ]
     pictures: dict[str, list[Pixels]] = {}
-    full: PictureScores | None = None  # of the first row that is drawn
-    draw_row = partial(_pictures, _built_bundles(checkpoint, chosen), len(listed))
-    for name, found in in_parallel(draw_row, chosen):
+    base: PictureScores | None = None
+    _build_bundles(checkpoint, chosen)
+    for name, found in in_parallel(partial(_pictures, len(listed)), chosen):
         pictures[name] = found
     for name, found in pictures.items():
         scores = judge.scores(found, listed)
-        full = full or scores
+        base = base or scores  # the first row that is drawn
         seen = sight.columns(found, pictures.get(FULL.name))
-        rows.append(_row(name, scores, seen, full))
+        row = _row(name, scores, seen, base)
+        if name != BASE.name:
+            far = pixel_distances(found, pictures[BASE.name])
+            row = replace(
+                row,
+                identity_gain=mean(scores.identity - base.identity, 4),
+                pixel_difference=mean(far, 5),
+                pixel_difference_p95=round(float(np.percentile(far, 95)), 5),
+            )
+        rows.append(row)
     record = QualityRecord(
         header=header_of("quality", options, gpu=None),
         facts=_facts(judge, listed, truth, through, pictures),
         rows=tuple(rows),
     )
-    if not options.quick:
+    if not options.quick and not options.rows:
         with FaceDiffuser.open(BUNDLES / Precision.FP16) as face_diffuser:
             draw_figures(rows, face_diffuser, listed, pictures, DOCS / "quality")
         page = quality_page(record)
@@ -142,7 +153,7 @@ def _facts(
     through: list[Pixels],
     pictures: Mapping[str, list[Pixels]],
 ) -> QualityFacts:
-    full, chance = pictures["full method"], chance_scores(listed)
+    full, chance = pictures[BASE.name], chance_scores(listed)
     return QualityFacts(
         steps=STEPS,
         chance=Chance(identity=round(chance.identity, 3), scene=round(chance.scene, 3)),
@@ -154,23 +165,28 @@ def _facts(
     )
 
 
-def _built_bundles(checkpoint: Checkpoint, chosen: list[Variant]) -> dict[Precision, Path]:
-    """The shipped model in the precisions that are asked for; what an earlier run built is kept."""
-    bundles = {variant.precision: BUNDLES / variant.precision for variant in chosen}
-    for precision, bundle in bundles.items():
-        options = BuildOptions(precision=precision)
-        build_bundle(bundle, checkpoint, options, tqdm.write, (), draw=draw)
-    return bundles
+def _build_bundles(checkpoint: Checkpoint, chosen: list[Variant]) -> None:
+    """The shipped model as it is asked for; what an earlier run built is kept."""
+    asked = {_bundle_of(each): (each.precision, each.quantization is not None) for each in chosen}
+    for bundle, (precision, in_8_bits) in asked.items():
+        build_bundle(
+            bundle, checkpoint, BuildOptions(precision=precision), tqdm.write, (), draw=draw,
+            quantizations=tuple(Quantization) if in_8_bits else (),
+        )  # fmt: skip
 
 
-def _pictures(bundles: Mapping[Precision, Path], count: int, variant: Variant) -> list[Pixels]:
-    return kept_pictures(bundles[variant.precision], variant, count)[0]
+def _bundle_of(variant: Variant) -> Path:
+    return BUNDLES / (variant.precision if variant.quantization is None else "8-bit")
+
+
+def _pictures(count: int, variant: Variant) -> list[Pixels]:
+    return kept_pictures(_bundle_of(variant), variant, count)[0]
 
 
 def _row(
     name: str, scores: PictureScores, seen: SeenColumns, full: PictureScores | None = None
 ) -> QualityRow:
-    """full: the full method's scores, where a gain over them is to be told case by case."""
+    """full: the full method's scores, where gains over them are to be told case by case."""
     return QualityRow(
         row=name,
         pictures=len(scores.identity),

@@ -140,6 +140,9 @@ def variants() -> list[Variant]:
             )
         )
     rows += [
+        Variant(name=str(each).upper(), options={}, quantization=each) for each in Quantization
+    ]
+    rows += [
         Variant(name=f"alpha {alpha}", options={"alpha": alpha})
         for alpha in (0.0, 0.1, 0.2, 0.4, 0.5, 0.6)
     ]

@@ -41,7 +41,8 @@ runtime: DDIM with {steps} steps, guidance 5, fp16 bundle, where the row says no
 *Identity* is the share of nine attributes (skin, hair color and style, eyes, glasses, beard, hat,
 clothes color and pattern) that a probe finds as in the reference, of the person with the fewest.
 *Scene*, *pose* and *people* are the shares of pictures in which another probe finds what the prompt
-says; *prompt* is their mean. In brackets: 95 % bootstrap intervals over pictures.
+says; *prompt* is their mean. In brackets: 95 % bootstrap intervals over pictures. *Pixels*: mean
+difference from the full method's picture, as a share of the range.
 {columns}
 Chance, which is another person elsewhere: identity {chance_identity}, scene {chance_scene}. The
 probes' own errors show in the first two rows; no picture of the model can be expected to do better.
@@ -122,6 +123,7 @@ def _shown(row: QualityRow) -> dict[str, str | None]:
         "prompt": _with_interval(row.prompt, row.prompt_95),
         "pose": f"{row.pose:.3f}",
         "people": f"{row.people:.3f}",
+        "pixels": None if row.pixel_difference is None else f"{row.pixel_difference:.4f}",
         **shown_columns(row),
     }
 

@@ -6,6 +6,7 @@ the presets in turns. Writes its section of docs/quality.md when it is not quick
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from benchmarks.harness.options import Options, flag
 from benchmarks.harness.record import header_of
 from benchmarks.harness.timing import elapsed_ms, interleaved_ms
 from benchmarks.harness.workload import SEED, Workload
-from benchmarks.quality.cases import Pixels, cases, in_parallel
+from benchmarks.quality.cases import Pixels, Variant, cases, in_parallel
 from benchmarks.quality.curve import (
     REFERENCE,
     curve_variants,
@@ -34,6 +35,7 @@ from benchmarks.schema.quality import CurveFacts, CurveRecord, CurveRow, SeenCol
 from engines.bundle.manifest import Precision
 from engines.bundle.records import Count
 from engines.engine import Provider
+from engines.errors import FaceDiffuserError
 from engines.threads import processors
 from export.build import draw
 from export.bundle import build_bundle
@@ -45,6 +47,10 @@ from runtime import FaceDiffuser, Preset
 _DIGITS = 4
 
 
+class UnknownRowError(FaceDiffuserError):
+    """A row is asked for that there is not."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class CurveOptions(Options):
     """What of the quality benchmark's options the curve follows."""
@@ -52,21 +58,38 @@ class CurveOptions(Options):
     pictures: int
     rows: tuple[str, ...] = field(
         default=(),
-        metadata=flag("of the curve, beside the presets (default: all)", metavar="NAME"),
+        metadata=flag(
+            "beside the full method, or of the curve beside the presets; then no page is written "
+            "(default: all)",
+            metavar="NAME",
+        ),
     )
     rounds: Count = field(
         default=9, metadata=flag("in which the curve times the presets in turns", quick=2)
     )
 
 
+def chosen_of(
+    listed: Sequence[Variant], options: CurveOptions, always: Sequence[str]
+) -> list[Variant]:
+    """The variants that are asked for, in their order. always: what the others are beside.
+
+    Raises UnknownRowError for a row that there is not.
+    """
+    unknown = sorted({*options.rows} - {each.name for each in listed})
+    if unknown:
+        raise UnknownRowError(
+            f"there is no row {unknown[0]!r}; take of: {', '.join(each.name for each in listed)}"
+        )
+    if options.rows:
+        return [each for each in listed if each.name in {*always, *options.rows}]
+    return [each for each in listed if each.quick or not options.quick]
+
+
 def measured_curve(options: CurveOptions) -> CurveRecord:
     """A row per variant, the quality preset first."""
     listed = cases(options.pictures)
-    chosen = [
-        each
-        for each in curve_variants()
-        if each.quick or (each.name in options.rows if options.rows else not options.quick)
-    ]
+    chosen = chosen_of(curve_variants(), options, always=[str(each) for each in Preset])
     bundle = BUNDLES / Precision.FP16
     build_bundle(bundle, Checkpoint.open(SHIPPED_MODEL), BuildOptions(), tqdm.write, (), draw=draw)
     facts = _timed(bundle, options.rounds)
@@ -84,7 +107,7 @@ def measured_curve(options: CurveOptions) -> CurveRecord:
     record = CurveRecord(
         header=header_of("curve", options, gpu=None, seeds=[SEED]), facts=facts, rows=tuple(rows)
     )
-    if not options.quick:
+    if not options.quick and not options.rows:
         draw_curve(rows, DOCS / "quality" / "curve.png")
         page = DOCS / "quality.md"
         page.write_text(with_curve(page.read_text(encoding="utf-8"), record), encoding="utf-8")

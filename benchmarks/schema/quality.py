@@ -37,8 +37,9 @@ class QualityRow(SeenColumns):
     """One variant's means over its pictures.
 
     _95: the ends of the mean's 95 % interval. _by_people: of the pictures with one person and with
-    two; the first records did not tell them apart. _gain_95: of the difference from the full
-    method, None for what is not drawn by the model.
+    two; the first records did not tell them apart. _gain, _gain_95: of the difference from the full
+    method, None for what is not drawn by the model. pixel_difference: mean absolute difference from
+    its pictures, as a share of the range; _p95: of single pictures, the 95th percentile.
     """
 
     row: str
@@ -53,8 +54,11 @@ class QualityRow(SeenColumns):
     prompt: float
     prompt_95: Ends
     prompt_by_people: Ends | None = None
+    identity_gain: float | None = None
     identity_gain_95: Ends | None = None
     prompt_gain_95: Ends | None = None
+    pixel_difference: float | None = None
+    pixel_difference_p95: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

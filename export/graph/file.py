@@ -49,7 +49,7 @@ def _content(weight: TensorProto, folder: Path) -> bytes:
     path, nbytes = folder / place["location"], int(place["length"])
     with path.open("rb") as file:
         file.seek(int(place.get("offset", 0)))
-        content = file.read(nbytes)
+        content: bytes = file.read(nbytes)
     if len(content) != nbytes:
         raise ValueError(f"{path} ends within {weight.name}; build the bundle again")
     return content

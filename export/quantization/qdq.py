@@ -184,16 +184,17 @@ class _Surgery:
         form: Format,
         units: npt.NDArray[np.generic],
         scale: npt.NDArray[np.float16],
-        **axis: int,
+        axis: int | None = None,
     ) -> None:
         """Add a weight in 8 bits and what makes it half precision."""
         self._initializers.append(
             helper.make_tensor(f"{name}.q", form.onnx_type, units.shape, units.tobytes(), raw=True)
         )
         words = [f"{name}.q", *self._scale(name, scale, form)]
-        self._nodes.append(
-            helper.make_node("DequantizeLinear", words, [f"{name}.dq"], f"dq.{name}", **axis)
-        )
+        node = helper.make_node("DequantizeLinear", words, [f"{name}.dq"], f"dq.{name}")
+        if axis is not None:
+            node.attribute.append(helper.make_attribute("axis", axis))
+        self._nodes.append(node)
         self._stored[name] = f"{name}.dq"
 
     def _scale(self, stem: str, scale: npt.NDArray[np.float16], form: Format) -> tuple[str, str]:

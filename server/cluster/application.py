@@ -68,7 +68,7 @@ def opened_on_ray(bundle: Path, config: ServerConfig) -> tuple[RayEngine, str]:
         "provider": config.provider, "precision": config.precision, "threads": config.threads,
         "low_memory": config.low_memory, "quantization": config.quantization,
     }  # fmt: skip
-    handle = serve.run(
+    handle: Any = serve.run(
         deployment.bind(str(bundle.resolve()), options), name=name, route_prefix=None
     )
     facts: ReplicaFacts = handle.facts.remote().result(timeout_s=_OPEN_S)

@@ -10,10 +10,13 @@ import pytest
 
 from benchmarks import __main__ as command_line
 from benchmarks.analysis.significance import mean_interval
+from benchmarks.measures.quality import QualityOptions
 from benchmarks.quality import scores as quality_scores
 from benchmarks.quality.cases import Case, cases, variants
 from benchmarks.quality.page import PAPER, quality_page
+from benchmarks.quality.paired import UnknownRowError, chosen_of
 from benchmarks.quality.scores import IDENTITY_ATTRIBUTES, Judge, chance_scores
+from engines.bundle.quantization import Quantization
 from mini.probes import person_probe, setting_probe
 from mini.world import ATTRIBUTES, POSES, SCENES
 from runtime import Request
@@ -135,3 +138,15 @@ def test_the_page_shows_what_the_critics_tell_where_a_record_has_it() -> None:
     assert "| perceptual | sharpness | likeness | least likeness | verified | Fréchet |" in text
     assert "| 0.0123 | 0.90 | 0.800 | 0.700 | 0.950 | 3.20 ± 0.40 |" in text
     assert "*least likeness*" in text and "{" not in text
+
+
+def test_rows_that_are_asked_for_are_drawn_beside_the_full_method() -> None:
+    listed, base = variants(), "full method"
+    asked = chosen_of(listed, QualityOptions(rows=("FP8", "INT8")), always=[base])
+    assert [each.name for each in asked] == [base, "INT8", "FP8"]
+    assert {each.quantization for each in asked[1:]} == set(Quantization)
+    assert chosen_of(listed, QualityOptions(), always=[base]) == listed
+    few = chosen_of(listed, QualityOptions(quick=True), always=[base])
+    assert few == [each for each in listed if each.quick] != []
+    with pytest.raises(UnknownRowError, match=r"no row 'INT4'; take of: full method, .*INT8"):
+        chosen_of(listed, QualityOptions(rows=("INT4",)), always=[base])
