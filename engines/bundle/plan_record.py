@@ -165,7 +165,7 @@ class AttentionFusion:
 @dataclass(frozen=True, kw_only=True)
 class QuantizedLayers:
     """nodes: of the graph that were asked for in 8 bits, all of which are. layers: that do their
-    work, as the compiler joins nodes. stored: nodes in half that read their weights in 8 bits."""
+    work, as the compiler joins nodes. stored: weights in 8 bits of products in half."""
 
     nodes: Count
     layers: Count

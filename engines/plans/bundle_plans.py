@@ -277,7 +277,7 @@ def _result(record: PlanRecord) -> str:
     if proofs.quantized is not None:
         layers += f", {proofs.quantized.nodes} products in 8 bits"
         if stored := proofs.quantized.stored:
-            layers += f" and {stored} with their weights in 8 bits"
+            layers += f" and the weights of {stored} more"
     compared = (
         "executed on no GPU"
         if parity is None

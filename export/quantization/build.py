@@ -33,8 +33,8 @@ from export.quantization.calibration import Peaks, Ranges
 from export.quantization.calls import BundlePipeline, Call
 from export.quantization.gate import holds, measured_error
 from export.quantization.pictures import Calibration
-from export.quantization.qdq import Format, quantized_graph, save_beside
-from export.quantization.sites import Kind, Site, blocks_of, sites_of
+from export.quantization.qdq import Format, dequantizer_of, quantized_graph, save_beside
+from export.quantization.sites import Kind, Site, blocks_of, sites_of, stored_sites
 from export.source import ModelSource
 
 Say = Callable[[str], None]
@@ -43,8 +43,8 @@ _FORMATS = {
     Quantization.INT8: {Kind.MATRIX: Format.INT8, Kind.CONVOLUTION: Format.INT8},
     Quantization.FP8: {Kind.MATRIX: Format.FP8, Kind.CONVOLUTION: Format.INT8},
 }
-# Blocks at the end of the U-Net that multiply in half: they hold most of the error. Their weights
-# are stored in 8 bits all the same; at Stable Diffusion 1.5's size they are a tenth of all.
+# Blocks at the end of the U-Net that multiply in half: they hold most of the error. The weights of
+# their matrices are in 8 bits all the same (stored_sites).
 _HALF_AT_END = 2
 # Above this size of its weights, no two U-Nets are open at once.
 _KEEP_OPEN_NBYTES = 1 << 28
@@ -146,7 +146,7 @@ class Bench:
                     f"{component} drifts too far from half precision with any of its blocks in "
                     f"{quantization}; build without --{quantization}"
                 )
-            stored = [site for site in sites if site.block in half and site.kind is Kind.MATRIX]
+            stored = stored_sites(sites, half)
             error = self._written(component, quantization, asked, stored)
             say(
                 f"{component} in {quantization}: {len(asked)} of {len(sites)} products and the "
@@ -168,7 +168,7 @@ class Bench:
         recipe = QuantizationRecipe(
             nodes=tuple(site.node for site in asked),
             half_blocks=tuple(half),
-            weights=tuple(site.node for site in stored),
+            weights=tuple(dict.fromkeys(dequantizer_of(site.weight) for site in stored)),
         )
         return self._published(component, quantization, digest, recipe, error)
 

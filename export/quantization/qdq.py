@@ -191,7 +191,7 @@ class _Surgery:
             helper.make_tensor(f"{name}.q", form.onnx_type, units.shape, units.tobytes(), raw=True)
         )
         words = [f"{name}.q", *self._scale(name, scale, form)]
-        node = helper.make_node("DequantizeLinear", words, [f"{name}.dq"], f"dq.{name}")
+        node = helper.make_node("DequantizeLinear", words, [f"{name}.dq"], dequantizer_of(name))
         if axis is not None:
             node.attribute.append(helper.make_attribute("axis", axis))
         self._nodes.append(node)
@@ -205,6 +205,11 @@ class _Surgery:
             helper.make_tensor(f"{stem}.zero", form.onnx_type, scale.shape, zeros, raw=True),
         ]
         return f"{stem}.scale", f"{stem}.zero"
+
+
+def dequantizer_of(weight: str) -> str:
+    """Name of the node that makes numbers of a weight in 8 bits."""
+    return f"dq.{weight}"
 
 
 def output_axis(node: NodeProto, rank: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -54,6 +55,21 @@ def sites_of(model: ModelProto) -> list[Site]:
             Site(node=node.name, kind=kind, activation=node.input[0], weight=weight, block=block)
         )
     return found
+
+
+def stored_sites(sites: list[Site], half: Sequence[str]) -> list[Site]:
+    """The sites of blocks in half whose weights alone are in 8 bits: their matrices.
+
+    A convolution's would be written out in half precision at each call. In the last block, where
+    activations are largest, the builder would no longer join matrices with what follows, and need
+    a tenth more memory for what it writes between them.
+    """
+    last = blocks_of(sites)[-1]
+    return [
+        site
+        for site in sites
+        if site.block in half and site.block != last and site.kind is Kind.MATRIX
+    ]
 
 
 def blocks_of(sites: list[Site]) -> list[str]:

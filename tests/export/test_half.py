@@ -206,11 +206,13 @@ def test_8_bits_are_within_their_bounds_and_say_what_is_in_them(
         for node in onnx_graph.node
         if node.op_type in ("MatMul", "Conv", "Gemm") and node.input[1].endswith(".dq")
     }
-    assert eight_bit == {*graph.recipe.nodes, *graph.recipe.weights}
-    assert not {*graph.recipe.nodes} & {*graph.recipe.weights}
-    # In the blocks that multiply in half, the matrices alone.
-    kinds = {node.op_type for node in onnx_graph.node if node.name in graph.recipe.weights}
-    assert kinds == {"MatMul", "Gemm"}
+    # In the blocks that multiply in half, the weights alone, and of matrices alone.
+    dequantized = {node.output[0] for node in onnx_graph.node if node.name in graph.recipe.weights}
+    alone = [node for node in onnx_graph.node if set(node.input) & dequantized]
+    assert len(graph.recipe.weights) == len(dequantized) > 0
+    assert {node.op_type for node in alone} == {"MatMul", "Gemm"}
+    assert eight_bit == {*graph.recipe.nodes, *(node.name for node in alone)}
+    assert not {*graph.recipe.nodes} & {node.name for node in alone}
     stored = {each.data_type for each in onnx_graph.initializer if each.name.endswith(".q")}
     matrices = TensorProto.INT8 if quantization is Quantization.INT8 else TensorProto.FLOAT8E4M3FN
     assert stored == {TensorProto.INT8, matrices}

@@ -67,7 +67,7 @@ class EngineLayer:
         return self.computes and any(each.is_eight_bit for each in self.inputs)
 
     @property
-    def reads_eight_bit_weights(self) -> bool:
+    def has_eight_bit_constants(self) -> bool:
         constants = self.operands[len(self.inputs) : len(self.operands) - len(self.outputs)]
         return any(each.is_eight_bit for each in constants)
 

@@ -29,7 +29,7 @@ from engines.tensorrt.libraries import TENSORRT_RTX
 from engines.tensorrt.library import load, logger
 from engines.tensorrt.target import plan_target
 from export.quantization.forms import scales_per_channel
-from export.quantization.qdq import Format, quantized_graph
+from export.quantization.qdq import Format, dequantizer_of, quantized_graph
 from export.quantization.sites import Kind, Site
 
 pytest.importorskip("tensorrt_rtx")
@@ -128,6 +128,23 @@ def test_a_graph_of_the_recipe_is_in_8_bits_and_scaled(
     told = proven_layers(layers, ToldBy.BUILD_LOG, made)
     assert told is not None
     assert told.half_layers == told.compute_layers
+
+
+def test_a_weight_of_a_product_in_half_is_stored_in_8_bits(job: Made, session: _Session) -> None:
+    first, second = _sites()
+    peaks, formats = {("embeds", Format.INT8): 4.0}, {Kind.MATRIX: Format.INT8}
+    model = quantized_graph(_half_graph(), [first], peaks, formats, Path(), stored=[second])
+    weights = (dequantizer_of(second.weight),)
+    made = replace(job(model), quantized_nodes=NODES[:1], stored_nodes=weights)
+    found = proven_quantization(session.layers(made), made)
+    assert found is not None
+    assert (found.nodes, found.stored) == (1, 1)
+    # A weight that stayed in half is noticed.
+    made = replace(job(_quantized(Format.INT8, [first])), quantized_nodes=NODES[:1])
+    made = replace(made, stored_nodes=weights)
+    found = proven_quantization(session.layers(made), made)
+    assert found is not None
+    assert (found.nodes, found.stored) == (1, 0)
 
 
 @pytest.mark.parametrize("form", list(Format))

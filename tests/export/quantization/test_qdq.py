@@ -17,7 +17,7 @@ from engines.gate import relative_l2
 from export.graph.cpu_graph import cpu_graph
 from export.graph.file import load_graph, load_whole
 from export.quantization.qdq import Format, quantized_graph, save_beside
-from export.quantization.sites import Kind, Site, blocks_of, sites_of
+from export.quantization.sites import Kind, Site, blocks_of, sites_of, stored_sites
 
 WEIGHTS = {
     "unet.conv_in.weight": (4, 3, 3, 3),
@@ -254,3 +254,17 @@ def test_weights_that_end_too_early_are_refused(tmp_path: Path) -> None:
     data.write_bytes(data.read_bytes()[:-1])
     with pytest.raises(ValueError, match=r"unet\.data ends within unet\.conv_out\.weight"):
         load_whole(path)
+
+
+def test_weights_alone_in_8_bits_are_those_of_matrices_before_the_last_block() -> None:
+    sites = [
+        Site(node=node, kind=kind, activation="x", weight=node, block=block)
+        for node, kind, block in (
+            ("a", Kind.MATRIX, "mid_block"),
+            ("b", Kind.MATRIX, "up_blocks.0"),
+            ("c", Kind.CONVOLUTION, "up_blocks.0"),
+            ("d", Kind.MATRIX, "up_blocks.1"),
+        )
+    ]
+    assert [each.node for each in stored_sites(sites, ["up_blocks.0", "up_blocks.1"])] == ["b"]
+    assert [each.node for each in stored_sites(sites, ["mid_block", "up_blocks.1"])] == ["a"]
