@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from benchmarks.harness.measure import Measure
 from benchmarks.harness.options import flag
-from benchmarks.harness.record import header_of, table_of
+from benchmarks.harness.record import table_of
 from benchmarks.quality.cases import (
     BASE,
     FULL,
@@ -35,7 +35,7 @@ from benchmarks.quality.kept import kept_pictures, world_pictures
 from benchmarks.quality.noticed import NoticedOptions, measured_noticed
 from benchmarks.quality.noticed_page import with_noticed
 from benchmarks.quality.page import BUNDLES, DOCS, quality_page
-from benchmarks.quality.paired import CurveOptions, chosen_of, measured_curve
+from benchmarks.quality.paired import CurveOptions, chosen_of, header_of_rows, measured_curve
 from benchmarks.quality.scores import (
     IDENTITY_ATTRIBUTES,
     Judge,
@@ -128,7 +128,7 @@ def measured_quality(options: QualityOptions) -> QualityRecord:
             )
         rows.append(row)
     record = QualityRecord(
-        header=header_of("quality", options, gpu=None),
+        header=header_of_rows("quality", options),
         facts=_facts(judge, listed, truth, through, pictures),
         rows=tuple(rows),
     )

@@ -7,7 +7,7 @@ the presets in turns. Writes its section of docs/quality.md when it is not quick
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -32,6 +32,7 @@ from benchmarks.quality.page import BUNDLES, DOCS
 from benchmarks.quality.scores import Judge, PictureScores, ends, mean
 from benchmarks.quality.sight import Sight, pixel_distances
 from benchmarks.schema.quality import CurveFacts, CurveRecord, CurveRow, SeenColumns
+from benchmarks.schema.record import Header
 from engines.bundle.manifest import Precision
 from engines.bundle.records import Count
 from engines.engine import Provider
@@ -86,6 +87,12 @@ def chosen_of(
     return [each for each in listed if each.quick or not options.quick]
 
 
+def header_of_rows(name: str, options: CurveOptions, seeds: Sequence[int] = ()) -> Header:
+    """A record's header. One of some rows counts as quick, so that a page shows the whole one."""
+    header = header_of(name, options, gpu=None, seeds=seeds)
+    return replace(header, quick=header.quick or bool(options.rows))
+
+
 def measured_curve(options: CurveOptions) -> CurveRecord:
     """A row per variant, the quality preset first."""
     listed = cases(options.pictures)
@@ -105,7 +112,7 @@ def measured_curve(options: CurveOptions) -> CurveRecord:
         seen = sight.columns(pictures, reference[0])
         rows.append(_row(name, pictures, evaluations, scores, reference, seen))
     record = CurveRecord(
-        header=header_of("curve", options, gpu=None, seeds=[SEED]), facts=facts, rows=tuple(rows)
+        header=header_of_rows("curve", options, seeds=[SEED]), facts=facts, rows=tuple(rows)
     )
     if not options.quick and not options.rows:
         draw_curve(rows, DOCS / "quality" / "curve.png")

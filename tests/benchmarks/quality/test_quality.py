@@ -14,7 +14,7 @@ from benchmarks.measures.quality import QualityOptions
 from benchmarks.quality import scores as quality_scores
 from benchmarks.quality.cases import Case, cases, variants
 from benchmarks.quality.page import PAPER, quality_page
-from benchmarks.quality.paired import UnknownRowError, chosen_of
+from benchmarks.quality.paired import UnknownRowError, chosen_of, header_of_rows
 from benchmarks.quality.scores import IDENTITY_ATTRIBUTES, Judge, chance_scores
 from engines.bundle.quantization import Quantization
 from mini.probes import person_probe, setting_probe
@@ -146,6 +146,9 @@ def test_rows_that_are_asked_for_are_drawn_beside_the_full_method() -> None:
     assert [each.name for each in asked] == [base, "INT8", "FP8"]
     assert {each.quantization for each in asked[1:]} == set(Quantization)
     assert chosen_of(listed, QualityOptions(), always=[base]) == listed
+    # A page goes on showing the whole table.
+    assert header_of_rows("quality", QualityOptions(rows=("INT8",))).quick
+    assert not header_of_rows("quality", QualityOptions()).quick
     few = chosen_of(listed, QualityOptions(quick=True), always=[base])
     assert few == [each for each in listed if each.quick] != []
     with pytest.raises(UnknownRowError, match=r"no row 'INT4'; take of: full method, .*INT8"):
