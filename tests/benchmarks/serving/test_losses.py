@@ -21,7 +21,7 @@ from benchmarks.serving.asking import Asking, digest_of
 from benchmarks.serving.client import Server, started_server
 from benchmarks.serving.losses import kills, row_of, scale_downs, stops, updates
 from engines.bundle.records import RecordError
-from runtime import CancelToken, FaceDiffuser, OutputType, Request, Result
+from runtime import CancelToken, FaceDiffuser, OutputType, Request
 from server.jobs.engine import EngineLostError, Step
 from tests.doubles import pacing_engine
 from tests.doubles.pacing_engine import PacingEngine, noise
@@ -92,11 +92,9 @@ def test_pictures_that_are_all_there_and_right_are_counted(processes: Processes)
 class Again(PacingEngine):
     """Each picture is begun twice, as after the loss of an engine."""
 
-    def _draw(
-        self, requests: Any, cancel: CancelToken, tell: Callable[[Step], None]
-    ) -> list[Result]:
+    def _draw(self, requests: Any, cancel: CancelToken, tell: Callable[[Step], None]) -> None:
         super()._draw(requests, cancel, tell)
-        return super()._draw(requests, cancel, tell)
+        super()._draw(requests, cancel, tell)
 
 
 def test_a_picture_whose_steps_begin_anew_was_drawn_again(processes: Processes) -> None:
@@ -106,12 +104,10 @@ def test_a_picture_whose_steps_begin_anew_was_drawn_again(processes: Processes) 
 
 
 class Losing(PacingEngine):
-    def _draw(
-        self, requests: Any, cancel: CancelToken, tell: Callable[[Step], None]
-    ) -> list[Result]:
+    def _draw(self, requests: Any, cancel: CancelToken, tell: Callable[[Step], None]) -> None:
         if requests[0].seed in (2, 3):
             raise EngineLostError("gone")
-        return super()._draw(requests, cancel, tell)
+        super()._draw(requests, cancel, tell)
 
 
 def test_an_admitted_request_that_is_lost_is_refused(processes: Processes) -> None:
