@@ -13,7 +13,7 @@ class OverheadRow:
     """One request after the other: what a client waits beside the engine's own time.
 
     overhead: the client's time less the engine's and the encoder's, and less what the embedded call
-    takes beside the engine's time (call; 0 in records from before it was measured). ratio: pictures
+    takes beside the engine's time (call; None in older records). ratio: pictures
     a second through HTTP, two clients in flight, over those of the embedded loop, in turns; low,
     high: its confidence interval.
     """
@@ -22,7 +22,7 @@ class OverheadRow:
     pictures: int
     engine_p50_ms: float
     encode_p50_ms: float
-    call_p50_ms: float = 0.0
+    call_p50_ms: float | None = None
     overhead_p50_ms: float
     overhead_p99_ms: float
     ratio: float

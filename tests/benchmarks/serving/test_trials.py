@@ -59,7 +59,7 @@ def test_overhead_is_what_engine_and_encoder_did_not_take(
     row = overhead(server, words, 2, partial(embedded, 0.06, total_ms=50.0))
     assert row.pictures == 10
     assert row.engine_p50_ms == 1
-    assert 9 < row.call_p50_ms < 40
+    assert row.call_p50_ms is not None and 9 < row.call_p50_ms < 40
     assert 55 < row.overhead_p50_ms + row.call_p50_ms < 500
     assert 0.2 < row.ratio < 1.5
 
