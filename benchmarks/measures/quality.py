@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from benchmarks.harness.measure import Measure
 from benchmarks.harness.options import flag
@@ -26,16 +25,17 @@ from benchmarks.quality.cases import (
     Pixels,
     Variant,
     cases,
+    chosen_of,
     in_parallel,
     variants,
 )
 from benchmarks.quality.curve import with_curve
 from benchmarks.quality.figures import draw_figures
-from benchmarks.quality.kept import kept_pictures, world_pictures
+from benchmarks.quality.kept import built_bundle, kept_pictures, world_pictures
 from benchmarks.quality.noticed import NoticedOptions, measured_noticed
 from benchmarks.quality.noticed_page import with_noticed
-from benchmarks.quality.page import BUNDLES, DOCS, quality_page
-from benchmarks.quality.paired import CurveOptions, chosen_of, header_of_rows, measured_curve
+from benchmarks.quality.page import DOCS, quality_page
+from benchmarks.quality.paired import CurveOptions, header_of_rows, measured_curve
 from benchmarks.quality.scores import (
     IDENTITY_ATTRIBUTES,
     Judge,
@@ -57,12 +57,7 @@ from benchmarks.schema.quality import (
     SeenColumns,
 )
 from benchmarks.schema.results import records_of
-from engines.bundle.manifest import Precision
-from engines.bundle.quantization import Quantization
-from export.build import draw
-from export.bundle import build_bundle
 from export.checkpoint.checkpoint import SHIPPED_MODEL, Checkpoint
-from export.options import BuildOptions
 from mini.training.probes import through_vae
 from runtime import FaceDiffuser
 
@@ -98,7 +93,7 @@ def measured(options: QualityOptions) -> QualityRecord | CurveRecord | NoticedRe
 def measured_quality(options: QualityOptions) -> QualityRecord:
     """A row per variant: means, 95 % intervals and the number of pictures."""
     listed = cases(options.pictures)
-    chosen = chosen_of(variants(), options, always=[BASE.name])
+    chosen = chosen_of(variants(), options.rows, quick=options.quick, always=[BASE.name])
     judge = Judge()
     checkpoint = Checkpoint.open(SHIPPED_MODEL)
     truth = [case.truth() for case in listed]
@@ -110,30 +105,25 @@ def measured_quality(options: QualityOptions) -> QualityRecord:
     ]
     pictures: dict[str, list[Pixels]] = {}
     base: PictureScores | None = None
-    _build_bundles(checkpoint, chosen)
-    for name, found in in_parallel(partial(_pictures, len(listed)), chosen):
+    bundles = {
+        each.name: built_bundle(each.precision, in_8_bits=each.quantization is not None)
+        for each in chosen
+    }
+    for name, found in in_parallel(partial(_pictures, bundles, len(listed)), chosen):
         pictures[name] = found
     for name, found in pictures.items():
         scores = judge.scores(found, listed)
         base = base or scores  # the first row that is drawn
         seen = sight.columns(found, pictures.get(FULL.name))
-        row = _row(name, scores, seen, base)
-        if name != BASE.name:
-            far = pixel_distances(found, pictures[BASE.name])
-            row = replace(
-                row,
-                identity_gain=mean(scores.identity - base.identity, 4),
-                pixel_difference=mean(far, 5),
-                pixel_difference_p95=round(float(np.percentile(far, 95)), 5),
-            )
-        rows.append(row)
+        far = None if name == BASE.name else pixel_distances(found, pictures[BASE.name])
+        rows.append(_row(name, scores, seen, base, far))
     record = QualityRecord(
         header=header_of_rows("quality", options),
         facts=_facts(judge, listed, truth, through, pictures),
         rows=tuple(rows),
     )
     if not options.quick and not options.rows:
-        with FaceDiffuser.open(BUNDLES / Precision.FP16) as face_diffuser:
+        with FaceDiffuser.open(built_bundle()) as face_diffuser:
             draw_figures(rows, face_diffuser, listed, pictures, DOCS / "quality")
         page = quality_page(record)
         for curve in records_of("curve")[-1:]:
@@ -165,28 +155,20 @@ def _facts(
     )
 
 
-def _build_bundles(checkpoint: Checkpoint, chosen: list[Variant]) -> None:
-    """The shipped model as it is asked for; what an earlier run built is kept."""
-    asked = {_bundle_of(each): (each.precision, each.quantization is not None) for each in chosen}
-    for bundle, (precision, in_8_bits) in asked.items():
-        build_bundle(
-            bundle, checkpoint, BuildOptions(precision=precision), tqdm.write, (), draw=draw,
-            quantizations=tuple(Quantization) if in_8_bits else (),
-        )  # fmt: skip
-
-
-def _bundle_of(variant: Variant) -> Path:
-    return BUNDLES / (variant.precision if variant.quantization is None else "8-bit")
-
-
-def _pictures(count: int, variant: Variant) -> list[Pixels]:
-    return kept_pictures(_bundle_of(variant), variant, count)[0]
+def _pictures(bundles: Mapping[str, Path], count: int, variant: Variant) -> list[Pixels]:
+    return kept_pictures(bundles[variant.name], variant, count)[0]
 
 
 def _row(
-    name: str, scores: PictureScores, seen: SeenColumns, full: PictureScores | None = None
+    name: str,
+    scores: PictureScores,
+    seen: SeenColumns,
+    full: PictureScores | None = None,
+    far: Scores | None = None,
 ) -> QualityRow:
-    """full: the full method's scores, where gains over them are to be told case by case."""
+    """full: the full method's scores, where gains over them are to be told case by case. far: each
+    picture's distance from the full method's, of the other rows that the model draws."""
+    gain = None if full is None else scores.identity - full.identity
     return QualityRow(
         row=name,
         pictures=len(scores.identity),
@@ -200,8 +182,11 @@ def _row(
         prompt=mean(scores.prompt),
         prompt_95=ends(scores.prompt),
         prompt_by_people=_by_people(scores.prompt),
-        identity_gain_95=None if full is None else ends(scores.identity - full.identity),
+        identity_gain=None if gain is None or far is None else mean(gain, 4),
+        identity_gain_95=None if gain is None else ends(gain),
         prompt_gain_95=None if full is None else ends(scores.prompt - full.prompt),
+        pixel_difference=None if far is None else mean(far, 5),
+        pixel_difference_p95=None if far is None else round(float(np.percentile(far, 95)), 5),
         **vars(seen),
     )
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from engines.bundle.manifest import Precision
 from engines.bundle.quantization import Quantization
 from engines.engine import HostPrecision
+from engines.errors import FaceDiffuserError
 from engines.providers import HOST_PROVIDERS
 from engines.threads import processors
 from mini.world import (
@@ -150,6 +151,27 @@ def variants() -> list[Variant]:
         Variant(name=f"beta {beta}", options={"beta": beta}) for beta in (0.4, 0.5, 0.7, 0.8, 0.9)
     ]
     return rows
+
+
+class UnknownRowError(FaceDiffuserError):
+    """A row is asked for that there is not."""
+
+
+def chosen_of(
+    listed: Sequence[Variant], rows: Sequence[str], *, quick: bool, always: Sequence[str]
+) -> list[Variant]:
+    """The variants that are asked for, in their order. always: what the others are beside.
+
+    Raises UnknownRowError for a row that there is not.
+    """
+    unknown = sorted({*rows} - {each.name for each in listed})
+    if unknown:
+        raise UnknownRowError(
+            f"there is no row {unknown[0]!r}; take of: {', '.join(each.name for each in listed)}"
+        )
+    if rows:
+        return [each for each in listed if each.name in {*always, *rows}]
+    return [each for each in listed if each.quick or not quick]
 
 
 def drawn(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,13 @@ from benchmarks.quality.cases import STEPS, Pixels, Variant, case_of, drawn
 from benchmarks.quality.page import BUNDLES
 from engines.bundle.files import atomic_path
 from engines.bundle.folder import Bundle
+from engines.bundle.manifest import Precision
+from engines.bundle.quantization import Quantization
 from engines.contract import Component
+from export.build import draw
+from export.bundle import build_bundle
+from export.checkpoint.checkpoint import SHIPPED_MODEL, Checkpoint
+from export.options import BuildOptions
 from runtime import FaceDiffuser, Request
 from runtime.pictures.files import settings
 
@@ -24,6 +31,17 @@ PART_PICTURES = 20
 # The world's own pictures that a Fréchet distance is taken from: of other people than the cases'.
 WORLD_PICTURES, QUICK_WORLD_PICTURES = 600, 80
 _FIRST_WORLD_SEED = 100_000
+
+
+@cache
+def built_bundle(precision: Precision = Precision.FP16, *, in_8_bits: bool = False) -> Path:
+    """The shipped model, with all its 8-bit U-Nets or none; what an earlier run built is kept."""
+    bundle = BUNDLES / ("8-bit" if in_8_bits else precision)
+    build_bundle(
+        bundle, Checkpoint.open(SHIPPED_MODEL), BuildOptions(precision=precision), tqdm.write, (),
+        draw=draw, quantizations=tuple(Quantization) if in_8_bits else (),
+    )  # fmt: skip
+    return bundle
 
 
 def kept_pictures(bundle: Path, variant: Variant, count: int) -> tuple[list[Pixels], int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -16,18 +15,12 @@ from benchmarks.harness.record import header_of
 from benchmarks.quality.cases import BASE, FULL, Case, Pixels, Variant, cases, in_parallel
 from benchmarks.quality.corruptions import Corruption, corruptions
 from benchmarks.quality.frechet import Reference
-from benchmarks.quality.kept import kept_pictures, world_pictures
+from benchmarks.quality.kept import built_bundle, kept_pictures, world_pictures
 from benchmarks.quality.noticed_page import with_noticed
-from benchmarks.quality.page import BUNDLES, DOCS
+from benchmarks.quality.page import DOCS
 from benchmarks.quality.scores import Judge
 from benchmarks.quality.sight import Sight, pixel_distances
 from benchmarks.schema.quality import Measure, NoticedFacts, NoticedRecord, NoticedRow
-from engines.bundle.manifest import Precision
-from engines.bundle.quantization import Quantization
-from export.build import draw
-from export.bundle import build_bundle
-from export.checkpoint.checkpoint import SHIPPED_MODEL, Checkpoint
-from export.options import BuildOptions
 from mini.critics import critics_record
 
 QUICK_PICTURES = 6
@@ -137,17 +130,6 @@ def _row(name: str, measure: Measure, base: float, shift: Shift) -> NoticedRow:
 def _drawn(chosen: Sequence[Corruption], count: int, *, quick: bool) -> dict[str, list[Pixels]]:
     """By name, the pictures of all that is drawn, what they are compared with first."""
     listed: list[Variant] = [FULL, BASE, *(each.drawn for each in chosen if each.drawn)]
-    bundle = _bundle(quick=quick)
+    bundle = built_bundle(in_8_bits=not quick)
     found = in_parallel(partial(kept_pictures, bundle, count=count), listed)
     return {name: pictures for name, (pictures, _) in found}
-
-
-def _bundle(*, quick: bool) -> Path:
-    """The shipped model, in a full run with its U-Nets in INT8 beside those in half precision."""
-    bundle = BUNDLES / (Precision.FP16 if quick else Quantization.INT8)
-    asked = () if quick else (Quantization.INT8,)
-    build_bundle(
-        bundle, Checkpoint.open(SHIPPED_MODEL), BuildOptions(), tqdm.write, (), draw=draw,
-        quantizations=asked,
-    )  # fmt: skip
-    return bundle

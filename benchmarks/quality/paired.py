@@ -12,14 +12,12 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from tqdm import tqdm
-
 from benchmarks.analysis.stats import paired_ratio
 from benchmarks.harness.options import Options, flag
 from benchmarks.harness.record import header_of
 from benchmarks.harness.timing import elapsed_ms, interleaved_ms
 from benchmarks.harness.workload import SEED, Workload
-from benchmarks.quality.cases import Pixels, Variant, cases, in_parallel
+from benchmarks.quality.cases import Pixels, cases, chosen_of, in_parallel
 from benchmarks.quality.curve import (
     REFERENCE,
     curve_variants,
@@ -27,29 +25,19 @@ from benchmarks.quality.curve import (
     structure_difference,
     with_curve,
 )
-from benchmarks.quality.kept import kept_pictures, world_pictures
-from benchmarks.quality.page import BUNDLES, DOCS
+from benchmarks.quality.kept import built_bundle, kept_pictures, world_pictures
+from benchmarks.quality.page import DOCS
 from benchmarks.quality.scores import Judge, PictureScores, ends, mean
 from benchmarks.quality.sight import Sight, pixel_distances
 from benchmarks.schema.quality import CurveFacts, CurveRecord, CurveRow, SeenColumns
 from benchmarks.schema.record import Header
-from engines.bundle.manifest import Precision
 from engines.bundle.records import Count
 from engines.engine import Provider
-from engines.errors import FaceDiffuserError
 from engines.threads import processors
-from export.build import draw
-from export.bundle import build_bundle
-from export.checkpoint.checkpoint import SHIPPED_MODEL, Checkpoint
-from export.options import BuildOptions
 from runtime import FaceDiffuser, Preset
 
 # Gains of identity are a few thousandths.
 _DIGITS = 4
-
-
-class UnknownRowError(FaceDiffuserError):
-    """A row is asked for that there is not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,23 +58,6 @@ class CurveOptions(Options):
     )
 
 
-def chosen_of(
-    listed: Sequence[Variant], options: CurveOptions, always: Sequence[str]
-) -> list[Variant]:
-    """The variants that are asked for, in their order. always: what the others are beside.
-
-    Raises UnknownRowError for a row that there is not.
-    """
-    unknown = sorted({*options.rows} - {each.name for each in listed})
-    if unknown:
-        raise UnknownRowError(
-            f"there is no row {unknown[0]!r}; take of: {', '.join(each.name for each in listed)}"
-        )
-    if options.rows:
-        return [each for each in listed if each.name in {*always, *options.rows}]
-    return [each for each in listed if each.quick or not options.quick]
-
-
 def header_of_rows(name: str, options: CurveOptions, seeds: Sequence[int] = ()) -> Header:
     """A record's header. One of some rows counts as quick, so that a page shows the whole one."""
     header = header_of(name, options, gpu=None, seeds=seeds)
@@ -96,9 +67,9 @@ def header_of_rows(name: str, options: CurveOptions, seeds: Sequence[int] = ()) 
 def measured_curve(options: CurveOptions) -> CurveRecord:
     """A row per variant, the quality preset first."""
     listed = cases(options.pictures)
-    chosen = chosen_of(curve_variants(), options, always=[str(each) for each in Preset])
-    bundle = BUNDLES / Precision.FP16
-    build_bundle(bundle, Checkpoint.open(SHIPPED_MODEL), BuildOptions(), tqdm.write, (), draw=draw)
+    presets = [str(each) for each in Preset]
+    chosen = chosen_of(curve_variants(), options.rows, quick=options.quick, always=presets)
+    bundle = built_bundle()
     facts = _timed(bundle, options.rounds)
     truth = [case.truth() for case in listed]
     judge, sight = Judge(), Sight(listed, truth, world_pictures(quick=options.quick))

@@ -12,9 +12,9 @@ from benchmarks import __main__ as command_line
 from benchmarks.analysis.significance import mean_interval
 from benchmarks.measures.quality import QualityOptions
 from benchmarks.quality import scores as quality_scores
-from benchmarks.quality.cases import Case, cases, variants
+from benchmarks.quality.cases import Case, UnknownRowError, cases, chosen_of, variants
 from benchmarks.quality.page import PAPER, quality_page
-from benchmarks.quality.paired import UnknownRowError, chosen_of, header_of_rows
+from benchmarks.quality.paired import header_of_rows
 from benchmarks.quality.scores import IDENTITY_ATTRIBUTES, Judge, chance_scores
 from engines.bundle.quantization import Quantization
 from mini.probes import person_probe, setting_probe
@@ -142,14 +142,14 @@ def test_the_page_shows_what_the_critics_tell_where_a_record_has_it() -> None:
 
 def test_rows_that_are_asked_for_are_drawn_beside_the_full_method() -> None:
     listed, base = variants(), "full method"
-    asked = chosen_of(listed, QualityOptions(rows=("FP8", "INT8")), always=[base])
+    asked = chosen_of(listed, ("FP8", "INT8"), quick=False, always=[base])
     assert [each.name for each in asked] == [base, "INT8", "FP8"]
     assert {each.quantization for each in asked[1:]} == set(Quantization)
-    assert chosen_of(listed, QualityOptions(), always=[base]) == listed
+    assert chosen_of(listed, (), quick=False, always=[base]) == listed
     # A page goes on showing the whole table.
     assert header_of_rows("quality", QualityOptions(rows=("INT8",))).quick
     assert not header_of_rows("quality", QualityOptions()).quick
-    few = chosen_of(listed, QualityOptions(quick=True), always=[base])
+    few = chosen_of(listed, (), quick=True, always=[base])
     assert few == [each for each in listed if each.quick] != []
     with pytest.raises(UnknownRowError, match=r"no row 'INT4'; take of: full method, .*INT8"):
-        chosen_of(listed, QualityOptions(rows=("INT4",)), always=[base])
+        chosen_of(listed, ("INT4",), quick=False, always=[base])
