@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from inspect import iscoroutinefunction
-from typing import Annotated
+from inspect import isawaitable, iscoroutinefunction
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from starlette.concurrency import run_in_threadpool
@@ -82,6 +82,9 @@ async def _sweep(table: JobTable, people: People, admission: Admission) -> None:
             tell("store_failed", error=error.reason)
 
 
+# Coroutines, because FastAPI calls plain functions in a thread, which takes longer than they do.
+
+
 async def services_of(request: Request) -> Services:
     """The parts of the server that a request came to."""
     services: Services = request.app.state.services
@@ -90,11 +93,13 @@ async def services_of(request: Request) -> Services:
 
 async def tenant_of(request: Request) -> Tenant:
     """Whose request it is. Raises Problem 401."""
-    hook = request.app.state.services.authenticate
+    hook: Any = (await services_of(request)).authenticate
     if iscoroutinefunction(hook):
-        tenant = await hook(request)
+        answer = hook(request)
     else:
-        tenant = await run_in_threadpool(hook, request)
+        answer = await run_in_threadpool(hook, request)
+    # An object whose call is a coroutine is no coroutine function, and answers with one.
+    tenant: Tenant | None = await answer if isawaitable(answer) else answer
     if tenant is None:
         raise Problem(401, "unauthorized", "send a known key as `Authorization: Bearer KEY`")
     return tenant

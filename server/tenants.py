@@ -37,10 +37,8 @@ class Tenant:
     priority: Priority = Priority.NORMAL
 
 
-# None refuses the request. One that is no coroutine may wait for others: it is called in a thread.
-Authenticate = (
-    Callable[[HTTPConnection], Tenant | None] | Callable[[HTTPConnection], Awaitable[Tenant | None]]
-)
+# None refuses the request. A plain function may wait for others: it is called in a thread.
+Authenticate = Callable[[HTTPConnection], Tenant | Awaitable[Tenant | None] | None]
 
 # Everyone on this machine, where there are no keys.
 LOCAL = Tenant(name="local", priority=Priority.HIGH)

@@ -53,7 +53,7 @@ class NoiseSchedule:
     def alphas_cumprod(self) -> npt.NDArray[np.float64]:
         """Share of the picture's variance left at each timestep, [num_train_timesteps] float64.
 
-        To be read alone: every caller gets the same array.
+        Read-only: every caller gets the same array.
         """
         return _alphas_cumprod(self)
 

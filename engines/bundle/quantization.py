@@ -29,7 +29,7 @@ LEAST_ARCHITECTURE = {Quantization.INT8: 80, Quantization.FP8: 89}
 class QuantizationRecipe:
     """nodes: names of the graph's nodes in 8 bits. half_blocks: blocks that multiply in half.
 
-    weights: names of the nodes that make half precision of a weight in 8 bits for these blocks.
+    weights: names of the nodes that dequantize the weight, in 8 bits, of a product of these blocks.
     """
 
     nodes: tuple[str, ...]

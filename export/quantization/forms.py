@@ -8,7 +8,7 @@ import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from export.graph.file import load_graph
-from export.quantization.qdq import Format, output_axis, quantized_graph
+from export.quantization.qdq import Format, dequantizer_of, output_axis, quantized_graph
 from export.quantization.sites import Kind, Site
 
 
@@ -55,7 +55,7 @@ def fp8_throughout(model: ModelProto, half: Path) -> ModelProto:
             block="",
         )
         for node in graph.graph.node
-        if len(node.input) > 1 and f"dq.{node.input[1]}" in quantized
+        if len(node.input) > 1 and dequantizer_of(node.input[1]) in quantized
     ]
     stored = [site for site in found if site.weight in alone]
     sites = [site for site in found if site.weight not in alone]

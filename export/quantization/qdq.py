@@ -208,7 +208,7 @@ class _Surgery:
 
 
 def dequantizer_of(weight: str) -> str:
-    """Name of the node that makes numbers of a weight in 8 bits."""
+    """Name of the node that dequantizes a weight."""
     return f"dq.{weight}"
 
 

@@ -187,11 +187,16 @@ def test_a_hook_that_may_wait_does_not_hold_up_the_others() -> None:
         threads["loop"] = threading.get_ident()
         return LOCAL if "x-key" in connection.headers else None
 
+    class Accounts:
+        async def __call__(self, connection: HTTPConnection) -> Tenant | None:
+            return await awaits(connection)
+
     with served(PacingEngine(), authenticate=waits) as server:
         assert server.client.get("/v1/identities").status_code == 200
         threads["server"] = server.thread
     assert threads["waits"] != threads["server"]
-    with served(PacingEngine(), authenticate=awaits) as server:
-        assert server.client.get("/v1/identities").status_code == 401
-        assert server.client.get("/v1/identities", headers={"x-key": "a"}).status_code == 200
-        assert threads["loop"] == server.thread
+    for hook in (awaits, Accounts()):
+        with served(PacingEngine(), authenticate=hook) as server:
+            assert server.client.get("/v1/identities").status_code == 401
+            assert server.client.get("/v1/identities", headers={"x-key": "a"}).status_code == 200
+            assert threads["loop"] == server.thread

@@ -18,8 +18,8 @@ class PlanJob:
     precision: of the graph. optimization_level: to build at, which is less than the options' where
     memory ran out. plan, log: what is written. timing_cache: read and written. cpu_onnx: the
     float32 graph that the plan is compared with. quantized_nodes: names of the graph's nodes that
-    must compute in 8 bits. stored_nodes: of those that make half precision of a weight in 8 bits,
-    which the plan may have so too.
+    must compute in 8 bits. stored_nodes: names of those that dequantize the weight of a product in
+    half; the builder may also fold them.
     """
 
     spec: PlanSpec
