@@ -113,6 +113,21 @@ def test_a_client_that_hangs_up_ends_its_work(
     assert server.draw(body(server.identity())).status_code == 200
 
 
+def test_a_client_that_hangs_up_leaves_the_queue_at_once(
+    server: Served, engine: PacingEngine
+) -> None:
+    """Nothing happens to its job meanwhile, so that no event wakes who waits for it."""
+    engine.step_s = 0.05
+    who = server.identity()
+    server.draw(body(who, num_inference_steps=900, wait=False))
+    until(lambda: engine.steps > 0)
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{server.url}/v1/pictures", json=body(who), timeout=0.5)
+    until(lambda: "facediffuser_queue_length 0.0" in server.client.get("/metrics").text, 3)
+    assert engine.steps < 900
+    assert 'facediffuser_jobs_total{outcome="cancelled"} 1.0' in server.client.get("/metrics").text
+
+
 def test_a_job_that_nobody_waited_for_goes_on_when_a_follower_leaves(
     server: Served, engine: PacingEngine
 ) -> None:
@@ -236,9 +251,12 @@ def test_finished_jobs_are_kept_within_bounds(engine: PacingEngine) -> None:
     with served(engine, keep_mib=1, tenant_pictures=100_000) as server:
         who = server.identity()
         first = server.draw(body(who)).json()["id"]
-        for seed in range(100):
-            server.draw(body(who, seed=seed))
+        later = [server.draw(body(who, seed=seed)).json()["id"] for seed in range(100)]
         assert server.client.get(f"/v1/pictures/{first}").status_code == 404
+        # As many of the newest as there is room for, and no fewer.
+        kept = [server.client.get(f"/v1/pictures/{each}").status_code == 200 for each in later]
+        assert sum(kept) > 20 and kept == sorted(kept)
+        assert 'facediffuser_jobs_total{outcome="done"} 101.0' in server.client.get("/metrics").text
     with served(PacingEngine(), keep_s=0) as server:
         first = server.draw(body(server.identity())).json()["id"]
         server.draw(body(server.identity()))
