@@ -31,8 +31,8 @@ FOLDER = "openvino"
 _DIGEST_NBYTES = hashlib.sha256().digest_size
 # OpenVINO reads a mapped model in place and counts on its alignment.
 _PAGE_NBYTES = 4096
-# Nothing is kept where it would leave less than this share of the disk free.
-_LEAST_FREE = 0.1
+# Nothing is kept that would take more than this share of what is free on the disk.
+_MOST_OF_FREE = 0.25
 # What nobody opened for so long is removed.
 _UNUSED_S = 60 * 24 * 3600.0
 
@@ -87,8 +87,8 @@ class CompiledFile:
         with suppress(OSError, FileRefusedError):
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             _remove_unused(self.path.parent)
-            disk = shutil.disk_usage(self.path.parent)
-            if disk.free - sum(map(len, models)) < _LEAST_FREE * disk.total:
+            free = shutil.disk_usage(self.path.parent).free
+            if sum(map(len, models)) > _MOST_OF_FREE * free:
                 return
             with atomic_path(self.path, mode=0o600) as temporary, temporary.open("wb") as file:
                 for part in (digest.digest(), *parts):

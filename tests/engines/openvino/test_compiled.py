@@ -22,10 +22,16 @@ from engines.system.cache import user_cache
 from tests.runtime.host.test_openvino import prediction
 
 
+def set_free(monkeypatch: pytest.MonkeyPatch, nbytes: int) -> None:
+    """Of a disk of a terabyte."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=1 << 40, free=nbytes))
+
+
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty one."""
+    """An empty one, on a disk with room whatever this machine's has."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    set_free(monkeypatch, 10 << 30)
     return user_cache() / FOLDER
 
 
@@ -151,14 +157,25 @@ def test_nothing_is_kept_for_who_wants_none(
     assert not cache.exists()
 
 
+def test_models_are_kept_that_take_a_quarter_of_what_is_free(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = CompiledFile(cache / "some.models")
+    set_free(monkeypatch, 399)
+    file.write([bytes(60), bytes(40)])
+    assert file.read() is None
+    set_free(monkeypatch, 400)
+    file.write([bytes(60), bytes(40)])
+    assert file.read() is not None
+
+
 def test_a_full_disk_and_a_cache_that_cannot_be_written_are_done_without(
     golden_bundle: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = SimpleNamespace(total=1 << 30, free=100 << 20)
-    with monkeypatch.context() as patch:
-        patch.setattr(shutil, "disk_usage", lambda _: usage)
-        predicted(golden_bundle)
-        assert not list(cache.iterdir())
+    set_free(monkeypatch, 1 << 10)
+    predicted(golden_bundle)
+    assert not list(cache.iterdir())
+    set_free(monkeypatch, 10 << 30)
     shutil.rmtree(cache)
     cache.write_text("in the way")
     predicted(golden_bundle)
