@@ -74,7 +74,9 @@ def _quantized(
         cpu_onnx=names[1],
         files={name: file_record(bundle / name) for name in names if (bundle / name).exists()},
         recipe=QuantizationRecipe(
-            nodes=tuple(site.node for site in sites), half_blocks=("up_blocks.0",)
+            nodes=tuple(site.node for site in sites),
+            half_blocks=("up_blocks.0",),
+            weights=("dq.of_up_blocks",),
         ),
         calibration="0" * 64,
         pictures=1,

@@ -61,6 +61,9 @@ def test_overhead_is_what_engine_and_encoder_did_not_take(
     assert row.engine_p50_ms == 1
     assert row.call_p50_ms is not None and 9 < row.call_p50_ms < 40
     assert 55 < row.overhead_p50_ms + row.call_p50_ms < 500
+    # What the embedded call itself takes is no cost of HTTP's.
+    slow = overhead(server, words, 1, partial(embedded, 0.6, total_ms=0.0))
+    assert slow.overhead_p50_ms < 0
     assert 0.2 < row.ratio < 1.5
 
 

@@ -100,12 +100,13 @@ def test_a_job_has_the_graphs_and_the_recipe_of_its_kind(bundle: Path) -> None:
     for spec in _specs(bundle, TARGET):
         job, record = plan_job(opened, spec), opened.component(Component.TDM_UNET)
         if spec.quantization is None:
-            assert job.quantized_nodes == ()
+            assert job.quantized_nodes == job.stored_nodes == ()
             assert job.onnx == bundle / "onnx" / "tdm_unet.onnx"
         else:
             recipe = record.quantized[spec.quantization].recipe
             assert len(recipe.nodes) == 2
             assert job.quantized_nodes == recipe.nodes
+            assert job.stored_nodes == recipe.weights != ()
             assert job.onnx == bundle / "onnx" / f"tdm_unet.{spec.quantization}.onnx"
             assert job.cpu_onnx == bundle / "onnx" / f"tdm_unet.{spec.quantization}.cpu.onnx"
 

@@ -16,7 +16,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from engines.gate import relative_l2
 from export.graph.cpu_graph import cpu_graph
 from export.graph.file import load_graph, load_whole
-from export.quantization.qdq import Format, quantized_graph, save_beside
+from export.quantization.qdq import Format, output_axis, quantized_graph, save_beside
 from export.quantization.sites import Kind, Site, blocks_of, sites_of, stored_sites
 
 WEIGHTS = {
@@ -268,3 +268,11 @@ def test_weights_alone_in_8_bits_are_those_of_matrices_before_the_last_block() -
     ]
     assert [each.node for each in stored_sites(sites, ["up_blocks.0", "up_blocks.1"])] == ["b"]
     assert [each.node for each in stored_sites(sites, ["mid_block", "up_blocks.1"])] == ["a"]
+
+
+def test_output_channels_lie_where_each_kind_of_product_has_them() -> None:
+    transposed = helper.make_node("Gemm", ["x", "w"], ["y"], transB=1)
+    assert output_axis(transposed, 2) == 0
+    assert output_axis(helper.make_node("Gemm", ["x", "w"], ["y"], transB=0), 2) == 1
+    assert output_axis(helper.make_node("MatMul", ["x", "w"], ["y"]), 2) == 1
+    assert output_axis(helper.make_node("Conv", ["x", "w"], ["y"]), 4) == 0

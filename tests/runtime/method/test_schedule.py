@@ -73,6 +73,14 @@ def test_timesteps_are_the_released_ones(scheduler: Scheduler, steps: int) -> No
     assert timesteps_of(scheduler, NoiseSchedule(), steps) == expected
 
 
+def test_noise_levels_are_shared_and_cannot_be_changed() -> None:
+    levels = NoiseSchedule().alphas_cumprod()
+    assert NoiseSchedule().alphas_cumprod() is levels
+    with pytest.raises(ValueError, match="read-only"):
+        levels[0] = 1.0
+    assert NoiseSchedule(beta_schedule="linear").alphas_cumprod()[500] != levels[500]
+
+
 def test_noise_levels_are_the_released_ones() -> None:
     # The released code accumulates a product of 1000 float32 factors.
     np.testing.assert_allclose(
