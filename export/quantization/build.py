@@ -44,7 +44,7 @@ _FORMATS = {
     Quantization.FP8: {Kind.MATRIX: Format.FP8, Kind.CONVOLUTION: Format.INT8},
 }
 # Blocks at the end of the U-Net that multiply in half: they hold most of the error. The weights of
-# their matrices are in 8 bits all the same (stored_sites).
+# most of their matrices are in 8 bits all the same (stored_sites).
 _HALF_AT_END = 2
 # Above this size of its weights, no two U-Nets are open at once.
 _KEEP_OPEN_NBYTES = 1 << 28

@@ -8,8 +8,8 @@ import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from export.graph.file import load_graph
-from export.quantization.qdq import Format, dequantizer_of, output_axis, quantized_graph
-from export.quantization.sites import Kind, Site
+from export.quantization.qdq import Format, dequantizer_of, quantized_graph
+from export.quantization.sites import Kind, Site, output_axis
 
 
 def scales_per_channel(model: ModelProto, half: Path) -> ModelProto:

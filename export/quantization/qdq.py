@@ -22,7 +22,7 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from export.graph.file import load_weights, values_of
-from export.quantization.sites import Kind, Site
+from export.quantization.sites import Kind, Site, output_axis
 
 # The least scale that is no subnormal number in half precision.
 _LEAST_SCALE = 2.0**-14
@@ -210,12 +210,6 @@ class _Surgery:
 def dequantizer_of(weight: str) -> str:
     """Name of the node that dequantizes a weight."""
     return f"dq.{weight}"
-
-
-def output_axis(node: NodeProto, rank: int) -> int:
-    """Which axis of its weight a product's output channels lie on."""
-    transposed = any(each.name == "transB" and each.i for each in node.attribute)
-    return 0 if node.op_type == "Conv" or transposed else rank - 1
 
 
 def save_beside(model: ModelProto, source: Path, path: Path) -> None:

@@ -89,7 +89,9 @@ def test_the_worst_call_and_the_mean_of_the_guided_noise_are_what_is_held_to_bou
 
 
 def _site(block: str) -> Site:
-    return Site(node=block, kind=Kind.MATRIX, activation="x", weight=block, block=block)
+    return Site(
+        node=block, kind=Kind.MATRIX, activation="x", weight=block, block=block, widens=True
+    )
 
 
 class _ErringBench(building.Bench):
@@ -128,7 +130,7 @@ def _recipe(
     bench = _ErringBench(alone, binding=binding)
     bench.quantized(Component.SDM_UNET, Quantization.INT8, "", said.append)
     (recipe,) = bench.recipes
-    # All sites here are matrices: of a block in half that is not the last, weights are in 8 bits.
+    # All sites here are matrices that widen: in half, their weights are in 8 bits but for the last.
     last = [*alone][-1]
     assert {*recipe.weights} == {f"dq.{block}" for block in recipe.half_blocks if block != last}
     return recipe.nodes, recipe.half_blocks, said

@@ -16,8 +16,15 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from engines.gate import relative_l2
 from export.graph.cpu_graph import cpu_graph
 from export.graph.file import load_graph, load_whole
-from export.quantization.qdq import Format, output_axis, quantized_graph, save_beside
-from export.quantization.sites import Kind, Site, blocks_of, sites_of, stored_sites
+from export.quantization.qdq import Format, quantized_graph, save_beside
+from export.quantization.sites import (
+    Kind,
+    Site,
+    blocks_of,
+    output_axis,
+    sites_of,
+    stored_sites,
+)
 
 WEIGHTS = {
     "unet.conv_in.weight": (4, 3, 3, 3),
@@ -256,18 +263,48 @@ def test_weights_that_end_too_early_are_refused(tmp_path: Path) -> None:
         load_whole(path)
 
 
-def test_weights_alone_in_8_bits_are_those_of_matrices_before_the_last_block() -> None:
+def test_weights_alone_in_8_bits_are_of_matrices_but_for_what_widens_in_the_last_block() -> None:
+    matrix, convolution = Kind.MATRIX, Kind.CONVOLUTION
     sites = [
-        Site(node=node, kind=kind, activation="x", weight=node, block=block)
+        Site(node=node, kind=kind, activation="x", weight=node, block=block, widens=node.isupper())
         for node, kind, block in (
-            ("a", Kind.MATRIX, "mid_block"),
-            ("b", Kind.MATRIX, "up_blocks.0"),
-            ("c", Kind.CONVOLUTION, "up_blocks.0"),
-            ("d", Kind.MATRIX, "up_blocks.1"),
+            ("a", matrix, "mid_block"),
+            ("b", matrix, "up_blocks.0"),
+            ("B", matrix, "up_blocks.0"),
+            ("c", convolution, "up_blocks.0"),
+            ("d", matrix, "up_blocks.1"),
+            ("D", matrix, "up_blocks.1"),
+            ("e", convolution, "up_blocks.1"),
         )
     ]
-    assert [each.node for each in stored_sites(sites, ["up_blocks.0", "up_blocks.1"])] == ["b"]
-    assert [each.node for each in stored_sites(sites, ["mid_block", "up_blocks.1"])] == ["a"]
+
+    def stored(*half: str) -> str:
+        return "".join(each.node for each in stored_sites(sites, half))
+
+    assert stored("up_blocks.0", "up_blocks.1") == "bBd"
+    assert stored("mid_block", "up_blocks.1") == "ad"
+    assert stored() == ""
+
+
+@pytest.mark.parametrize(
+    ("op", "shape", "widens"),
+    [
+        ("MatMul", (4, 17), True),
+        ("MatMul", (4, 16), False),
+        ("MatMul", (17, 4), False),
+        ("Gemm", (17, 4), True),
+        ("Gemm", (4, 17), False),
+        ("Conv", (17, 4, 1, 1), False),
+    ],
+)
+def test_what_widens_has_more_than_four_outputs_for_each_input(
+    op: str, shape: tuple[int, ...], *, widens: bool
+) -> None:
+    more = {"transB": 1} if op == "Gemm" else {}
+    node = helper.make_node(op, ["x", "unet.mid_block.w"], ["y"], **more)
+    weight = numpy_helper.from_array(np.zeros(shape, np.float16), "unet.mid_block.w")
+    (site,) = sites_of(helper.make_model(helper.make_graph([node], "unet", [], [], [weight])))
+    assert site.widens is widens
 
 
 def test_output_channels_lie_where_each_kind_of_product_has_them() -> None:
