@@ -28,6 +28,7 @@ BENCHMARKS = {
     "latency": "one picture: where its time goes, start-up and memory",
     "throughput": "pictures a second against images per call and concurrent requests",
     "serving": "the server under load: HTTP's cost, goodput, cancelling, memory",
+    "presets": "whole pictures of each preset in turns: what the faster ones save here",
     "scaling": "cost against steps, size, people and images, beside the counted FLOPs",
     "peers": "the same work by what a user would pick instead, in turns with ours",
     "build": "time and peak memory of each step of an export",
@@ -41,7 +42,8 @@ BENCHMARKS = {
     "report": "one HTML page and its plots from the records; measures nothing",
 }
 MODULES = {name: f"benchmarks.measures.{name}" for name in BENCHMARKS} | {
-    "table1": "benchmarks.photographs.table1"
+    "presets": "benchmarks.pictures.presets",
+    "table1": "benchmarks.photographs.table1",
 }
 
 

@@ -15,11 +15,10 @@ from statistics import median
 from benchmarks.analysis.stats import paired_ratio
 from benchmarks.harness.options import Options, flag
 from benchmarks.harness.record import header_of
-from benchmarks.harness.timing import elapsed_ms, interleaved_ms
-from benchmarks.harness.workload import SEED, Workload
+from benchmarks.harness.workload import SEED
+from benchmarks.pictures.presets import presets_in_turns
 from benchmarks.quality.cases import Pixels, cases, chosen_of, in_parallel
 from benchmarks.quality.curve import (
-    REFERENCE,
     curve_variants,
     draw_curve,
     structure_difference,
@@ -93,26 +92,19 @@ def measured_curve(options: CurveOptions) -> CurveRecord:
 
 
 def _timed(bundle: Path, rounds: int) -> CurveFacts:
-    """The presets in turns, after one picture of each that does not count."""
+    """The presets in turns."""
     provider, threads = Provider.ONNXRUNTIME_CPU, processors()
     with FaceDiffuser.open(bundle, provider=provider, threads=threads) as opened:
-        requests = {
-            str(each): Workload().request(preset=each, num_inference_steps=None) for each in Preset
-        }
-        for request in requests.values():
-            opened.generate(request)
-        runs = {
-            name: partial(elapsed_ms, partial(opened.generate, request))
-            for name, request in requests.items()
-        }
-        spent = interleaved_ms(runs, rounds=rounds)
-    quality = spent[REFERENCE]
+        spent = presets_in_turns(opened, rounds).times
+    quality = spent[Preset.QUALITY]
     return CurveFacts(
         provider=str(provider),
         threads=threads,
         rounds=rounds,
-        picture_ms={name: round(median(each), 1) for name, each in spent.items()},
-        speedup={name: round(paired_ratio(quality, each).ratio, 3) for name, each in spent.items()},
+        picture_ms={str(each): round(median(times), 1) for each, times in spent.items()},
+        speedup={
+            str(each): round(paired_ratio(quality, times).ratio, 3) for each, times in spent.items()
+        },
     )
 
 

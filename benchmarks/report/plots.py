@@ -12,6 +12,7 @@ matplotlib.use("Agg")
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmarks.pictures.record import PresetsRecord
 from benchmarks.quality.cost_plot import draw_costs
 from benchmarks.schema.latency import Kind, LatencyRecord
 from benchmarks.schema.peers import PeersRecord
@@ -46,6 +47,8 @@ def plot_of(record: Record, speed: LatencyRecord | None) -> bytes | None:
             return latency_plot(record)
         case ThroughputRecord():
             return throughput_plot(record)
+        case PresetsRecord():
+            return presets_plot(record)
         case ScalingRecord():
             return scaling_plot(record)
         case PeersRecord():
@@ -113,6 +116,27 @@ def _throughput_curve(
     axes.set_xlabel(label)
     axes.set_xticks(x)
     axes.margins(x=0.08)
+
+
+def presets_plot(record: PresetsRecord) -> bytes | None:
+    """A picture's time by preset: what the U-Nets take, and what every preset pays."""
+    if not record.rows:
+        return None
+    figure = _figure(height=1.2 + 0.6 * len(record.rows))
+    axes = figure.subplots()
+    for place, row in enumerate(reversed(record.rows)):
+        unets_ms = row.p50_ms - row.coders_ms
+        parts = ((unets_ms, "U-Nets and fusion"), (row.coders_ms, "encoders and decoder"))
+        left = 0.0
+        for color, (width, name) in zip(COLORS, parts, strict=False):
+            axes.barh(place, width, left=left, color=color, label=None if place else name)
+            left += width
+        if row.times_as_fast is not None:
+            axes.text(left, place, f" {row.times_as_fast:.2f} times as fast", va="center")
+    axes.set_yticks(range(len(record.rows)), [row.preset for row in reversed(record.rows)])
+    axes.set_xlabel("ms per picture, medians")
+    axes.legend(ncols=len(parts), loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
+    return _png(figure)
 
 
 def scaling_plot(record: ScalingRecord) -> bytes | None:

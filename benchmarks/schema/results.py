@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.photographs.record import Table1Record
+from benchmarks.pictures.record import PresetsRecord
 from benchmarks.schema.build import BuildRecord
 from benchmarks.schema.cubins import CubinsRecord
 from benchmarks.schema.gpu import DeviceRecord, GpuRecord
@@ -31,6 +32,7 @@ RECORDS: Mapping[str, type[Record]] = {
     "latency": LatencyRecord,
     "throughput": ThroughputRecord,
     "serving": ServingRecord,
+    "presets": PresetsRecord,
     "scaling": ScalingRecord,
     "peers": PeersRecord,
     "roofline": RooflineRecord,

@@ -2,8 +2,10 @@
 
 They are kept in the user's cache, never in a bundle's folder: a compiled model cannot be compared
 with its graph, so one that came with a bundle would be taken for what it is not. A name says all
-that a model was compiled from and for. A file begins with the SHA-256 of the rest, so that a
-damaged one is compiled again, and with the sizes of its models; each begins at a page of its own.
+that a model was compiled from and for. A file begins with a digest of the rest, so that a damaged
+one is compiled again, and with the sizes of its models; each begins at a page of its own. The
+digest is the SHA-256 of the SHA-256 of each piece, which all processors compute at once: it is half
+of what opening a kept model takes.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +27,13 @@ import numpy.typing as npt
 from engines.bundle.files import FileRefusedError, atomic_path
 from engines.system.cache import user_cache
 from engines.system.processor import processor_name
+from engines.threads import processors
 
 # "never" keeps compiled models from being kept, and from being taken.
 VARIABLE = "FACE_DIFFUSER_OPENVINO_CACHE"
 FOLDER = "openvino"
 _DIGEST_NBYTES = hashlib.sha256().digest_size
+_PIECE_NBYTES = 1 << 26
 # OpenVINO reads a mapped model in place and counts on its alignment.
 _PAGE_NBYTES = 4096
 # Nothing is kept that would take more than this share of what is free on the disk.
@@ -81,9 +86,6 @@ class CompiledFile:
         parts: list[bytes | memoryview] = [sizes.tobytes()]
         for model in models:
             parts += [model, bytes(_padding(len(model)))]
-        digest = hashlib.sha256()
-        for part in parts:
-            digest.update(part)
         with suppress(OSError, FileRefusedError):
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             _remove_unused(self.path.parent)
@@ -91,8 +93,13 @@ class CompiledFile:
             if sum(map(len, models)) > _MOST_OF_FREE * free:
                 return
             with atomic_path(self.path, mode=0o600) as temporary, temporary.open("wb") as file:
-                for part in (digest.digest(), *parts):
+                file.write(bytes(_DIGEST_NBYTES))
+                for part in parts:
                     file.write(part)
+                file.flush()
+                digest = _digest(np.memmap(temporary, np.uint8, "r", _DIGEST_NBYTES))
+                file.seek(0)
+                file.write(digest)
 
 
 def _padding(nbytes: int) -> int:
@@ -100,7 +107,15 @@ def _padding(nbytes: int) -> int:
 
 
 def _digest(content: Blob) -> bytes:
-    return hashlib.sha256(content.data).digest()
+    """Of all that follows the digest in a file."""
+    starts = range(0, len(content), _PIECE_NBYTES)
+    pieces = [content[start : start + _PIECE_NBYTES].data for start in starts]
+    with ThreadPoolExecutor(processors()) as pool:
+        return _sha256(b"".join(pool.map(_sha256, pieces)))
+
+
+def _sha256(content: bytes | memoryview) -> bytes:
+    return hashlib.sha256(content).digest()
 
 
 def _remove_unused(folder: Path) -> None:

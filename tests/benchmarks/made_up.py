@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.harness.workload import Workload
 from benchmarks.peers.work import WorkKind
+from benchmarks.pictures.record import PresetRow, PresetsFacts, PresetsRecord
 from benchmarks.schema.facts import Agreement, Peaks
 from benchmarks.schema.latency import (
     Kind,
@@ -146,6 +147,22 @@ def throughput() -> ThroughputRecord:
     return ThroughputRecord(header=header("throughput"), facts=facts, rows=rows)
 
 
+def presets() -> PresetsRecord:
+    figures = {"quality": (50, 165, None), "balanced": (20, 48, 2.5), "fast": (10, 24, 4.5)}
+    rows = [
+        PresetRow(
+            preset=name, steps=steps, evaluations=evaluations, p50_ms=10.0 * evaluations,
+            coders_ms=20.0, times_as_fast=ratio, low=ratio, high=ratio,
+        )
+        for name, (steps, evaluations, ratio) in figures.items()
+    ]  # fmt: skip
+    facts = PresetsFacts(
+        **bundle_facts(), provider="onnxruntime-cpu", agreement=AGREEMENT, size_px=512, people=2,
+        rounds=3,
+    )  # fmt: skip
+    return PresetsRecord(header=header("presets"), facts=facts, rows=tuple(rows))
+
+
 def scaling_row(axis: Axis, value: int, ms: float) -> ScalingRow:
     return ScalingRow(axis=axis, value=value, p50_ms=ms, flop=int(10 * ms), gflop_per_s=1.0)
 
@@ -246,7 +263,7 @@ def quality() -> QualityRecord:
     return quality_of(rows, {"skin": 0.9})
 
 
-ALL = (latency, throughput, scaling, peers, roofline, quality)
+ALL = (latency, throughput, presets, scaling, peers, roofline, quality)
 
 
 def without_measured_rows() -> list[Record]:

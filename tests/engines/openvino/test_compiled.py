@@ -157,6 +157,29 @@ def test_nothing_is_kept_for_who_wants_none(
     assert not cache.exists()
 
 
+def test_no_piece_of_a_file_can_be_damaged_or_out_of_its_place(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engines.openvino.compiled._PIECE_NBYTES", 4096)
+    file = CompiledFile(cache / "some.models")
+    file.write([bytes([1]) * 8000, bytes([2]) * 100])
+    whole = file.path.read_bytes()
+    found = file.read()
+    assert found is not None
+    assert [each.tobytes() for each in found] == [bytes([1]) * 8000, bytes([2]) * 100]
+    pieces = [whole[start : start + 4096] for start in range(32, len(whole), 4096)]
+    assert len(pieces) > 3
+    for index in range(len(pieces)):
+        damaged = [*pieces]
+        damaged[index] = bytes([damaged[index][0] ^ 1]) + damaged[index][1:]
+        file.path.write_bytes(whole[:32] + b"".join(damaged))
+        assert file.read() is None
+    file.path.write_bytes(whole[:32] + b"".join([pieces[0], *pieces[:0:-1]]))
+    assert file.read() is None
+    file.path.write_bytes(whole)
+    assert file.read() is not None
+
+
 def test_models_are_kept_that_take_a_quarter_of_what_is_free(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
