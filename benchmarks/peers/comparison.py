@@ -45,14 +45,14 @@ def compared(
 ) -> Iterator[MeasuredPeer | UnmeasuredPeer]:
     """A row for ours, then one for each other peer, in turns with it; each as it is measured.
 
-    bound: ours' from the reference; the others' is BOUND. Raises ReferenceMismatchError where ours
-    itself does not agree with the reference.
+    bound: ours' from the reference, and that of peers in 8 bits; the others' is BOUND. Raises
+    ReferenceMismatchError where ours itself does not agree with the reference.
     """
     setup.prepare()
     check = AnswerCheck(setup, reference)
     with setup.started(ours) as worker:
         agree = check.agreement(ours.name, worker, bound)
-        comparison = Comparison(setup, ours.name, worker, check, rounds)
+        comparison = Comparison(setup, ours.name, worker, check, rounds, bound)
         yield comparison.own_row(agree)
         for peer in peers:
             if peer != ours:
@@ -89,7 +89,8 @@ class AnswerCheck:
 class Comparison:
     """Ours, in a worker that stays, and peers that take turns with it one after the other.
 
-    ours: its name; where no bundle takes part, the reference's.
+    ours: its name; where no bundle takes part, the reference's. eight_bit_bound: of peers in 8
+    bits.
     """
 
     setup: Setup
@@ -97,6 +98,7 @@ class Comparison:
     worker: Worker[TimedRun]
     check: AnswerCheck
     rounds: int
+    eight_bit_bound: float = BOUND
     settle_s: float = SETTLE_S
 
     def own_row(self, agree: Agreement) -> MeasuredPeer:
@@ -118,7 +120,8 @@ class Comparison:
             return self._unmeasured(peer, Status.REFUSED, error)
 
     def _compared(self, peer: Peer, worker: Worker[TimedRun]) -> ComparedPeer:
-        agree = self.check.agreement(peer.name, worker)
+        bound = self.eight_bit_bound if peer.eight_bit else BOUND
+        agree = self.check.agreement(peer.name, worker, bound)
         own, theirs = Run(self.worker, self.settle_s), Run(worker, self.settle_s)
         times = interleaved_ms({self.ours: own, peer.name: theirs}, rounds=self.rounds, seed=SEED)
         ratio = paired_ratio(times[peer.name], times[self.ours])

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.harness.options import SourceName
-from benchmarks.peers.sessions import plain_path
+from benchmarks.peers.sessions import needed_by, plain_path
 from benchmarks.peers.work import SDM_PASSES, TDM_PASSES, Arrays, Work, load_arrays
-from engines.contract import NOISE_PREDICTORS, Component
+from engines.contract import Component
 
 # The last opset before ONNX kept attention whole; what most exports in the field carry.
 PLAIN_OPSET = 20
@@ -34,10 +34,9 @@ def exporting(
 ) -> Callable[[], Exported]:
     """In a worker: export what the work needs when asked."""
     arrays, opened = load_arrays(inputs), source.opened()
-    needed = NOISE_PREDICTORS if work.needs_sdm() else NOISE_PREDICTORS[:1]
 
     def export() -> Exported:
-        paths = {component: plain_path(folder, component) for component in needed}
+        paths = {component: plain_path(folder, component) for component in needed_by(work)}
         for component, path in paths.items():
             _export_plainly(opened.unet(component), _example(component, work, arrays), path)
         return Exported(paths=tuple(paths.values()))

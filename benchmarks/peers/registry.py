@@ -24,17 +24,19 @@ class Peer:
 
     function: what its worker runs. arguments: beside work, inputs and threads. works: the kinds of
     work it can do. wants: what its function takes, "source" (the checkpoint), "folder" (plain
-    exports) or "bundle" (with its checkpoint). quick: whether it takes part in a quick run. isa: a
-    processor flag that it needs to be more than an emulation.
+    exports), "hybrid" (those and what NNCF made of them) or "bundle" (with its checkpoint). quick:
+    whether it takes part in a quick run. isa: a processor flag that it needs to be more than an
+    emulation. eight_bit: whether it is allowed as much error as ours in 8 bits.
     """
 
     name: str
     function: str
     arguments: Mapping[str, str | bool]
-    wants: Literal["source", "folder", "bundle"]
+    wants: Literal["source", "folder", "hybrid", "bundle"]
     works: frozenset[WorkKind] = ALL_WORK
     quick: bool = False
     isa: str | None = None
+    eight_bit: bool = False
 
 
 def _torch(name: str, dtype: str, *, device: Device, compiled: bool = False, **more: Any) -> Peer:
@@ -52,14 +54,15 @@ def peers(device: Device, *, eight_bit: bool = False) -> list[Peer]:
     """All that ours is compared with, the reference first.
 
     On the CPU the bundle takes part a second time, on OpenVINO. eight_bit: ours is in 8 bits, and
-    both of the bundle's float32 sides take part instead.
+    both of the bundle's float32 sides and NNCF's 8 bits take part instead.
     """
     if device == "cuda":
         return _on_cuda()
     if not eight_bit:
         return [*_on_cpu(), ours(Provider.OPENVINO)]
     float32 = HostPrecision.FLOAT32
-    return [*_on_cpu(), ours(Provider.ONNXRUNTIME_CPU), ours(Provider.OPENVINO, precision=float32)]
+    own = [ours(Provider.ONNXRUNTIME_CPU), ours(Provider.OPENVINO, precision=float32)]
+    return [*_on_cpu(), _HYBRID, *own]
 
 
 def ours(
@@ -86,19 +89,29 @@ def ours(
     )
 
 
+_SCENE = frozenset({WorkKind.SCENE})
+# What takes long to prepare is not compared on the scene alone, which the trajectory holds.
+_REST = ALL_WORK - _SCENE
+_HYBRID = Peer(
+    name="OpenVINO hybrid int8 (NNCF)",
+    function=path_of(openvino_session),
+    arguments={"precision": "f32", "hybrid": True},
+    wants="hybrid",
+    works=_REST,
+    eight_bit=True,
+)
+
+
 def _on_cpu() -> list[Peer]:
     openvino = path_of(openvino_session)
-    scene = frozenset({WorkKind.SCENE})
-    # What takes long to prepare is not compared on the scene alone, which the trajectory holds.
-    rest = ALL_WORK - scene
-    plain: dict[str, Any] = {"wants": "folder", "works": rest}
+    plain: dict[str, Any] = {"wants": "folder", "works": _REST}
     return [
         _torch("eager fp32", "fp32", device="cpu", quick=True),
         _torch("eager bf16", "bf16", device="cpu", quick=True, isa=_BF16),
-        _torch("torch.compile fp32", "fp32", device="cpu", compiled=True, works=rest),
-        _torch("torch.compile bf16", "bf16", device="cpu", compiled=True, works=rest, isa=_BF16),
+        _torch("torch.compile fp32", "fp32", device="cpu", compiled=True, works=_REST),
+        _torch("torch.compile bf16", "bf16", device="cpu", compiled=True, works=_REST, isa=_BF16),
         Peer(
-            name="diffusers pipeline fp32", function=path_of(diffusers_pipeline), works=scene,
+            name="diffusers pipeline fp32", function=path_of(diffusers_pipeline), works=_SCENE,
             wants="source", arguments={"device": "cpu", "dtype": "fp32"},
         ),
         Peer(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +46,11 @@ def plain_path(folder: Path, component: Component) -> Path:
     return folder / f"{component}.plain.onnx"
 
 
+def hybrid_path(folder: Path, component: Component) -> Path:
+    """Where a U-Net quantized by NNCF lies."""
+    return folder / f"{component}.hybrid.xml"
+
+
 def onnxruntime_session(
     *, work: Work, inputs: Path, folder: Path, threads: int
 ) -> Callable[..., TimedRun]:
@@ -68,32 +74,49 @@ def onnxruntime_session(
 
 
 def openvino_session(
-    *, work: Work, inputs: Path, folder: Path, threads: int, precision: str
+    *, work: Work, inputs: Path, folder: Path, threads: int, precision: str, hybrid: bool = False
 ) -> Callable[..., TimedRun]:
-    """OpenVINO's CPU plugin on the plain graphs. precision: f32 or bf16, its inference hint."""
+    """OpenVINO's CPU plugin on the plain graphs. precision: f32 or bf16, its inference hint.
+
+    hybrid: on what NNCF made of them.
+    """
     import openvino as ov
 
     core = ov.Core()
     settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision}
+    path_of = hybrid_path if hybrid else plain_path
 
     def opened(path: Path) -> Predict:
-        request = core.compile_model(core.read_model(path), "CPU", settings).create_infer_request()
+        return openvino_predict(core, core.read_model(path), settings)
 
-        def predict(*arrays: Float32Array) -> Float32Array:
-            (result,) = request.infer(list(arrays)).values()
-            return np.array(result, np.float32)
+    return _running(work, load_arrays(inputs), folder, opened, path_of)
 
-        return predict
 
-    return _running(work, load_arrays(inputs), folder, opened)
+def openvino_predict(core: Any, model: Any, settings: Mapping[str, Any]) -> Predict:
+    """Compile a U-Net for the CPU."""
+    request = core.compile_model(model, "CPU", dict(settings)).create_infer_request()
+
+    def predict(*arrays: Float32Array) -> Float32Array:
+        (result,) = request.infer(list(arrays)).values()
+        return np.array(result, np.float32)
+
+    return predict
+
+
+def needed_by(work: Work) -> tuple[Component, ...]:
+    """The U-Nets that a work calls."""
+    return NOISE_PREDICTORS if work.needs_sdm() else NOISE_PREDICTORS[:1]
 
 
 def _running(
-    work: Work, inputs: Arrays, folder: Path, opened: Callable[[Path], Predict]
+    work: Work,
+    inputs: Arrays,
+    folder: Path,
+    opened: Callable[[Path], Predict],
+    path_of: Callable[[Path, Component], Path] = plain_path,
 ) -> Callable[..., TimedRun]:
     """Open what the work needs; then run it when asked, and save the result where one is named."""
-    needed = NOISE_PREDICTORS if work.needs_sdm() else NOISE_PREDICTORS[:1]
-    predictors = {component: opened(plain_path(folder, component)) for component in needed}
+    predictors = {component: opened(path_of(folder, component)) for component in needed_by(work)}
 
     def run(result: str | None = None) -> TimedRun:
         start = time.perf_counter()

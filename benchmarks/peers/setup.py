@@ -11,6 +11,7 @@ import torch
 from benchmarks.harness.options import SourceName
 from benchmarks.harness.worker import Worker
 from benchmarks.harness.workload import SEED, prompt, references
+from benchmarks.peers.hybrid import Quantized, quantizing
 from benchmarks.peers.plain_export import Exported, exporting
 from benchmarks.peers.registry import Peer
 from benchmarks.peers.work import Arrays, TimedRun, Work, save_arrays
@@ -48,12 +49,15 @@ class Setup:
 
         Raises WorkerError and ProviderUnavailableError.
         """
-        if peer.wants == "folder":
+        if peer.wants in ("folder", "hybrid"):
             self._export_once()
+        if peer.wants == "hybrid":
+            self._quantize_once()
         wanted: dict[str, dict[str, object]] = {
             "source": {"source": self.source},
             "bundle": {"source": self.source, "bundle": self.bundle},
             "folder": {"folder": self.folder},
+            "hybrid": {"folder": self.folder},
         }
         common = {"work": self.work, "inputs": self._inputs, "threads": self.threads}
         arguments = {**common, **wanted[peer.wants], **peer.arguments}
@@ -67,6 +71,13 @@ class Setup:
                 "folder": self.folder,
             }  # fmt: skip
             with Worker(exporting, Exported, arguments) as worker:
+                worker.ask()
+
+    def _quantize_once(self) -> None:
+        """Likewise of the plain exports."""
+        if not any(self.folder.glob("*.xml")):
+            arguments = {"work": self.work, "inputs": self._inputs, "folder": self.folder}
+            with Worker(quantizing, Quantized, arguments, threads=self.threads) as worker:
                 worker.ask()
 
     def _drawn_inputs(self) -> Arrays:
