@@ -300,7 +300,7 @@ def test_weights_alone_in_8_bits_are_of_matrices_but_for_what_widens_in_the_last
 def test_what_widens_has_more_than_four_outputs_for_each_input(
     op: str, shape: tuple[int, ...], *, widens: bool
 ) -> None:
-    more = {"transB": 1} if op == "Gemm" else {}
+    more: dict[str, Any] = {"transB": 1} if op == "Gemm" else {}
     node = helper.make_node(op, ["x", "unet.mid_block.w"], ["y"], **more)
     weight = numpy_helper.from_array(np.zeros(shape, np.float16), "unet.mid_block.w")
     (site,) = sites_of(helper.make_model(helper.make_graph([node], "unet", [], [], [weight])))
