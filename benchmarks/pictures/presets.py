@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import median
 
 from benchmarks.analysis.stats import paired_ratio
@@ -85,7 +86,7 @@ def presets_in_turns(
 
     for preset in Preset:
         face_diffuser.generate(asked.request(preset=preset, num_inference_steps=_WARM_UP_STEPS))
-    times = interleaved_ms({each: lambda each=each: timed(each) for each in Preset}, rounds=rounds)
+    times = interleaved_ms({each: partial(timed, each) for each in Preset}, rounds=rounds)
     return Turns({Preset(name): each for name, each in times.items()}, last)
 
 
