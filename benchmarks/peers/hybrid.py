@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.peers.packages import peers_package
 from benchmarks.peers.sessions import (
     Predict,
     denoised,
@@ -32,10 +33,11 @@ class Quantized:
 
 
 def quantizing(*, work: Work, inputs: Path, folder: Path) -> Callable[[], Quantized]:
-    """In a worker: quantize the plain exports that the work needs when asked."""
-    import nncf
-    import openvino as ov
+    """In a worker: quantize the plain exports that the work needs when asked.
 
+    Raises NotInstalledError.
+    """
+    nncf, ov = peers_package("nncf"), peers_package("openvino")
     core = ov.Core()
 
     def quantize() -> Quantized:

@@ -59,7 +59,7 @@ def _export_plainly(unet: nn.Module, example: dict[str, Tensor], path: Path) -> 
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            _FirstOutput(unet),
+            FirstOutput(unet),
             kwargs=example,
             f=str(path),
             dynamo=True,
@@ -70,7 +70,7 @@ def _export_plainly(unet: nn.Module, example: dict[str, Tensor], path: Path) -> 
         )
 
 
-class _FirstOutput(nn.Module):
+class FirstOutput(nn.Module):
     """A U-Net that gives its tensor, not a tuple around it."""
 
     def __init__(self, unet: nn.Module) -> None:

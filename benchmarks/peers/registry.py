@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from benchmarks.harness.worker import path_of
+from benchmarks.peers.genai import genai_pipeline
 from benchmarks.peers.in_torch import diffusers_pipeline, released
 from benchmarks.peers.ours import bundle_backend
 from benchmarks.peers.sessions import onnxruntime_session, openvino_session
@@ -24,15 +25,16 @@ class Peer:
 
     function: what its worker runs. arguments: beside work, inputs and threads. works: the kinds of
     work it can do. wants: what its function takes, "source" (the checkpoint), "folder" (plain
-    exports), "hybrid" (those and what NNCF made of them) or "bundle" (with its checkpoint). quick:
-    whether it takes part in a quick run. isa: a processor flag that it needs to be more than an
-    emulation. eight_bit: whether it is allowed as much error as ours in 8 bits.
+    exports), "hybrid" (those and what NNCF made of them), "genai" (a folder of OpenVINO GenAI's) or
+    "bundle" (with its checkpoint). quick: whether it takes part in a quick run. isa: a processor
+    flag that it needs to be more than an emulation. eight_bit: whether it is allowed as much error
+    as ours in 8 bits.
     """
 
     name: str
     function: str
     arguments: Mapping[str, str | bool]
-    wants: Literal["source", "folder", "hybrid", "bundle"]
+    wants: Literal["source", "folder", "hybrid", "genai", "bundle"]
     works: frozenset[WorkKind] = ALL_WORK
     quick: bool = False
     isa: str | None = None
@@ -113,6 +115,10 @@ def _on_cpu() -> list[Peer]:
         Peer(
             name="diffusers pipeline fp32", function=path_of(diffusers_pipeline), works=_SCENE,
             wants="source", arguments={"device": "cpu", "dtype": "fp32"},
+        ),
+        Peer(
+            name="OpenVINO GenAI fp32", function=path_of(genai_pipeline), works=_SCENE,
+            wants="genai", arguments={},
         ),
         Peer(
             name="ONNX Runtime, plain export", function=path_of(onnxruntime_session), arguments={},

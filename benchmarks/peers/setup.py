@@ -11,17 +11,16 @@ import torch
 from benchmarks.harness.options import SourceName
 from benchmarks.harness.worker import Worker
 from benchmarks.harness.workload import SEED, prompt, references
+from benchmarks.peers.genai_export import exporting_for_genai
 from benchmarks.peers.hybrid import Quantized, quantizing
 from benchmarks.peers.plain_export import Exported, exporting
 from benchmarks.peers.registry import Peer
-from benchmarks.peers.work import Arrays, TimedRun, Work, save_arrays
+from benchmarks.peers.work import PEOPLE, Arrays, TimedRun, Work, save_arrays
 from engines.bundle.manifest import Dimensions, NoiseSchedule
 from engines.contract import LATENT_PX
 from export.checks.torch_pipeline import TorchPipeline, TorchRequest
 from runtime.method.schedule import coefficient_table
 from runtime.method.solvers import Scheduler
-
-_PEOPLE = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +39,16 @@ class Setup:
     def _inputs(self) -> Path:
         return self.folder / "inputs.npz"
 
+    @property
+    def _genai(self) -> Path:
+        return self.folder / "genai"
+
     def prepare(self) -> None:
         """Write the inputs that every worker reads."""
         save_arrays(self._inputs, self._drawn_inputs())
 
     def started(self, peer: Peer) -> Worker[TimedRun]:
-        """A peer's process with what it wants; plain exports are made for the first who wants them.
+        """A peer's process with what it wants; exports are made for the first who wants them.
 
         Raises WorkerError and ProviderUnavailableError.
         """
@@ -53,11 +56,14 @@ class Setup:
             self._export_once()
         if peer.wants == "hybrid":
             self._quantize_once()
+        if peer.wants == "genai":
+            self._export_for_genai_once()
         wanted: dict[str, dict[str, object]] = {
             "source": {"source": self.source},
             "bundle": {"source": self.source, "bundle": self.bundle},
             "folder": {"folder": self.folder},
             "hybrid": {"folder": self.folder},
+            "genai": {"folder": self._genai},
         }
         common = {"work": self.work, "inputs": self._inputs, "threads": self.threads}
         arguments = {**common, **wanted[peer.wants], **peer.arguments}
@@ -80,6 +86,13 @@ class Setup:
             with Worker(quantizing, Quantized, arguments, threads=self.threads) as worker:
                 worker.ask()
 
+    def _export_for_genai_once(self) -> None:
+        """As above; the index is written last."""
+        if not (self._genai / "model_index.json").is_file():
+            arguments = {"source": self.source, "folder": self._genai}
+            with Worker(exporting_for_genai, Exported, arguments) as worker:
+                worker.ask()
+
     def _drawn_inputs(self) -> Arrays:
         """Latents, the prompt embeds of every pass, and the scheduler's table."""
         work, dimensions = self.work, self.dimensions
@@ -87,8 +100,8 @@ class Setup:
         shape = (work.images, dimensions.latent_channels, side, side)
         latents = np.random.RandomState(SEED).standard_normal(shape).astype(np.float32)
         request = TorchRequest(
-            prompt=prompt(_PEOPLE),
-            references=references(_PEOPLE),
+            prompt=prompt(PEOPLE),
+            references=references(PEOPLE),
             latents=torch.from_numpy(latents),
             num_inference_steps=work.steps,
             guidance_scale=work.guidance_scale,

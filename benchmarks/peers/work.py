@@ -20,6 +20,8 @@ from runtime.method.schedule import Stage, StageBoundaries
 
 Arrays = dict[str, npt.NDArray[Any]]
 
+# In the prompt; the text pass of TDM knows them as words alone.
+PEOPLE = 2
 # Boundaries are inclusive step numbers; no run has so many steps.
 _NEVER = 10**6
 

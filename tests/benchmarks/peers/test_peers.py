@@ -192,7 +192,9 @@ def test_a_worker_that_dies_is_an_error_not_a_hang() -> None:
 
 
 def test_what_is_measured_in_a_process_of_its_own_loads_no_torch() -> None:
-    modules = "benchmarks.peers.ours, benchmarks.pictures.start_up, benchmarks.peers.sessions"
+    peers = ("ours", "sessions", "genai")
+    modules = ", ".join(f"benchmarks.peers.{name}" for name in peers)
+    modules += ", benchmarks.pictures.start_up"
     code = f"import sys, {modules}; print([m for m in ('torch', 'onnx') if m in sys.modules])"
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert finished.stdout.strip() == "[]", finished.stderr
