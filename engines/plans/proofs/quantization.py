@@ -20,7 +20,7 @@ _GEMM = re.compile(r"gemm", re.I)
 # constants, named after its node. Its sum is in half before it is scaled, and exceeds 65504.
 _FACTOR_OF_ONE = re.compile(r"_alpha_myl", re.I)
 # An 8-bit plan's activation memory over half precision's. Stable Diffusion 1.5's take 0.96 to 1.12
-# times as much in INT8 and 1.23 to 1.38 times in FP8, a few percent of what their weights save;
+# times as much in INT8 and 1.23 to 1.45 times in FP8, a few percent of what their weights save;
 # with auxiliary streams, or with sums in single precision, twice to seven times.
 MOST_ACTIVATIONS = 1.5
 

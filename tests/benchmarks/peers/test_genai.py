@@ -69,6 +69,7 @@ def drawn(setup: Setup, work: Work, inputs: Path, folder: Path) -> Any:
     return answers(run, folder)["latents"]
 
 
+@pytest.mark.slow
 def test_genai_draws_the_references_latents(
     answered: tuple[Arrays, float], expected: Any, setup: Setup
 ) -> None:
@@ -80,6 +81,7 @@ def test_genai_draws_the_references_latents(
     assert (setup.folder / "genai" / "tokenizer" / "openvino_tokenizer.xml").is_file()
 
 
+@pytest.mark.slow
 def test_another_guidance_or_other_latents_would_not_pass(
     answered: tuple[Arrays, float], expected: Any, setup: Setup, tmp_path: Path
 ) -> None:
@@ -93,6 +95,7 @@ def test_another_guidance_or_other_latents_would_not_pass(
             agreement(NAME, found, expected, BOUND)
 
 
+@pytest.mark.slow
 def test_without_trained_betas_genai_would_space_them_otherwise(
     answered: tuple[Arrays, float], expected: Any, setup: Setup, tmp_path: Path
 ) -> None:
