@@ -124,6 +124,17 @@ def test_too_few_pictures_are_refused_before_anything_is_drawn(
     assert f"{word}: expected at least 2" in capsys.readouterr().err
 
 
+def test_the_page_tells_of_bfloat16_where_the_processor_has_it() -> None:
+    rows = [quality_row(name, 0.7, 0.95) for name in PAPER]
+    record = quality_of(rows, dict.fromkeys(IDENTITY_ATTRIBUTES, 0.9))
+    told = "with the fp32 bundle, 0.002 where OpenVINO computes the U-Nets in bfloat16.\n"
+    assert told in quality_page(record)
+    without = dataclasses.replace(record.facts, bfloat16_mean_difference=None)
+    text = quality_page(dataclasses.replace(record, facts=without))
+    assert "with the fp32 bundle; there is no row in bfloat16" in text
+    assert "None" not in text
+
+
 def test_the_page_shows_what_the_critics_tell_where_a_record_has_it() -> None:
     rows = [quality_row(name, 0.7, 0.95) for name in PAPER]
     accuracy = dict.fromkeys(IDENTITY_ATTRIBUTES, 0.9)
