@@ -72,13 +72,12 @@ def genai_pipeline(
 
 def _giving(latents: Float32Array) -> Any:
     """A generator of GenAI's whose normal numbers are these latents."""
-    base = peers_package("openvino_genai").Generator
+    generator = peers_package("openvino_genai").Generator
     tensor = peers_package("openvino").Tensor
 
-    class Given(base):  # type: ignore[misc]
-        def randn_tensor(self, shape: Any) -> Any:
-            if tuple(shape) != latents.shape:
-                raise ValueError(f"GenAI wants latents {tuple(shape)}, given are {latents.shape}")
-            return tensor(latents.copy())
+    def randn_tensor(_: Any, shape: Any) -> Any:
+        if tuple(shape) != latents.shape:
+            raise ValueError(f"GenAI wants latents {tuple(shape)}, given are {latents.shape}")
+        return tensor(latents.copy())
 
-    return Given()
+    return type("Given", (generator,), {"randn_tensor": randn_tensor})()
