@@ -74,7 +74,7 @@ def test_genai_draws_the_references_latents(
     answered: tuple[Arrays, float], expected: Any, setup: Setup
 ) -> None:
     arrays, ms = answered
-    # fp32 on both sides, guidance 5, three steps: 2e-6 seen.
+    # fp32 on both sides, guidance 5, three steps.
     agreement(NAME, arrays["latents"], expected, 1e-4)
     assert ms > 0
     # Nothing else takes the words and the folder of GenAI's.
