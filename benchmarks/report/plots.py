@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 
 import matplotlib
@@ -70,16 +70,25 @@ def latency_plot(record: LatencyRecord) -> bytes | None:
     figure = _figure(height=1.2 + 0.6 * len(providers))
     axes = figure.subplots()
     for place, provider in enumerate(providers):
-        left = 0.0
         found = {(row.kind, row.name): row.p50_ms for row in rows if row.provider == provider}
-        for color, (label, kind, name) in zip(COLORS, _PARTS, strict=False):
-            width = found.get((kind, name), 0.0)
-            axes.barh(place, width, left=left, color=color, label=None if place else label)
-            left += width
-    axes.set_yticks(range(len(providers)), providers)
-    axes.set_xlabel("ms per picture, medians")
-    axes.legend(ncols=len(_PARTS), loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
+        _bar(axes, place, {label: found.get((kind, name), 0.0) for label, kind, name in _PARTS})
+    _name_bars(axes, providers)
     return _png(figure)
+
+
+def _bar(axes: Axes, place: int, parts: Mapping[str, float]) -> None:
+    """One picture's milliseconds as the parts that make it up."""
+    left = 0.0
+    for color, (label, width) in zip(COLORS, parts.items(), strict=False):
+        axes.barh(place, width, left=left, color=color, label=None if place else label)
+        left += width
+
+
+def _name_bars(axes: Axes, names: Sequence[str]) -> None:
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel("ms per picture, medians")
+    parts = len(axes.get_legend_handles_labels()[1])
+    axes.legend(ncols=parts, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
 
 
 def throughput_plot(record: ThroughputRecord) -> bytes | None:
@@ -126,16 +135,10 @@ def presets_plot(record: PresetsRecord) -> bytes | None:
     axes = figure.subplots()
     for place, row in enumerate(reversed(record.rows)):
         unets_ms = row.p50_ms - row.coders_ms
-        parts = ((unets_ms, "U-Nets and fusion"), (row.coders_ms, "encoders and decoder"))
-        left = 0.0
-        for color, (width, name) in zip(COLORS, parts, strict=False):
-            axes.barh(place, width, left=left, color=color, label=None if place else name)
-            left += width
+        _bar(axes, place, {"U-Nets and fusion": unets_ms, "encoders and decoder": row.coders_ms})
         if row.times_as_fast is not None:
-            axes.text(left, place, f" {row.times_as_fast:.2f} times as fast", va="center")
-    axes.set_yticks(range(len(record.rows)), [row.preset for row in reversed(record.rows)])
-    axes.set_xlabel("ms per picture, medians")
-    axes.legend(ncols=len(parts), loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
+            axes.text(row.p50_ms, place, f" {row.times_as_fast:.2f} times as fast", va="center")
+    _name_bars(axes, [row.preset for row in reversed(record.rows)])
     return _png(figure)
 
 
