@@ -77,7 +77,8 @@ def output_axis(node: NodeProto, rank: int) -> int:
 
 def _widens(node: NodeProto, shape: Sequence[int]) -> bool:
     outputs = shape[output_axis(node, len(shape))]
-    return outputs * outputs > _WIDENS * math.prod(shape)
+    inputs = math.prod(shape) // outputs
+    return outputs > _WIDENS * inputs
 
 
 def stored_sites(sites: list[Site], half: Sequence[str]) -> list[Site]:
