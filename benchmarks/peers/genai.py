@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from benchmarks.harness.memory import peak_rss_nbytes
 from benchmarks.harness.workload import prompt
 from benchmarks.peers.packages import peers_package
+from benchmarks.peers.sessions import Float32Array
 from benchmarks.peers.work import PEOPLE, TimedRun, Work, load_arrays, save_arrays
 from runtime.inputs.prompt import MARKER
-
-Float32Array = npt.NDArray[np.float32]
 
 
 def genai_pipeline(

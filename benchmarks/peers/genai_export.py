@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
 from benchmarks.harness.options import SourceName
 from benchmarks.peers.packages import peers_package
-from benchmarks.peers.plain_export import Exported, FirstOutput
+from benchmarks.peers.plain_export import FirstOutput
+from benchmarks.peers.work import Exported
 from engines.contract import Component
+from export.checks.torch_pipeline import ddim_of
 from export.graph.modules import TextEncoder
 from export.source import ModelSource
 
@@ -66,8 +67,7 @@ def ddim_config(source: ModelSource) -> dict[str, Any]:
     From beta_start and beta_end GenAI 2026.4 would space them otherwise, the last one excluded
     (final latents 1.3e-3 off); given as trained betas they are taken as they are.
     """
-    scheduler_class: Any = DDIMScheduler
-    scheduler = scheduler_class.from_config(source.scheduler_config(), clip_sample=False)
+    scheduler = ddim_of(source)
     config = {
         name: value
         for name, value in scheduler.config.items()

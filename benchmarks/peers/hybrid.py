@@ -9,7 +9,6 @@ its error is the least that it can be. This module imports no torch.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +17,13 @@ from benchmarks.peers.sessions import (
     Predict,
     denoised,
     hybrid_path,
-    needed_by,
     openvino_predict,
     plain_path,
 )
-from benchmarks.peers.work import Work, load_arrays
+from benchmarks.peers.work import Exported, Work, load_arrays
 
 
-@dataclass(frozen=True, kw_only=True)
-class Quantized:
-    """calls: of each U-Net that it was calibrated on, in the order of the graphs."""
-
-    calls: tuple[int, ...]
-
-
-def quantizing(*, work: Work, inputs: Path, folder: Path) -> Callable[[], Quantized]:
+def quantizing(*, work: Work, inputs: Path, folder: Path) -> Callable[[], Exported]:
     """In a worker: quantize the plain exports that the work needs when asked.
 
     Raises NotInstalledError.
@@ -40,8 +31,8 @@ def quantizing(*, work: Work, inputs: Path, folder: Path) -> Callable[[], Quanti
     nncf, ov = peers_package("nncf"), peers_package("openvino")
     core = ov.Core()
 
-    def quantize() -> Quantized:
-        components, arrays = needed_by(work), load_arrays(inputs)
+    def quantize() -> Exported:
+        components, arrays = work.unets(), load_arrays(inputs)
         seen: dict[str, list[list[Any]]] = {component: [] for component in components}
 
         def recorded(name: str, predict: Predict) -> Predict:
@@ -75,7 +66,7 @@ def quantizing(*, work: Work, inputs: Path, folder: Path) -> Callable[[], Quanti
                 advanced_parameters=without_smoothing,
             )
             ov.save_model(made, hybrid_path(folder, component), compress_to_fp16=False)
-        return Quantized(calls=tuple(len(each) for each in seen.values()))
+        return Exported(paths=tuple(hybrid_path(folder, each) for each in models))
 
     return quantize
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler
 from torch import Tensor
 
 from benchmarks.harness.memory import peak_rss_nbytes
@@ -26,7 +25,7 @@ from benchmarks.peers.work import (
 from benchmarks.schema.peers import Device
 from engines.contract import Component
 from engines.errors import ProviderUnavailableError
-from export.checks.torch_pipeline import fused
+from export.checks.torch_pipeline import ddim_of, fused
 from export.source import ModelSource
 from runtime.method.schedule import Stage
 
@@ -56,12 +55,10 @@ class ReleasedLoop:
         self, work: Work, source: ModelSource, device: torch.device, dtype: torch.dtype
     ) -> None:
         self.work, self._device, self._dtype = work, device, dtype
-        needed = [Component.TDM_UNET, *([Component.SDM_UNET] if work.needs_sdm() else [])]
         self.unets: dict[Component, Any] = {
-            component: _moved(source.unet(component), device, dtype) for component in needed
+            component: _moved(source.unet(component), device, dtype) for component in work.unets()
         }
-        scheduler: Any = DDIMScheduler
-        self._scheduler = scheduler.from_config(source.scheduler_config(), clip_sample=False)
+        self._scheduler = ddim_of(source)
         self._scheduler.set_timesteps(work.steps, device=device)
         self._rows: dict[Component, Tensor] = {}
 
@@ -119,14 +116,13 @@ def diffusers_pipeline(
 
     where = _device(device, threads)
     opened = source.opened()
-    scheduler: Any = DDIMScheduler
     pipeline_class: Any = StableDiffusionPipeline
     pipeline = pipeline_class(
         vae=opened.vae_decoder(),
         text_encoder=opened.text_encoder(),
         tokenizer=None,
         unet=opened.unet(Component.TDM_UNET),
-        scheduler=scheduler.from_config(opened.scheduler_config(), clip_sample=False),
+        scheduler=ddim_of(opened),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

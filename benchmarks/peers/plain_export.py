@@ -6,27 +6,19 @@ import contextlib
 import io
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.harness.options import SourceName
-from benchmarks.peers.sessions import needed_by, plain_path
-from benchmarks.peers.work import SDM_PASSES, TDM_PASSES, Arrays, Work, load_arrays
+from benchmarks.peers.sessions import plain_path
+from benchmarks.peers.work import SDM_PASSES, TDM_PASSES, Arrays, Exported, Work, load_arrays
 from engines.contract import Component
 
 # The last opset before ONNX kept attention whole; what most exports in the field carry.
 PLAIN_OPSET = 20
 _PASSES = {Component.TDM_UNET: len(TDM_PASSES), Component.SDM_UNET: len(SDM_PASSES)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Exported:
-    """The ONNX models that were written."""
-
-    paths: tuple[Path, ...]
 
 
 def exporting(
@@ -36,7 +28,7 @@ def exporting(
     arrays, opened = load_arrays(inputs), source.opened()
 
     def export() -> Exported:
-        paths = {component: plain_path(folder, component) for component in needed_by(work)}
+        paths = {component: plain_path(folder, component) for component in work.unets()}
         for component, path in paths.items():
             _export_plainly(opened.unet(component), _example(component, work, arrays), path)
         return Exported(paths=tuple(paths.values()))

@@ -25,7 +25,7 @@ from benchmarks.peers.work import (
     rows_of,
     save_arrays,
 )
-from engines.contract import NOISE_PREDICTORS, Component
+from engines.contract import Component
 from engines.guides import SDM_GUIDES, TDM_GUIDE, GuidanceRule
 from runtime.method.guidance import Guided, guided
 from runtime.method.saliency import fused_by_saliency
@@ -103,11 +103,6 @@ def openvino_predict(core: Any, model: Any, settings: Mapping[str, Any]) -> Pred
     return predict
 
 
-def needed_by(work: Work) -> tuple[Component, ...]:
-    """The U-Nets that a work calls."""
-    return NOISE_PREDICTORS if work.needs_sdm() else NOISE_PREDICTORS[:1]
-
-
 def _running(
     work: Work,
     inputs: Arrays,
@@ -116,7 +111,7 @@ def _running(
     path_of: Callable[[Path, Component], Path] = plain_path,
 ) -> Callable[..., TimedRun]:
     """Open what the work needs; then run it when asked, and save the result where one is named."""
-    predictors = {component: opened(path_of(folder, component)) for component in needed_by(work)}
+    predictors = {component: opened(path_of(folder, component)) for component in work.unets()}
 
     def run(result: str | None = None) -> TimedRun:
         start = time.perf_counter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +13,10 @@ from benchmarks.harness.options import SourceName
 from benchmarks.harness.worker import Worker
 from benchmarks.harness.workload import SEED, prompt, references
 from benchmarks.peers.genai_export import exporting_for_genai
-from benchmarks.peers.hybrid import Quantized, quantizing
-from benchmarks.peers.plain_export import Exported, exporting
+from benchmarks.peers.hybrid import quantizing
+from benchmarks.peers.plain_export import exporting
 from benchmarks.peers.registry import Peer
-from benchmarks.peers.work import PEOPLE, Arrays, TimedRun, Work, save_arrays
+from benchmarks.peers.work import PEOPLE, Arrays, Exported, TimedRun, Work, save_arrays
 from engines.bundle.manifest import Dimensions, NoiseSchedule
 from engines.contract import LATENT_PX
 from export.checks.torch_pipeline import TorchPipeline, TorchRequest
@@ -52,12 +53,7 @@ class Setup:
 
         Raises WorkerError and ProviderUnavailableError.
         """
-        if peer.wants in ("folder", "hybrid"):
-            self._export_once()
-        if peer.wants == "hybrid":
-            self._quantize_once()
-        if peer.wants == "genai":
-            self._export_for_genai_once()
+        self._make(peer)
         wanted: dict[str, dict[str, object]] = {
             "source": {"source": self.source},
             "bundle": {"source": self.source, "bundle": self.bundle},
@@ -69,28 +65,28 @@ class Setup:
         arguments = {**common, **wanted[peer.wants], **peer.arguments}
         return Worker(peer.function, TimedRun, arguments, threads=self.threads)
 
-    def _export_once(self) -> None:
-        """In a process of its own, so that the exporter's memory goes with it."""
-        if not any(self.folder.glob("*.onnx")):
-            arguments = {
-                "work": self.work, "inputs": self._inputs, "source": self.source,
-                "folder": self.folder,
-            }  # fmt: skip
-            with Worker(exporting, Exported, arguments) as worker:
-                worker.ask()
+    def _make(self, peer: Peer) -> None:
+        """What a peer opens, for the first who wants it."""
+        source, folder = self.source, self.folder
+        shared = {"work": self.work, "inputs": self._inputs, "folder": folder}
+        if peer.wants in ("folder", "hybrid"):
+            self._make_once("*.plain.onnx", exporting, source=source, **shared)
+        if peer.wants == "hybrid":
+            self._make_once("*.hybrid.xml", quantizing, **shared)
+        if peer.wants == "genai":
+            index = "genai/model_index.json"
+            self._make_once(index, exporting_for_genai, source=source, folder=self._genai)
 
-    def _quantize_once(self) -> None:
-        """Likewise of the plain exports."""
-        if not any(self.folder.glob("*.xml")):
-            arguments = {"work": self.work, "inputs": self._inputs, "folder": self.folder}
-            with Worker(quantizing, Quantized, arguments, threads=self.threads) as worker:
-                worker.ask()
+    def _make_once(
+        self, last: str, making: Callable[..., Callable[[], Exported]], **wanted: object
+    ) -> None:
+        """Let a worker make what peers open, unless an earlier peer's is there.
 
-    def _export_for_genai_once(self) -> None:
-        """As above; the index is written last."""
-        if not (self._genai / "model_index.json").is_file():
-            arguments = {"source": self.source, "folder": self._genai}
-            with Worker(exporting_for_genai, Exported, arguments) as worker:
+        In a process of its own, so that its memory goes with it. last: a file that it writes last,
+        or a pattern of such.
+        """
+        if not any(self.folder.glob(last)):
+            with Worker(making, Exported, wanted) as worker:
                 worker.ask()
 
     def _drawn_inputs(self) -> Arrays:

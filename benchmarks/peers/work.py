@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engines.contract import NOISE_PREDICTORS, Component
 from engines.guides import SDM_GUIDES, TDM_GUIDE, GuidanceRule, Pass
 from runtime.method.schedule import Stage, StageBoundaries
 
@@ -55,6 +56,17 @@ class Work:
 
     def needs_sdm(self) -> bool:
         return any(self.stage(step) is not Stage.SCENE for step in range(self.count))
+
+    def unets(self) -> tuple[Component, ...]:
+        """Those that it calls."""
+        return NOISE_PREDICTORS if self.needs_sdm() else NOISE_PREDICTORS[:1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What a worker answers who prepares a peer: the models that it wrote."""
+
+    paths: tuple[Path, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,8 +65,7 @@ class TorchPipeline:
         """Denoised latents [images, 4, h, w]."""
         null, text, augmented = self.prompt_embeds(request)
         scene, subject = (null, text), (text, augmented)
-        scheduler_class: Any = DDIMScheduler
-        scheduler = scheduler_class.from_config(self._source.scheduler_config(), clip_sample=False)
+        scheduler = ddim_of(self._source)
         scheduler.set_timesteps(request.num_inference_steps)
         latents = request.latents
         for step, timestep in enumerate(scheduler.timesteps):
@@ -156,6 +155,12 @@ class TorchPipeline:
                     parameter.data = parameter.data.half().float()
             self._current = component, module
         return library_answer(component, self._current[1], inputs)
+
+
+def ddim_of(source: ModelSource) -> Any:
+    """diffusers' DDIM scheduler of a checkpoint, as the released code configures it."""
+    scheduler_class: Any = DDIMScheduler
+    return scheduler_class.from_config(source.scheduler_config(), clip_sample=False)
 
 
 def fused(tdm: tuple[Tensor, Tensor], sdm: tuple[Tensor, Tensor]) -> Tensor:
