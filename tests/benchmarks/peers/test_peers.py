@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pytest
@@ -239,6 +239,38 @@ def test_a_peer_that_agrees_gets_a_ratio_with_its_interval(comparison: Compariso
 def test_a_peer_in_8_bits_may_err_as_much_as_ours_and_no_other(comparison: Comparison) -> None:
     rows = [comparison.row(echo("peer", factor=3.0, eight_bit=each)) for each in (True, False)]
     assert [getattr(row, "bound", None) for row in rows] == [0.25, BOUND]
+
+
+def test_what_peers_open_is_made_once_for_the_first_of_them(
+    golden_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = {
+        "exporting": "tdm_unet.plain.onnx", "quantizing": "tdm_unet.hybrid.xml",
+        "exporting_for_genai": "genai/model_index.json",
+    }  # fmt: skip
+    made: list[str] = []
+
+    class Making:
+        def __init__(self, function: Any, *_: Any, **__: Any) -> None:
+            self.name = getattr(function, "__name__", "a peer")
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def ask(self) -> None:
+            made.append(self.name)
+            path = tmp_path / written[self.name]
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+
+    monkeypatch.setattr("benchmarks.peers.setup.Worker", Making)
+    setup = setup_of(WorkKind.STEP, golden_bundle, tmp_path)
+    by_wish = {peer.wants: peer for peer in registry.peers("cpu", eight_bit=True)}
+    for wish in ("source", "bundle", "folder", "folder", "hybrid", "hybrid", "genai", "genai"):
+        setup.started(by_wish[wish])
+    assert made == ["exporting", "quantizing", "exporting_for_genai"]
 
 
 @pytest.mark.slow
